@@ -1,0 +1,1 @@
+"""DICOM knowledge: headers, sequences, volumes. No database, no torch."""

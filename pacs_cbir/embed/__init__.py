@@ -1,0 +1,1 @@
+"""From a Volume to embeddings. Knows no database."""

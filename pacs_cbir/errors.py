@@ -1,0 +1,111 @@
+"""The exception tree. No HTTP or DIMSE numbers here: each door owns one table that maps these to its protocol.
+
+PacsCbirError
+├── SettingsError            the configuration cannot work; says which setting
+├── StoreError
+│   ├── DatabaseUnavailable  Postgres does not answer
+│   ├── SchemaOutdated       the schema is older than the code; names the command that upgrades it
+│   ├── DiskUnavailable      the data directory cannot be written, or is full
+│   └── EncoderMismatch      the rows belong to another encoder than the one that is loaded
+├── InstanceError            received bytes that cannot become an instance
+│   ├── NotDicom             the bytes are not a DICOM data set
+│   ├── InvalidIdentifier    a UID that is missing or malformed
+│   └── WrongIdentifier      the data set's UIDs are not those of the request that carried it
+├── VolumeError              instances that cannot become a volume; the series is parked or recorded with the reason
+│   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
+│   ├── NotAVolume           geometry that is no regular stack of slices
+│   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
+├── CheckpointError          an encoder file that cannot be trusted or read
+└── QueryError
+    ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
+    ├── UnknownExample       the example is not here
+    └── ExampleNotReady      the example is received and not yet embedded
+"""
+
+
+class PacsCbirError(Exception):
+    """Base of all errors this package raises on purpose. The message never carries a patient's identity."""
+
+
+class SettingsError(PacsCbirError):
+    """The configuration cannot work."""
+
+
+class StoreError(PacsCbirError):
+    """Durable storage failed."""
+
+
+class DatabaseUnavailable(StoreError):
+    """Postgres does not answer; the operation may be tried again."""
+
+
+class SchemaOutdated(StoreError):
+    """The database's schema is not the one this version of the code needs."""
+
+
+class DiskUnavailable(StoreError):
+    """The data directory cannot be written."""
+
+
+class EncoderMismatch(StoreError):
+    """Embeddings of one encoder were offered where those of another are kept."""
+
+
+class InstanceError(PacsCbirError):
+    """Received bytes cannot become an instance."""
+
+
+class NotDicom(InstanceError):
+    """The bytes are not a DICOM data set."""
+
+
+class InvalidIdentifier(InstanceError):
+    """A UID is missing or malformed."""
+
+
+class WrongIdentifier(InstanceError):
+    """The data set's SOP Class or SOP Instance UID is not that of the request that carried it."""
+
+
+class VolumeError(PacsCbirError):
+    """Instances cannot become a volume."""
+
+
+class DecodingError(VolumeError):
+    """Pixel data cannot be decoded, or killed or outlived the decoder."""
+
+
+class NotAVolume(VolumeError):
+    """The geometry is no regular stack of slices."""
+
+
+class NotEmbeddable(VolumeError):
+    """Deliberately not embedded: a localiser, a derived map, or no MR image at all."""
+
+
+class CheckpointError(PacsCbirError):
+    """An encoder's checkpoint cannot be trusted or read."""
+
+
+class QueryError(PacsCbirError):
+    """A query by example cannot be answered."""
+
+
+class InvalidQuery(QueryError):
+    """A query parameter cannot be understood."""
+
+
+class UnknownExample(QueryError):
+    """The example is not here."""
+
+
+class ExampleNotReady(QueryError):
+    """The example is received and not yet embedded.
+
+    Attributes:
+        retry_after: seconds after which the embedding can be expected.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

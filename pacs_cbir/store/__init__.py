@@ -1,0 +1,1 @@
+"""Everything durable: rows and files. The only room that knows sqlalchemy."""
