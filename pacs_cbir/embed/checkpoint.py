@@ -1,0 +1,154 @@
+"""An encoder on disk: weights as safetensors, and beside them a card in JSON that says what they are.
+
+Nothing here is unpickled, and torch is not imported: whoever only asks which encoder is current stays light.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from pacs_cbir.embed.preprocess import REVISION, Preprocessing
+from pacs_cbir.errors import CheckpointError
+
+DEFAULT_NAME = "simulated-gliomas-1"
+
+
+class _CardPart(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Architecture(_CardPart):
+    """The network: one grey channel in, `embedding_dimension` numbers out."""
+
+    network: Literal["resnet18"]
+    embedding_dimension: int = Field(ge=2, le=512)
+
+
+class Domain(_CardPart):
+    """What the encoder was trained for, in the words of BodyPartExamined (PS3.16 Annex L) and `Sequence`."""
+
+    body_parts: tuple[str, ...]
+    sequences: tuple[str, ...]
+
+
+class Training(_CardPart):
+    """Where the weights come from."""
+
+    method: str
+    data: str
+    licences: tuple[str, ...]
+    patients: int
+    epochs: int
+    seed: int
+    settings: dict[str, float]
+    date: date
+
+
+class Card(_CardPart):
+    """What a checkpoint is, for the program and for people.
+
+    Attributes:
+        purpose: what it may be used for, in plain words.
+        figures: what was measured, each under a name that says on what.
+        weights_sha256: of the safetensors file.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    purpose: str
+    architecture: Architecture
+    preprocessing: Preprocessing
+    domain: Domain
+    training: Training
+    figures: dict[str, float]
+    weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+    def in_domain(self, sequence: str, body_part: str) -> bool:
+        """Whether the encoder was trained for such series."""
+        return sequence in self.domain.sequences and body_part.strip().upper() in self.domain.body_parts
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A card and the weights it belongs to: torch's parameter names → arrays of float16, float32 or int64."""
+
+    card: Card
+    weights: Mapping[str, npt.NDArray[np.generic]]
+
+    def identity(self, precision: str) -> str:
+        """Whose an embedding is: equal only for equal weights, preprocessing and arithmetic. 64 hex digits.
+
+        Args:
+            precision: the arithmetic the network runs in, such as "float32" or "bfloat16".
+        """
+        parts = {
+            "weights": self.card.weights_sha256,
+            "architecture": self.card.architecture.model_dump(),
+            "preprocessing": asdict(self.card.preprocessing),
+            "precision": precision,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def default_checkpoint_path() -> Path:
+    """The checkpoint that comes with the package."""
+    return Path(str(resources.files("pacs_cbir.embed"))) / "checkpoints" / f"{DEFAULT_NAME}.safetensors"
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a .safetensors file and the card of the same name with .json.
+
+    Whether the weights fit the card's architecture is seen where the network is built, in `Encoder`.
+
+    Raises:
+        CheckpointError: either file is missing, cannot be read, or is not what the card says.
+    """
+    card_path = path.with_suffix(".json")
+    try:
+        content = path.read_bytes()
+        card = Card.model_validate_json(card_path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{card_path} is no checkpoint's card: {error}") from error
+    if hashlib.sha256(content).hexdigest() != card.weights_sha256:
+        raise CheckpointError(f"{path} is not the file its card describes: the SHA-256 differs; copy both files again")
+    if card.preprocessing.revision != REVISION:
+        raise CheckpointError(
+            f"{card_path} asks for preprocessing {card.preprocessing.revision}, this version of pacs-cbir has "
+            f"{REVISION}; take a checkpoint that belongs to it"
+        )
+    try:
+        return Checkpoint(card, load(content))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
+
+
+def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np.generic]]) -> Checkpoint:
+    """Write weights and card, the card with the weights' SHA-256.
+
+    Raises:
+        CheckpointError: a weight is not finite.
+        OSError: the files cannot be written.
+    """
+    broken = [name for name, weight in weights.items() if not np.isfinite(weight).all()]
+    if broken:
+        raise CheckpointError(f"weights that are not finite are not saved: {', '.join(broken)}")
+    content = save(dict(weights))
+    described = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.with_suffix(".json").write_text(described.model_dump_json(indent=2) + "\n")
+    return Checkpoint(described, dict(weights))

@@ -1,0 +1,110 @@
+"""A checkpoint is what its card says, or it is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pacs_cbir.embed.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pacs_cbir.embed.preprocess import REVISION
+from pacs_cbir.errors import CheckpointError
+
+
+@pytest.fixture
+def copy(checkpoint_path: Path, tmp_path: Path) -> Path:
+    """Weights and card that a test may spoil."""
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(checkpoint_path.with_suffix(suffix), tmp_path)
+    return tmp_path / checkpoint_path.name
+
+
+def test_saved_weights_come_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    saved = save_checkpoint(tmp_path / "again.safetensors", checkpoint.card, checkpoint.weights)
+    loaded = load_checkpoint(tmp_path / "again.safetensors")
+    assert loaded.card == saved.card
+    for name, weight in checkpoint.weights.items():
+        np.testing.assert_array_equal(loaded.weights[name], weight)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def edit_card(path: Path, edit: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+    card = json.loads(path.with_suffix(".json").read_text())
+    edit(card)
+    path.with_suffix(".json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "cannot be read"),
+        (lambda path: path.with_suffix(".json").unlink(), "cannot be read"),
+        (flip_a_bit, "SHA-256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "SHA-256"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "no checkpoint's card"),
+        (lambda path: edit_card(path, lambda card: card.pop("domain")), "no checkpoint's card"),
+        (lambda path: edit_card(path, lambda card: card.update(weights_sha256="")), "SHA-256"),
+        (lambda path: edit_card(path, lambda card: card["preprocessing"].update(size=-1)), "no checkpoint's card"),
+        (lambda path: edit_card(path, lambda card: card["preprocessing"].update(revision=REVISION + 1)), "preprocess"),
+    ],
+    ids=["weights missing", "card missing", "bit", "cut", "json", "field missing", "no sha", "size", "revision"],
+)
+def test_what_is_missing_or_changed_is_refused(copy: Path, spoil: Callable[[Path], None], reason: str) -> None:
+    spoil(copy)
+    with pytest.raises(CheckpointError, match=reason):
+        load_checkpoint(copy)
+
+
+def test_a_pickle_is_refused(copy: Path) -> None:
+    import hashlib
+    import pickle
+
+    copy.write_bytes(pickle.dumps({"conv1.weight": 1}))
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    edit_card(copy, lambda card: card.update(weights_sha256=digest))
+    with pytest.raises(CheckpointError, match="no weights"):
+        load_checkpoint(copy)
+
+
+def test_weights_that_are_not_finite_are_not_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    weights = {**checkpoint.weights, "fc.bias": np.full(64, np.nan, dtype=np.float32)}
+    with pytest.raises(CheckpointError, match=r"fc\.bias"):
+        save_checkpoint(tmp_path / "broken.safetensors", checkpoint.card, weights)
+
+
+def test_identity_belongs_to_weights_preprocessing_and_precision(checkpoint: Checkpoint) -> None:
+    card = checkpoint.card
+    other_preprocessing = dataclasses.replace(card.preprocessing, slice_spacing_mm=4.0)
+    identities = [
+        checkpoint.identity("float32"),
+        checkpoint.identity("bfloat16"),
+        Checkpoint(card.model_copy(update={"weights_sha256": "0" * 64}), {}).identity("float32"),
+        Checkpoint(card.model_copy(update={"preprocessing": other_preprocessing}), {}).identity("float32"),
+    ]
+    assert len(set(identities)) == len(identities)
+    renamed = card.model_copy(update={"name": "other", "purpose": "other", "figures": {"x": 1.0}})
+    assert Checkpoint(renamed, {}).identity("float32") == identities[0]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "body_part", "inside"),
+    [
+        ("T1", "BRAIN", True),
+        ("T1CE", " brain ", True),
+        ("FLAIR", "BRAIN", False),
+        ("T1", "KNEE", False),
+        ("T1", "", False),
+    ],
+)
+def test_domain(checkpoint: Checkpoint, sequence: str, body_part: str, inside: bool) -> None:
+    assert checkpoint.card.in_domain(sequence, body_part) is inside
