@@ -19,7 +19,8 @@ PacsCbirError
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
     ├── UnknownExample       the example is not here
-    └── ExampleNotReady      the example is received and not yet embedded
+    ├── ExampleNotReady      the example is received and not yet embedded
+    └── ExampleNotEmbedded   the example is here and has no embeddings; says why
 """
 
 
@@ -109,3 +110,7 @@ class ExampleNotReady(QueryError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ExampleNotEmbedded(QueryError):
+    """The example is here and has no embeddings, and will not have any by itself."""

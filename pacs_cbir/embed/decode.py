@@ -1,0 +1,120 @@
+"""Files → drawn slices, in a child process with limits: a codec that crashes, hangs or eats memory ends there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pebble
+
+from pacs_cbir.dicom.volume import Stack, build_volume, read_stacks
+from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
+from pacs_cbir.errors import DecodingError, NotAVolume
+
+
+@dataclass(frozen=True)
+class DrawnStack:
+    """One stack of a series, drawn for the encoder, or the reason why it is not.
+
+    Attributes:
+        sequence, evidence: which MR sequence it is, and the header values that say so.
+        body_part: canonical, upper case; empty where the header does not tell.
+        separated_by: what tells it from the series' other stacks.
+        sop_instance_uids: the instances it is made of.
+        slices: None where `not_embedded` says why.
+    """
+
+    sequence: str
+    evidence: dict[str, str]
+    body_part: str
+    separated_by: dict[str, Any]
+    sop_instance_uids: tuple[str, ...]
+    slices: Slices | None
+    not_embedded: str | None
+
+
+def draw_series(paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:
+    """Split a series into stacks and draw the slices of each.
+
+    Raises:
+        DecodingError: pixel data cannot be decoded; the series as a whole is not to be trusted.
+        NotDicom: a file is not a DICOM data set any more.
+    """
+    return [_draw(stack, preprocessing) for stack in read_stacks(paths)]
+
+
+def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:
+    slices, reason = None, stack.reason
+    if reason is None:
+        try:
+            slices = draw_slices(build_volume(stack), preprocessing)
+        except NotAVolume as error:
+            reason = f"not a volume: {error}"
+    return DrawnStack(
+        sequence=stack.sequence.sequence.value,
+        evidence=dict(stack.sequence.evidence),
+        body_part=stack.body_part,
+        separated_by=stack.key.as_dict(),
+        sop_instance_uids=tuple(dict.fromkeys(frame.sop_instance_uid for frame in stack.frames)),
+        slices=slices,
+        not_embedded=reason,
+    )
+
+
+def _limit_memory(mebibytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class Decoder:
+    """The child process; use as a context manager.
+
+    Args:
+        seconds: how long one series may take.
+        mebibytes: the child's address space.
+    """
+
+    def __init__(self, seconds: float, mebibytes: int) -> None:
+        self._seconds = seconds
+        # Not forked: a fork of a process with torch's threads may hang. Replaced after some series, so that what a
+        # codec leaks does not add up to the limit.
+        self._pool = pebble.ProcessPool(
+            max_workers=1,
+            max_tasks=100,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_limit_memory,
+            initargs=(mebibytes,),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+    def draw(self, paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:
+        """`draw_series` in the child.
+
+        Raises:
+            DecodingError: also where the child crashed, ran out of memory, or took too long.
+            VolumeError, InstanceError: as `draw_series`.
+        """
+        future = self._pool.schedule(draw_series, args=(list(paths), preprocessing), timeout=self._seconds)
+        try:
+            drawn: list[DrawnStack] = future.result()
+        except FutureTimeout:
+            raise DecodingError(f"decoding took longer than {self._seconds:g} s") from None
+        except pebble.ProcessExpired as error:
+            raise DecodingError(f"the decoder process died (exit code {error.exitcode})") from None
+        except MemoryError:
+            raise DecodingError("decoding needed more memory than PACS_CBIR_DECODE_MEGABYTES allows") from None
+        return drawn

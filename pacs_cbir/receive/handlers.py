@@ -1,0 +1,76 @@
+"""What the SCP does with a request: acknowledge an echo, and turn a stored data set into an ingested instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import evt
+from pynetdicom.events import Event
+
+from pacs_cbir.receive.status import SUCCESS, status_of
+from pacs_cbir.receive.transfer import TransferFile
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.session import Database
+
+# ErrorComment is an LO (PS3.7 Table C.5-1).
+COMMENT_LENGTH = 64
+
+log = structlog.get_logger()
+
+
+def handlers(database: Database, settings: Settings) -> list[tuple[evt.EventType, Callable[[Event], object]]]:
+    """pynetdicom's event handlers."""
+
+    def store(event: Event) -> Dataset:
+        return _store(event, database, settings)
+
+    return [
+        (evt.EVT_C_ECHO, lambda event: SUCCESS),  # noqa: ARG005 - an echo has nothing to look at
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_ABORTED, _discard_transfer),
+        (evt.EVT_CONN_CLOSE, _discard_transfer),
+        (evt.EVT_REJECTED, _log_rejected),
+    ]
+
+
+def _store(event: Event, database: Database, settings: Settings) -> Dataset:
+    request = event.request
+    transfer: TransferFile = request._dataset_file
+    source = Source(
+        calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+    )
+    peer = {"calling_ae_title": source.calling_ae_title, "sop_class": UID(source.sop_class_uid or "").name}
+    try:
+        outcome = ingest(transfer.complete(), source, database, settings)
+    except Exception as error:
+        code = status_of(error)
+        log.warning("instance refused", status=f"{code:04X}", error=str(error), kind=type(error).__name__, **peer)
+        return _answer(code, str(error))
+    log.info("instance received", outcome=outcome.value, **peer)
+    return _answer(SUCCESS)
+
+
+def _answer(code: int, comment: str = "") -> Dataset:
+    answer = Dataset()
+    answer.Status = code
+    if comment:
+        answer.ErrorComment = comment.encode("ascii", "replace").decode()[:COMMENT_LENGTH]
+    return answer
+
+
+def _discard_transfer(event: Event) -> None:
+    # A transfer that its peer broke off never reaches the handler above; without this its file would stay.
+    message = event.assoc.dimse.message
+    transfer = getattr(message, "_data_set_file", None)
+    if isinstance(transfer, TransferFile):
+        transfer.discard()
+
+
+def _log_rejected(event: Event) -> None:
+    log.warning("association rejected", calling_ae_title=str(event.assoc.requestor.ae_title).strip())

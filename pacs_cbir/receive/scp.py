@@ -1,0 +1,89 @@
+"""Door 1: a C-ECHO and C-STORE SCP for every storage SOP class and standard transfer syntax."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pynetdicom.dimse_messages
+import structlog
+from pydicom.uid import AllTransferSyntaxes
+from pynetdicom import AE, AllStoragePresentationContexts, _config
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+
+from pacs_cbir.errors import DatabaseUnavailable, SettingsError
+from pacs_cbir.receive.handlers import handlers
+from pacs_cbir.receive.transfer import TransferFile
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import files
+from pacs_cbir.store.session import Database
+
+# The largest PDU with which the receiving rate still grew.
+MAXIMUM_PDU_BYTES = 131072
+# A peer that falls silent inside an association is let go after these.
+NETWORK_SECONDS = 60
+DIMSE_SECONDS = 60
+ACSE_SECONDS = 30
+# Associations that are open at the end may finish for so long; then they are aborted.
+FAREWELL_SECONDS = 10
+
+log = structlog.get_logger()
+
+
+def _application_entity(settings: Settings) -> AE:
+    ae = AE(ae_title=settings.ae_title)
+    ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
+    ae.maximum_associations = settings.maximum_associations
+    ae.network_timeout, ae.dimse_timeout, ae.acse_timeout = NETWORK_SECONDS, DIMSE_SECONDS, ACSE_SECONDS
+    ae.require_called_aet = True
+    ae.require_calling_aet = list(settings.calling_ae_titles)
+    ae.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+    return ae
+
+
+def run_scp(settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Serve until `stop` is set; transfers under way are finished first.
+
+    Raises:
+        SettingsError: the address is taken or not ours.
+        DiskUnavailable: the data directory cannot be written.
+    """
+    files.prepare(settings)
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    # By default pynetdicom logs the identifiers of what it receives.
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+    pynetdicom.dimse_messages.NamedTemporaryFile = (  # type: ignore[attr-defined,assignment]  # see transfer.py
+        lambda **_: TransferFile(settings.incoming_dir)
+    )
+    ae = _application_entity(settings)
+    try:
+        server = ae.start_server(
+            (settings.dicom_host, settings.dicom_port), block=False, evt_handlers=handlers(database, settings)
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.dicom_host}:{settings.dicom_port}: {error.strerror}; "
+            "set PACS_CBIR_DICOM_HOST and PACS_CBIR_DICOM_PORT"
+        ) from error
+    assert server is not None  # noqa: S101 - block=False gives a server
+    log.info("SCP listens", ae_title=settings.ae_title, host=settings.dicom_host, port=settings.dicom_port)
+    threading.Thread(target=_sweep, args=(settings, database), daemon=True).start()
+    stop.wait()
+    server.shutdown()
+    deadline = time.monotonic() + FAREWELL_SECONDS
+    while ae.active_associations and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ae.shutdown()
+
+
+def _sweep(settings: Settings, database: Database) -> None:
+    try:
+        removed = files.sweep(settings, database)
+    except DatabaseUnavailable as error:
+        log.warning("left-over files were not swept", error=str(error))
+        return
+    if removed:
+        log.info("left-over files removed", files=removed)

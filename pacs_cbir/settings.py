@@ -1,0 +1,136 @@
+"""One frozen Settings, read from the environment (PACS_CBIR_…) and a TOML file, and passed in; never a global."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pacs_cbir.errors import SettingsError
+
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+SETTINGS_FILE_VARIABLE = "PACS_CBIR_SETTINGS_FILE"
+
+
+def _default_data_dir() -> Path:
+    # The embedded Postgres makes the parents of its data traversable for others, which root's home must never be.
+    if os.geteuid() == 0:
+        return Path("/var/lib/pacs-cbir")
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "pacs-cbir"
+
+
+class Settings(BaseSettings):
+    """Everything that an installation can set. Times are in seconds, sizes in the unit of the name."""
+
+    model_config = SettingsConfigDict(env_prefix="PACS_CBIR_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Where instances, index snapshots and the embedded Postgres live.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://… of the services; without it an embedded Postgres runs below the data directory.",
+    )
+    database_owner_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://… of the schema's owner, for `pacs-cbir db upgrade`; defaults to the database URL.",
+    )
+    ae_title: AETitle = Field(default="PACS_CBIR", description="The AE title that a PACS must call.")
+    dicom_host: str = Field(default="127.0.0.1", description="Address on which the SCP listens.")
+    dicom_port: Port = Field(default=11112, description="TCP port on which the SCP listens.")
+    calling_ae_titles: tuple[AETitle, ...] = Field(
+        default=(), description="Calling AE titles that may associate; an empty list lets everyone."
+    )
+    default_issuers: dict[AETitle, str] = Field(
+        default_factory=dict,
+        description="Calling AE title → IssuerOfPatientID for instances that carry none.",
+    )
+    maximum_associations: int = Field(default=32, ge=1, description="Associations that the SCP serves at once.")
+    http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
+    http_port: Port = Field(default=8000, description="TCP port on which the API listens.")
+    settle_seconds: float = Field(
+        default=30.0, ge=0, description="A series is embedded once no instance has arrived for this long."
+    )
+    worker_processes: int = Field(default=1, ge=1, description="Worker processes that `pacs-cbir serve` runs.")
+    lease_seconds: float = Field(
+        default=60.0, ge=1, description="A job whose worker has been silent for this long is given to another."
+    )
+    job_attempts: int = Field(default=3, ge=1, description="Attempts before a job is parked with its error.")
+    retry_seconds: float = Field(
+        default=10.0, ge=0, description="Wait before the second attempt; doubled for each further one."
+    )
+    decode_seconds: float = Field(default=300.0, gt=0, description="Time that decoding one series may take.")
+    decode_megabytes: int = Field(default=8192, ge=512, description="Address space of the decoding process in MiB.")
+    checkpoint: Path | None = Field(
+        default=None, description="The encoder's checkpoint (.safetensors); without it the packaged one."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file; no dotenv, no secrets directory."""
+        file = os.environ.get(SETTINGS_FILE_VARIABLE)
+        if not file:
+            return (init_settings, env_settings)
+        if not Path(file).is_file():
+            raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {file}, which is not a file")
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file)))
+
+    @property
+    def instances_dir(self) -> Path:
+        """Received instances, one file each."""
+        return self.data_dir / "instances"
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Transfers under way, on the same file system as the instances, so that a rename moves them."""
+        return self.data_dir / "incoming"
+
+    @property
+    def index_dir(self) -> Path:
+        """Snapshots of the vector index; a cache."""
+        return self.data_dir / "index"
+
+    @property
+    def postgres_dir(self) -> Path:
+        """The embedded Postgres' data directory."""
+        return self.data_dir / "postgres"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment and the TOML file that PACS_CBIR_SETTINGS_FILE names.
+
+    Args:
+        overrides: values that win over both.
+
+    Raises:
+        SettingsError: a value does not fit; the message names the setting, never a secret's value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'PACS_CBIR_' + '.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise SettingsError(f"{problems}. `pacs-cbir settings` lists every setting.") from None
+    except ValueError as error:
+        raise SettingsError(f"{SETTINGS_FILE_VARIABLE}: {error}") from None

@@ -1,0 +1,213 @@
+"""Stacks and their embeddings: written by a worker in the transaction that ends its job, read by the index.
+
+A stack's row never changes: embedding a series anew deletes its stacks and inserts others. So an index that knows
+which stacks it holds knows what to drop and what to load.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, delete, insert, select, text
+
+from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
+
+CHANNEL = "pacs_cbir_stacks"
+WHOLE_STACK = 0
+VECTOR_TYPE = np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class SliceEmbedding:
+    """One embedded slice, or the whole stack where `slice` is 0.
+
+    Attributes:
+        slice: number within the stack, from 1.
+        sop_instance_uid, frame_number: the source picture (frame counted from 1); empty and 0 for the whole stack.
+        position_mm: along the plane's normal, in the patient's axes.
+        vector: float32, shape (dimension,), unit length.
+    """
+
+    slice: int
+    sop_instance_uid: str
+    frame_number: int
+    position_mm: float
+    vector: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NewStack:
+    """What a worker found a stack to be; `embeddings` is empty where `not_embedded` says why."""
+
+    sequence: str
+    plane: str | None
+    body_part: str
+    in_domain: bool
+    not_embedded: str | None
+    separated_by: dict[str, Any]
+    evidence: dict[str, str]
+    sop_instance_uids: tuple[str, ...]
+    embeddings: tuple[SliceEmbedding, ...]
+
+
+@dataclass(frozen=True)
+class StoredStack:
+    """An embedded stack as the index needs it.
+
+    Attributes:
+        vectors: float32, shape (1 + slices, dimension); row 0 is the whole stack.
+        slices: the slice number of each row.
+    """
+
+    id: uuid.UUID
+    series_id: int
+    study_id: int
+    sequence: str
+    plane: str
+    body_part: str
+    in_domain: bool
+    vectors: npt.NDArray[np.float32]
+    slices: npt.NDArray[np.int16]
+
+
+def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str, str]]:
+    """A series' instances: SOP Instance UID → (SOP Class UID, file below the instances directory)."""
+    rows = connection.execute(
+        select(instances.c.sop_instance_uid, instances.c.sop_class_uid, instances.c.file)
+        .where(instances.c.series_id == series_id)
+        .order_by(instances.c.id)
+    )
+    return {row.sop_instance_uid: (row.sop_class_uid, row.file) for row in rows}
+
+
+def save(connection: Connection, series_id: int, encoder_id: int, found: list[NewStack]) -> None:
+    """Replace a series' stacks."""
+    connection.execute(delete(stacks).where(stacks.c.series_id == series_id))
+    for stack in found:
+        stack_id = uuid.uuid4()
+        connection.execute(
+            insert(stacks).values(
+                id=stack_id,
+                series_id=series_id,
+                encoder_id=encoder_id,
+                sequence=stack.sequence,
+                plane=stack.plane,
+                body_part=stack.body_part,
+                in_domain=stack.in_domain,
+                not_embedded=stack.not_embedded,
+                separated_by=stack.separated_by,
+                evidence=stack.evidence,
+                sop_instance_uids=list(stack.sop_instance_uids),
+            )
+        )
+        if stack.embeddings:
+            connection.execute(insert(embeddings), [_row(stack_id, embedding) for embedding in stack.embeddings])
+
+
+def _row(stack_id: uuid.UUID, embedding: SliceEmbedding) -> dict[str, Any]:
+    return {
+        "stack_id": stack_id,
+        "slice": embedding.slice,
+        "sop_instance_uid": embedding.sop_instance_uid,
+        "frame_number": embedding.frame_number,
+        "position_mm": embedding.position_mm,
+        "vector": embedding.vector.astype(VECTOR_TYPE).tobytes(),
+    }
+
+
+def stack_ids(connection: Connection, encoder_id: int) -> set[uuid.UUID]:
+    """The embedded stacks of an encoder."""
+    query = select(stacks.c.id).where(stacks.c.encoder_id == encoder_id, stacks.c.not_embedded.is_(None))
+    return set(connection.scalars(query))
+
+
+def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) -> Iterator[StoredStack]:
+    """The embedded stacks among `ids` that are there, with their vectors."""
+    rows = connection.execute(
+        select(
+            stacks.c.id,
+            stacks.c.series_id,
+            series.c.study_id,
+            stacks.c.sequence,
+            stacks.c.plane,
+            stacks.c.body_part,
+            stacks.c.in_domain,
+            embeddings.c.slice,
+            embeddings.c.vector,
+        )
+        .join(series, series.c.id == stacks.c.series_id)
+        .join(embeddings, embeddings.c.stack_id == stacks.c.id)
+        .where(stacks.c.encoder_id == encoder_id, stacks.c.id.in_(ids))
+        .order_by(stacks.c.id, embeddings.c.slice)
+    ).all()
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end < len(rows) and rows[end].id == rows[start].id:
+            continue
+        first = rows[start]
+        yield StoredStack(
+            id=first.id,
+            series_id=first.series_id,
+            study_id=first.study_id,
+            sequence=first.sequence,
+            plane=first.plane,
+            body_part=first.body_part,
+            in_domain=first.in_domain,
+            vectors=np.frombuffer(b"".join(row.vector for row in rows[start:end]), VECTOR_TYPE).reshape(
+                end - start, -1
+            ),
+            slices=np.array([row.slice for row in rows[start:end]], np.int16),
+        )
+        start = end
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happened to stacks since a position.
+
+    Attributes:
+        stack_ids: stacks that came or went; some of them may have been given before.
+        position: where to go on. Everything below it is final, since a transaction that commits late has an id at
+            or above it.
+    """
+
+    stack_ids: frozenset[uuid.UUID]
+    position: int
+
+
+def position(connection: Connection) -> int:
+    """Where following starts: changes below it are visible to this transaction's reads."""
+    return int(connection.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
+
+
+def changes_since(connection: Connection, start: int) -> Changes:
+    """All visible changes at or above a position; one statement, so that both parts come from one snapshot."""
+    rows = connection.execute(
+        text("""
+            SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS position, array(
+                SELECT DISTINCT stack_id FROM stack_changes WHERE transaction_id >= :start) AS stack_ids
+        """),
+        {"start": start},
+    ).one()
+    return Changes(frozenset(rows.stack_ids), rows.position)
+
+
+def forget_changes(connection: Connection, keep_seconds: float) -> None:
+    """Drop what every follower has seen; one that slept for longer compares all stacks when it wakes."""
+    connection.execute(
+        delete(stack_changes).where(
+            stack_changes.c.changed_at
+            < text("clock_timestamp() - make_interval(secs => :keep)").bindparams(keep=keep_seconds)
+        )
+    )
+
+
+def instance_paths(instances_dir: Path, files: Collection[str]) -> list[Path]:
+    """Absolute paths of stored files."""
+    return [instances_dir / file for file in files]

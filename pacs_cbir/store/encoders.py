@@ -1,0 +1,68 @@
+"""Which encoder's embeddings the answers are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from pacs_cbir.errors import EncoderMismatch
+from pacs_cbir.store.tables import encoders
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """An encoder that has embeddings here.
+
+    Attributes:
+        id: its row.
+        identity: sha256 over weights, preprocessing and precision; embeddings of two identities never compare.
+        card: the checkpoint's card.
+    """
+
+    id: int
+    identity: str
+    card: dict[str, Any]
+
+
+def active(connection: Connection) -> EncoderRow | None:
+    """The encoder whose embeddings are searched; None before the first worker ran."""
+    row = connection.execute(
+        select(encoders.c.id, encoders.c.identity, encoders.c.card).where(encoders.c.active)
+    ).one_or_none()
+    return None if row is None else EncoderRow(row.id, row.identity, row.card)
+
+
+def register(connection: Connection, identity: str, card: dict[str, Any]) -> int:
+    """The row of a worker's encoder, which becomes the active one where there is none.
+
+    Raises:
+        EncoderMismatch: another encoder is active.
+    """
+    connection.execute(
+        upsert(encoders)
+        .values(identity=identity, card=card, active=True)
+        .on_conflict_do_nothing()  # on the identity, or on the one active row
+    )
+    row = active(connection)
+    if row is None or row.identity != identity:
+        raise EncoderMismatch(
+            "the embeddings here were made by another encoder (weights, preprocessing or precision differ): "
+            "`pacs-cbir reindex --re-embed` embeds every series with this one"
+        )
+    return row.id
+
+
+def activate(connection: Connection, identity: str, card: dict[str, Any]) -> int:
+    """Make an encoder the active one, whichever was."""
+    connection.execute(update(encoders).where(encoders.c.identity != identity).values(active=False))
+    return int(
+        connection.execute(
+            upsert(encoders)
+            .values(identity=identity, card=card, active=True)
+            .on_conflict_do_update(index_elements=["identity"], set_={"active": True, "card": card})
+            .returning(encoders.c.id)
+        ).scalar_one()
+    )

@@ -1,0 +1,123 @@
+"""Received instances on disk: a transfer's temporary file becomes durable under a name that is never used twice."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import select
+
+from pacs_cbir.errors import DiskUnavailable
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import instances
+
+FOLDERS = tuple(f"{number:02x}" for number in range(256))
+# Between a file's rename and its rows' commit there are milliseconds; an hour leaves room for a stopped clock.
+ORPHAN_SECONDS = 3600.0
+SWEEP_BATCH = 1000
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Translate what the file system raises.
+
+    Raises:
+        DiskUnavailable: the disk is full, read-only or gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskUnavailable(f"the data directory cannot be written: {os.strerror(error.errno or 0)}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folders, for this user alone.
+
+    Raises:
+        DiskUnavailable: they cannot be made.
+    """
+    with disk_errors():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (settings.incoming_dir, settings.instances_dir, settings.index_dir):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for name in FOLDERS:
+            (settings.instances_dir / name).mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(settings.instances_dir)
+
+
+def keep(received: Path, instances_dir: Path) -> str:
+    """Make a received file durable under a new name: fsync, rename, fsync of the folder.
+
+    Returns:
+        its path below the instances directory.
+
+    Raises:
+        DiskUnavailable: the disk is full, read-only or gone; nothing is left under the new name.
+    """
+    name = uuid.uuid4().hex
+    target = instances_dir / name[:2] / f"{name}.dcm"
+    with disk_errors():
+        descriptor = os.open(received, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        received.rename(target)
+        try:
+            _sync_folder(target.parent)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+    return str(target.relative_to(instances_dir))
+
+
+def discard(path: Path) -> None:
+    """Remove a file; one that is gone already is no error."""
+    with disk_errors():
+        path.unlink(missing_ok=True)
+
+
+def sweep(settings: Settings, database: Database) -> int:
+    """Remove what processes that died left behind: old transfers, and files that never got their rows.
+
+    Returns:
+        how many files were removed.
+    """
+    before = time.time() - ORPHAN_SECONDS
+    removed = 0
+    with disk_errors():
+        abandoned = [path for path in settings.incoming_dir.iterdir() if _older(path, before)]
+        for path in abandoned:
+            path.unlink(missing_ok=True)
+        removed += len(abandoned)
+        for folder in FOLDERS:
+            candidates = [path for path in (settings.instances_dir / folder).iterdir() if _older(path, before)]
+            for start in range(0, len(candidates), SWEEP_BATCH):
+                batch = candidates[start : start + SWEEP_BATCH]
+                names = {str(path.relative_to(settings.instances_dir)): path for path in batch}
+                with database.transaction() as connection:
+                    known = set(connection.scalars(select(instances.c.file).where(instances.c.file.in_(names))))
+                for name in names.keys() - known:
+                    names[name].unlink(missing_ok=True)
+                    removed += 1
+    return removed
+
+
+def _older(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime < moment
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

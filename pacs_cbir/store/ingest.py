@@ -1,0 +1,223 @@
+"""The one path from received bytes to file, rows and job, whoever brings them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.errors import WrongIdentifier
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import files, jobs
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import instances, patients, series, studies, study_patients
+
+log = structlog.get_logger()
+
+
+class Outcome(StrEnum):
+    """What an instance's arrival changed."""
+
+    STORED = "stored"
+    UNCHANGED = "unchanged"
+    HEADER_UPDATED = "header updated"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who brings the bytes, and what they said they bring.
+
+    Attributes:
+        calling_ae_title: the peer.
+        sop_class_uid, sop_instance_uid: of the request (PS3.7 9.1.1.1); None where the door has no request.
+    """
+
+    calling_ae_title: str
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+
+
+def ingest(received: Path, source: Source, database: Database, settings: Settings) -> Outcome:
+    """Make one received instance durable: when this returns, its file is on disk and its rows are committed.
+
+    Args:
+        received: a DICOM Part 10 file in the incoming directory; it is gone afterwards, whatever happens.
+
+    Raises:
+        NotDicom, InvalidIdentifier, WrongIdentifier: the bytes cannot be kept as an instance.
+        DiskUnavailable, DatabaseUnavailable: nothing was kept; the sender may try again.
+    """
+    try:
+        instance = read_instance(received)
+        _check_request(instance, source)
+        return _store(instance, received, source, database, settings)
+    finally:
+        files.discard(received)
+
+
+def _check_request(instance: Instance, source: Source) -> None:
+    for keyword, claimed, found in (
+        ("SOPClassUID", source.sop_class_uid, instance.sop_class_uid),
+        ("SOPInstanceUID", source.sop_instance_uid, instance.sop_instance_uid),
+    ):
+        if claimed is not None and claimed != found:
+            raise WrongIdentifier(f"the data set's {keyword} is not the one that the request announced")
+
+
+def _store(instance: Instance, received: Path, source: Source, database: Database, settings: Settings) -> Outcome:
+    kept: str | None = None
+    try:
+        with database.transaction() as connection:
+            _lock_study(connection, instance.study_instance_uid)
+            before = _known(connection, instance.sop_instance_uid)
+            series_id = _upsert_series(connection, instance, source, settings)
+            outcome = _outcome(instance, before, series_id, settings)
+            if outcome is Outcome.UNCHANGED:
+                return outcome
+            kept = files.keep(received, settings.instances_dir)
+            _upsert_instance(connection, instance, series_id, kept, source)
+            if before is not None:
+                # A series' attributes are its first instance's, until one is corrected.
+                connection.execute(
+                    update(series)
+                    .where(series.c.id == series_id)
+                    .values(attributes=instance.series_attributes, updated_at=func.clock_timestamp())
+                )
+            if outcome is not Outcome.HEADER_UPDATED:
+                jobs.enqueue(connection, series_id, settings.settle_seconds)
+            if before is not None and before.series_id != series_id:
+                jobs.enqueue(connection, before.series_id, settings.settle_seconds)
+    except BaseException:
+        # After a lost connection the commit may have happened all the same.
+        if kept is not None and not _committed(database, kept):
+            files.discard(settings.instances_dir / kept)
+        raise
+    if before is not None:
+        files.discard(settings.instances_dir / before.file)
+    return outcome
+
+
+def _committed(database: Database, kept: str) -> bool:
+    try:
+        with database.transaction() as connection:
+            return connection.scalar(select(instances.c.id).where(instances.c.file == kept)) is not None
+    except Exception:
+        log.warning("the database does not tell whether a file has its rows; the sweep will", exc_info=True)
+        return True
+
+
+def _lock_study(connection: Connection, study_instance_uid: str) -> None:
+    # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": study_instance_uid})
+
+
+def _known(connection: Connection, sop_instance_uid: str) -> Row[tuple[int, int, str, bytes, bytes]] | None:
+    columns = (
+        instances.c.id,
+        instances.c.series_id,
+        instances.c.file,
+        instances.c.file_sha256,
+        instances.c.pixel_sha256,
+    )
+    return connection.execute(
+        select(*columns).where(instances.c.sop_instance_uid == sop_instance_uid).with_for_update()
+    ).one_or_none()
+
+
+def _outcome(
+    instance: Instance, before: Row[tuple[int, int, str, bytes, bytes]] | None, series_id: int, settings: Settings
+) -> Outcome:
+    if before is None:
+        return Outcome.STORED
+    file = settings.instances_dir / before.file
+    if before.series_id != series_id or not file.is_file():
+        return Outcome.REPLACED
+    if before.file_sha256 == instance.file_sha256:
+        return Outcome.UNCHANGED
+    if before.pixel_sha256 == instance.pixel_sha256 and _same_acquisition(read_instance(file), instance):
+        return Outcome.HEADER_UPDATED
+    return Outcome.REPLACED
+
+
+def _same_acquisition(earlier: Instance, later: Instance) -> bool:
+    # Geometry and acquisition decide what is embedded. A multi-frame instance keeps them in sequences, which the
+    # attributes leave out, so its header is never taken to be the same.
+    return (
+        (earlier.number_of_frames or 1) == (later.number_of_frames or 1) == 1
+        and earlier.series_attributes == later.series_attributes
+        and earlier.instance_attributes == later.instance_attributes
+    )
+
+
+def _upsert_patient(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
+    if instance.patient_id:
+        issuer = instance.issuer_of_patient_id or settings.default_issuers.get(source.calling_ae_title, "")
+        key = {"issuer_of_patient_id": issuer, "patient_id": instance.patient_id}
+    else:
+        # Two patients without an ID are not one patient: each such study has its own.
+        key = {"issuer_of_patient_id": "", "patient_id": "", "study_instance_uid": instance.study_instance_uid}
+    connection.execute(upsert(patients).values(key).on_conflict_do_nothing())
+    return int(connection.execute(select(patients.c.id).filter_by(**key)).scalar_one())
+
+
+def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
+    patient_id = _upsert_patient(connection, instance, source, settings)
+    row = connection.execute(
+        select(studies.c.id, studies.c.attributes).where(studies.c.study_instance_uid == instance.study_instance_uid)
+    ).one_or_none()
+    if row is None:
+        values = {"study_instance_uid": instance.study_instance_uid, "attributes": instance.study_attributes}
+        study_id = int(connection.execute(insert(studies).values(values).returning(studies.c.id)).scalar_one())
+    else:
+        study_id = row.id
+        if row.attributes != instance.study_attributes:
+            connection.execute(
+                update(studies)
+                .where(studies.c.id == study_id)
+                .values(attributes=instance.study_attributes, updated_at=func.clock_timestamp())
+            )
+    connection.execute(upsert(study_patients).values(study_id=study_id, patient_id=patient_id).on_conflict_do_nothing())
+    return study_id
+
+
+def _upsert_series(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
+    study_id = _upsert_study(connection, instance, source, settings)
+    row = connection.execute(
+        select(series.c.id).where(
+            series.c.study_id == study_id, series.c.series_instance_uid == instance.series_instance_uid
+        )
+    ).one_or_none()
+    if row is not None:
+        return int(row.id)
+    values = {
+        "study_id": study_id,
+        "series_instance_uid": instance.series_instance_uid,
+        "attributes": instance.series_attributes,
+    }
+    return int(connection.execute(insert(series).values(values).returning(series.c.id)).scalar_one())
+
+
+def _upsert_instance(connection: Connection, instance: Instance, series_id: int, file: str, source: Source) -> None:
+    values = {
+        "series_id": series_id,
+        "sop_class_uid": instance.sop_class_uid,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "attributes": instance.instance_attributes,
+        "file": file,
+        "file_size": instance.file_size,
+        "file_sha256": instance.file_sha256,
+        "pixel_sha256": instance.pixel_sha256,
+        "calling_ae_title": source.calling_ae_title,
+        "received_at": func.clock_timestamp(),
+    }
+    connection.execute(
+        upsert(instances)
+        .values(values | {"sop_instance_uid": instance.sop_instance_uid})
+        .on_conflict_do_update(index_elements=["sop_instance_uid"], set_=values)
+    )

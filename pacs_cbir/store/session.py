@@ -1,0 +1,177 @@
+"""Connections: one Database a process, whose transactions translate what psycopg2 raises into our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import sqlalchemy
+import structlog
+from sqlalchemy import Connection, create_engine, event, make_url, text
+
+from pacs_cbir.errors import DatabaseUnavailable, SettingsError
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import embedded
+
+SERVICE_ROLE = "pacs_cbir_service"
+CONNECT_SECONDS = 5
+# A statement that waits longer than this for a lock or a result is answered as an unavailable database.
+STATEMENT_SECONDS = 60
+
+log = structlog.get_logger()
+
+
+class Database:
+    """A pool of connections as one role.
+
+    Args:
+        url: postgresql:// URL.
+        role: the role that every connection takes on, so that a service has no more rights than it needs.
+        server: the embedded server behind the URL, which a failing connection starts again.
+        pool_size: connections that may be open at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        role: str | None = SERVICE_ROLE,
+        server: embedded.EmbeddedPostgres | None = None,
+        pool_size: int = 10,
+    ) -> None:
+        try:
+            parsed = make_url(url).set(drivername="postgresql+psycopg2")
+        except sqlalchemy.exc.ArgumentError:
+            raise SettingsError("PACS_CBIR_DATABASE_URL is no postgresql:// URL") from None
+        options = f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC"
+        if role is not None:
+            options += f" -c role={role}"
+        self.url = parsed
+        self._server = server
+        self.engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=CONNECT_SECONDS * 2,
+            pool_use_lifo=True,
+            # Parameters carry names and IDs, and an error's text goes to the log.
+            hide_parameters=True,
+            connect_args={"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "pacs-cbir"},
+        )
+        if server is not None:
+            event.listen(self.engine, "do_connect", self._connect_embedded)
+
+    def _connect_embedded(
+        self, dialect: object, record: object, arguments: list[object], parameters: dict[str, object]
+    ) -> object:
+        del dialect, record
+        try:
+            return psycopg2.connect(*arguments, **parameters)  # type: ignore[arg-type]  # SQLAlchemy's own arguments
+        except psycopg2.OperationalError:
+            assert self._server is not None  # noqa: S101 - this listener is set for an embedded server alone
+            log.warning("the embedded Postgres does not answer; starting it")
+            self._server.ensure_running()
+            return psycopg2.connect(*arguments, **parameters)  # type: ignore[arg-type]  # SQLAlchemy's own arguments
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back by any exception.
+
+        Raises:
+            DatabaseUnavailable: the server is away, went away, or did not answer in time. Whether a commit under
+                way took place is then unknown; everything that is written here may be written twice.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+            cause = type(getattr(error, "orig", None) or error).__name__
+            raise DatabaseUnavailable(f"Postgres does not answer ({cause})") from error
+        except sqlalchemy.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailable("the connection to Postgres was lost") from error
+            raise
+
+    def listen(self, channel: str) -> psycopg2.extensions.connection:
+        """A connection of its own, outside the pool, that receives the channel's notifications.
+
+        Raises:
+            DatabaseUnavailable: the server is away.
+        """
+        try:
+            raw = self.engine.dialect.connect(
+                *self.engine.dialect.create_connect_args(self.url)[0],
+                **self.engine.dialect.create_connect_args(self.url)[1],
+                connect_timeout=CONNECT_SECONDS,
+            )
+        except psycopg2.Error as error:
+            raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
+        raw.autocommit = True  # type: ignore[attr-defined]  # a psycopg2 connection
+        with raw.cursor() as cursor:
+            cursor.execute(f'LISTEN "{channel}"')
+        return raw  # type: ignore[return-value]  # a psycopg2 connection
+
+    def ping(self) -> None:
+        """One round trip.
+
+        Raises:
+            DatabaseUnavailable: the server is away.
+        """
+        with self.transaction() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close the pool."""
+        self.engine.dispose()
+
+
+@contextmanager
+def open_database(settings: Settings, *, pool_size: int = 10, check: bool = True) -> Iterator[Database]:
+    """The services' database: the server that the settings name, or the embedded one, started and upgraded.
+
+    Raises:
+        SchemaOutdated: a server database's schema is not this version's.
+        DatabaseUnavailable: the server is away.
+    """
+    from pacs_cbir.store import schema  # noqa: PLC0415 - Alembic takes 0.3 s, and `--help` needs none of it
+
+    if settings.database_url is not None:
+        database = Database(settings.database_url.get_secret_value(), pool_size=pool_size)
+        try:
+            if check:
+                schema.check(database)
+            yield database
+        finally:
+            database.close()
+        return
+    with embedded.EmbeddedPostgres(settings.postgres_dir) as server:
+        schema.prepare_embedded(server)
+        database = Database(server.url(embedded.SERVICE_LOGIN), server=server, pool_size=pool_size)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+@contextmanager
+def open_owner(settings: Settings) -> Iterator[Database]:
+    """The schema's owner, for migrations alone."""
+    if settings.database_url is not None or settings.database_owner_url is not None:
+        secret = settings.database_owner_url or settings.database_url
+        assert secret is not None  # noqa: S101 - one of the two is set
+        database = Database(secret.get_secret_value(), role=None, pool_size=2)
+        try:
+            yield database
+        finally:
+            database.close()
+        return
+    with embedded.EmbeddedPostgres(settings.postgres_dir) as server:
+        from pacs_cbir.store import schema  # noqa: PLC0415 - see open_database
+
+        schema.prepare_embedded(server)
+        database = Database(server.url(embedded.OWNER), role=None, server=server, pool_size=2)
+        try:
+            yield database
+        finally:
+            database.close()

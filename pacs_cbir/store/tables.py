@@ -1,0 +1,188 @@
+"""The tables, as `migrations/` makes them. Column names are DICOM keywords in snake_case where DICOM has one."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[int]:
+    return Column("id", BigInteger, Identity(always=True), primary_key=True)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+
+
+def _reference(name: str, target: str, *, cascade: bool = True) -> Column[int]:
+    return Column(
+        name, BigInteger, ForeignKey(target, ondelete="CASCADE" if cascade else None), nullable=False, index=True
+    )
+
+
+patients = Table(
+    "patients",
+    metadata,
+    _id(),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("patient_id", Text, nullable=False, comment="trimmed; empty: a patient of the one study named below"),
+    Column("study_instance_uid", Text, comment="only where patient_id is empty"),
+    Index(
+        "uq_patients_identity",
+        "issuer_of_patient_id",
+        "patient_id",
+        unique=True,
+        postgresql_where=text("patient_id <> ''"),
+    ),
+    Index("uq_patients_nameless", "study_instance_uid", unique=True, postgresql_where=text("patient_id = ''")),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    _id(),
+    Column("study_instance_uid", Text, nullable=False, unique=True),
+    Column("attributes", JSONB, nullable=False, comment="keyword → values, Patient and Study level"),
+    _now("created_at"),
+    _now("updated_at"),
+)
+
+study_patients = Table(
+    "study_patients",
+    metadata,
+    Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("patient_id", BigInteger, ForeignKey("patients.id"), primary_key=True, index=True),
+    comment="one row a study; more than one is a conflict to be looked at",
+)
+
+series = Table(
+    "series",
+    metadata,
+    _id(),
+    _reference("study_id", "studies.id"),
+    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("attributes", JSONB, nullable=False, comment="keyword → values, Series level"),
+    _now("created_at"),
+    _now("updated_at"),
+    UniqueConstraint("study_id", "series_instance_uid"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    _id(),
+    _reference("series_id", "series.id"),
+    Column("sop_instance_uid", Text, nullable=False, unique=True),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("attributes", JSONB, nullable=False, comment="keyword → values, Instance level"),
+    Column("file", Text, nullable=False, unique=True, comment="path below the instances directory"),
+    Column("file_size", BigInteger, nullable=False),
+    Column("file_sha256", LargeBinary, nullable=False),
+    Column("pixel_sha256", LargeBinary, nullable=False, comment="of the encoded pixel data"),
+    Column("calling_ae_title", Text, nullable=False),
+    _now("received_at"),
+)
+
+encoders = Table(
+    "encoders",
+    metadata,
+    _id(),
+    Column("identity", Text, nullable=False, unique=True, comment="sha256 of weights, preprocessing and precision"),
+    Column("card", JSONB, nullable=False),
+    Column("active", Boolean, nullable=False),
+    _now("created_at"),
+    Index("uq_encoders_active", "active", unique=True, postgresql_where=text("active")),
+)
+
+job_status = Enum("waiting", "running", "parked", name="job_status", metadata=metadata)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    _reference("series_id", "series.id"),
+    Column("status", job_status, nullable=False, server_default="waiting"),
+    Column("re_embed", Boolean, nullable=False, server_default=text("false"), comment="made by `reindex --re-embed`"),
+    Column("not_before", DateTime(timezone=True), nullable=False),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("worker", Text),
+    Column("error", Text),
+    _now("created_at"),
+    Index("uq_jobs_waiting", "series_id", unique=True, postgresql_where=text("status = 'waiting'")),
+    Index("uq_jobs_running", "series_id", unique=True, postgresql_where=text("status = 'running'")),
+    Index("ix_jobs_due", "not_before", postgresql_where=text("status = 'waiting'")),
+)
+
+stacks = Table(
+    "stacks",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=func.gen_random_uuid()),
+    _reference("series_id", "series.id"),
+    _reference("encoder_id", "encoders.id", cascade=False),
+    Column("sequence", Text, nullable=False),
+    Column("plane", Text, comment="null where nothing was embedded"),
+    Column("body_part", Text, nullable=False),
+    Column("in_domain", Boolean, nullable=False),
+    Column("not_embedded", Text, comment="why there are no embeddings"),
+    Column("separated_by", JSONB, nullable=False, comment="what tells this stack from the series' others"),
+    Column("evidence", JSONB, nullable=False, comment="the header values that named the sequence"),
+    Column("sop_instance_uids", ARRAY(Text), nullable=False),
+    _now("created_at"),
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("stack_id", UUID(as_uuid=True), ForeignKey("stacks.id", ondelete="CASCADE"), primary_key=True),
+    Column("slice", SmallInteger, primary_key=True, comment="0 is the whole stack, slices count from 1"),
+    Column("sop_instance_uid", Text, nullable=False, comment="empty for the whole stack"),
+    Column("frame_number", Integer, nullable=False),
+    Column("position_mm", Float, nullable=False),
+    Column("vector", LargeBinary, nullable=False, comment="float32, little endian, unit length"),
+)
+
+stack_changes = Table(
+    "stack_changes",
+    metadata,
+    _id(),
+    Column(
+        "transaction_id",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        index=True,
+    ),
+    Column("stack_id", UUID(as_uuid=True), nullable=False),
+    _now("changed_at"),
+    comment="what the API processes' indexes follow; written by a trigger",
+)
