@@ -15,6 +15,7 @@ PacsCbirError
 │   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
 │   ├── NotAVolume           geometry that is no regular stack of slices
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
+├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
@@ -82,6 +83,10 @@ class NotAVolume(VolumeError):
 
 class NotEmbeddable(VolumeError):
     """Deliberately not embedded: a localiser, a derived map, or no MR image at all."""
+
+
+class PeerError(PacsCbirError):
+    """Another system did not do its part."""
 
 
 class CheckpointError(PacsCbirError):

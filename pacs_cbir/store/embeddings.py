@@ -76,6 +76,14 @@ class StoredStack:
     slices: npt.NDArray[np.int16]
 
 
+# Under the lock that an arriving instance's foreign key waits for.
+DROP_EMPTY_SERIES = text("""
+    WITH locked AS (SELECT id FROM series WHERE id = :series_id FOR UPDATE)
+    DELETE FROM series WHERE id IN (SELECT id FROM locked)
+       AND NOT EXISTS (SELECT FROM instances WHERE instances.series_id = :series_id)
+""")
+
+
 def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str, str]]:
     """A series' instances: SOP Instance UID → (SOP Class UID, file below the instances directory)."""
     rows = connection.execute(
@@ -87,8 +95,10 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
 
 
 def save(connection: Connection, series_id: int, encoder_id: int, found: list[NewStack]) -> None:
-    """Replace a series' stacks."""
+    """Replace a series' stacks; a series that has lost its last instance to another goes."""
     connection.execute(delete(stacks).where(stacks.c.series_id == series_id))
+    if not found:
+        connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
     for stack in found:
         stack_id = uuid.uuid4()
         connection.execute(
@@ -121,9 +131,11 @@ def _row(stack_id: uuid.UUID, embedding: SliceEmbedding) -> dict[str, Any]:
     }
 
 
-def stack_ids(connection: Connection, encoder_id: int) -> set[uuid.UUID]:
-    """The embedded stacks of an encoder."""
+def stack_ids(connection: Connection, encoder_id: int, among: Collection[uuid.UUID] | None = None) -> set[uuid.UUID]:
+    """The embedded stacks of an encoder, all or those among some."""
     query = select(stacks.c.id).where(stacks.c.encoder_id == encoder_id, stacks.c.not_embedded.is_(None))
+    if among is not None:
+        query = query.where(stacks.c.id.in_(among))
     return set(connection.scalars(query))
 
 

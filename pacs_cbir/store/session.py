@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg2
+import psycopg2.sql
 import sqlalchemy
 import structlog
 from sqlalchemy import Connection, create_engine, event, make_url, text
@@ -93,24 +94,34 @@ class Database:
                 raise DatabaseUnavailable("the connection to Postgres was lost") from error
             raise
 
-    def listen(self, channel: str) -> psycopg2.extensions.connection:
-        """A connection of its own, outside the pool, that receives the channel's notifications.
+    def listen(self, *channels: str) -> psycopg2.extensions.connection:
+        """A connection of its own, outside the pool, that receives the channels' notifications.
 
         Raises:
             DatabaseUnavailable: the server is away.
         """
         try:
-            raw = self.engine.dialect.connect(
-                *self.engine.dialect.create_connect_args(self.url)[0],
-                **self.engine.dialect.create_connect_args(self.url)[1],
+            raw = psycopg2.connect(
+                self.url.set(drivername="postgresql").render_as_string(hide_password=False),
                 connect_timeout=CONNECT_SECONDS,
+                application_name="pacs-cbir",
             )
+            raw.autocommit = True
+            with raw.cursor() as cursor:
+                for channel in channels:
+                    cursor.execute(psycopg2.sql.SQL("LISTEN {}").format(psycopg2.sql.Identifier(channel)))
         except psycopg2.Error as error:
             raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
-        raw.autocommit = True  # type: ignore[attr-defined]  # a psycopg2 connection
-        with raw.cursor() as cursor:
-            cursor.execute(f'LISTEN "{channel}"')
-        return raw  # type: ignore[return-value]  # a psycopg2 connection
+        return raw
+
+    def notify(self, channel: str) -> None:
+        """Notify every process that listens.
+
+        Raises:
+            DatabaseUnavailable: the server is away.
+        """
+        with self.transaction() as connection:
+            connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
 
     def ping(self) -> None:
         """One round trip.

@@ -1,0 +1,231 @@
+"""Commands → Settings → one call each."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pacs_cbir import __version__, logs
+from pacs_cbir.errors import PacsCbirError, SettingsError
+from pacs_cbir.settings import Settings, load_settings
+
+EXIT_FAILURE = 1
+EXIT_SETTINGS = 2
+
+app = typer.Typer(
+    name="pacs-cbir",
+    help="Content-based image retrieval beside a PACS. For research and teaching; not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+database_commands = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app.add_typer(database_commands, name="db")
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on standard error and an exit code, not a traceback."""
+    warnings.filterwarnings("ignore", module="pydicom")
+    try:
+        app()
+    except SettingsError as error:
+        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False)
+        sys.exit(EXIT_SETTINGS)
+    except PacsCbirError as error:
+        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False)
+        sys.exit(EXIT_FAILURE)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _service() -> tuple[Settings, threading.Event]:
+    """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
+    from pacs_cbir.supervisor import end_with_supervisor
+
+    settings = load_settings()
+    logs.configure()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    end_with_supervisor(stop)
+    return settings, stop
+
+
+@app.command()
+def serve() -> None:
+    """Run the whole service: SCP, workers and API as child processes that are restarted when they die.
+
+    Without PACS_CBIR_DATABASE_URL an embedded Postgres runs below the data directory.
+
+    Example: `PACS_CBIR_DATA_DIR=/srv/pacs-cbir pacs-cbir serve`
+    """
+    from pacs_cbir.supervisor import supervise
+
+    settings, stop = _service()
+    supervise(settings, stop)
+
+
+@app.command()
+def scp() -> None:
+    """Run door 1 alone: the SCP that receives studies from the PACS by C-STORE.
+
+    Example: `PACS_CBIR_AE_TITLE=CBIR pacs-cbir scp`
+    """
+    from pacs_cbir.receive.scp import run_scp
+    from pacs_cbir.store.session import open_database
+
+    settings, stop = _service()
+    # One connection for each association, and one for the sweep.
+    with open_database(settings, pool_size=settings.maximum_associations + 1) as database:
+        run_scp(settings, database, stop)
+
+
+@app.command()
+def worker() -> None:
+    """Run door 2 alone: a worker that embeds settled series. Run as many as there are cores or GPUs to use.
+
+    Example: `CUDA_VISIBLE_DEVICES=1 pacs-cbir worker`
+    """
+    from pacs_cbir.store.session import open_database
+    from pacs_cbir.worker import run_worker
+
+    settings, stop = _service()
+    with open_database(settings) as database:
+        run_worker(settings, database, stop)
+
+
+@app.command()
+def api() -> None:
+    """Run door 3 alone: the REST API with its own vector index. Its documentation is at /docs.
+
+    Example: `PACS_CBIR_HTTP_PORT=8001 pacs-cbir api`
+    """
+    from pacs_cbir.serve.run import run_api
+    from pacs_cbir.store.session import open_database
+
+    settings, stop = _service()
+    with open_database(settings) as database:
+        run_api(settings, database, stop)
+
+
+@app.command()
+def status() -> None:
+    """Show what is here: counts, the encoder, jobs, what was parked and why, studies that need a look.
+
+    Example: `pacs-cbir status`
+    """
+    from pacs_cbir.status import print_status
+    from pacs_cbir.store.session import open_database
+
+    with open_database(load_settings()) as database:
+        print_status(database, Console())
+
+
+@app.command()
+def reindex(
+    re_embed: Annotated[
+        bool, typer.Option("--re-embed", help="Embed every series again with the current encoder, then rebuild.")
+    ] = False,
+) -> None:
+    """Rebuild the vector index from the rows in the database; every running API takes it over.
+
+    With --re-embed this process works beside the running workers until all is done; interrupted, the next call
+    goes on where it was.
+
+    Example: `pacs-cbir reindex --re-embed`
+    """
+    from pacs_cbir.reindex import embed_all, rebuild
+    from pacs_cbir.store.session import open_database
+
+    settings, stop = _service()
+    with open_database(settings) as database:
+        if re_embed:
+            embed_all(settings, database, stop, Console())
+        if not stop.is_set():
+            rebuild(settings, database, Console())
+    if stop.is_set():
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@database_commands.command()
+def upgrade() -> None:
+    """Bring the database's schema to this version's, as the owner that PACS_CBIR_DATABASE_OWNER_URL names.
+
+    Example: `PACS_CBIR_DATABASE_OWNER_URL=postgresql://owner@db/cbir pacs-cbir db upgrade`
+    """
+    from pacs_cbir.store import schema
+    from pacs_cbir.store.session import open_owner
+
+    with open_owner(load_settings()) as database:
+        before = schema.current(database)
+        schema.upgrade(database)
+        typer.echo(f"schema {before or 'missing'} → {schema.current(database)}")
+
+
+@app.command()
+def settings() -> None:
+    """Print the settings in force, where they come from, and what each is for; secrets are hidden.
+
+    Example: `PACS_CBIR_SETTINGS_FILE=/etc/pacs-cbir.toml pacs-cbir settings`
+    """
+    from pacs_cbir.status import print_settings
+
+    print_settings(load_settings(), Console())
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same cohort, bit by bit.")] = 0,
+    skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="Brains alone, as in BraTS.")] = False,
+) -> None:
+    """Write DICOM studies (T1, T1CE, T2, FLAIR) of simulated patients with gliomas, with the truth beside them.
+
+    Example: `pacs-cbir simulate --patients 20 --seed 1 cohort`
+    """
+    from rich.progress import track
+
+    from pacs_cbir.learn.simulate import simulate_cohort
+
+    cohort = simulate_cohort(out, patients=patients, seed=seed, skull_stripped=skull_stripped)
+    for _ in track(cohort, "Simulating", total=patients, console=Console(stderr=True)):
+        pass
+    typer.echo(str(out))
+
+
+@app.command()
+def demo(
+    patients: Annotated[int, typer.Option(min=2, help="How many patients to simulate.")] = 12,
+    source: Annotated[
+        Path | None, typer.Option("--from", exists=True, help="Send the DICOM files of this folder instead.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the report instead of staying up.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the picture and report.json; a temporary one without it.")
+    ] = None,
+) -> None:
+    """See the whole mission: a cohort goes in by C-STORE, a study is the example, a contact sheet is the answer.
+
+    Runs the service in a data directory of its own, which it removes at the end.
+
+    Example: `pacs-cbir demo --once --report out`
+    """
+    from pacs_cbir.demo import run_demo
+
+    settings, stop = _service()
+    run_demo(settings, stop, patients=patients, source=source, once=once, report=report, console=Console())

@@ -1,0 +1,1 @@
+"""The service as SCU: what it says to a PACS."""

@@ -1,0 +1,241 @@
+"""All embedded stacks in memory: which series and study each belongs to, and its vectors, parted by what compares.
+
+Like is compared with like: a partition holds the stacks of one plane, sequence and body part.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import fasteners
+import numpy as np
+import numpy.typing as npt
+
+from pacs_cbir.search.faiss_index import FaissIndex, Ids, Vectors
+from pacs_cbir.store.embeddings import WHOLE_STACK, StoredStack
+
+UNKNOWN_SEQUENCE = "unknown"
+Mask = npt.NDArray[np.bool_]
+
+
+class Kind(NamedTuple):
+    """What must be equal for two stacks to be compared."""
+
+    plane: str
+    sequence: str
+    body_part: str
+
+
+@dataclass(frozen=True)
+class IndexedStack:
+    """A stack in the index.
+
+    Attributes:
+        number: its place in masks and arrays; never used again after it was removed.
+    """
+
+    number: int
+    id: uuid.UUID
+    series_id: int
+    study_id: int
+    kind: Kind
+    in_domain: bool
+
+
+class _Rows:
+    """Vectors of one kind and level; a row is a vector, `stack_of[row]` the number of its stack."""
+
+    def __init__(self, dimension: int) -> None:
+        self.index = FaissIndex(dimension)
+        self.stack_of: Ids = np.empty(0, np.int64)
+        self._rows_of: dict[int, Ids] = {}
+
+    def add(self, stacks: list[int], vectors: list[Vectors]) -> None:
+        """Many stacks at once: growing an array for each of them would be quadratic."""
+        counts = [len(part) for part in vectors]
+        first = len(self.stack_of)
+        self.stack_of = np.concatenate([self.stack_of, np.repeat(np.array(stacks, np.int64), counts)])
+        rows = np.arange(first, len(self.stack_of))
+        self._rows_of.update(zip(stacks, np.split(rows, np.cumsum(counts)[:-1]), strict=True))
+        self.index.add(rows, np.concatenate(vectors))
+
+    def remove(self, stacks: list[int]) -> None:
+        self.index.remove(np.concatenate([self._rows_of.pop(stack) for stack in stacks]))
+
+    def vectors_of(self, stack: int) -> Vectors:
+        return self.index.get(self._rows_of[stack])
+
+    def search(self, vector: Vectors, count: int, allowed: Mask | None) -> tuple[Vectors, Ids]:
+        """Cosines and stack numbers, best first; a stack may come several times."""
+        mask = None if allowed is None else allowed[self.stack_of]
+        similarities, rows = self.index.search(vector, count, mask)
+        return similarities, self.stack_of[rows]
+
+
+class _Partition:
+    def __init__(self, dimension: int) -> None:
+        self.whole = _Rows(dimension)
+        self.slices = _Rows(dimension)
+
+
+class StackIndex:
+    """Every embedded stack of one encoder.
+
+    Many threads may read at once; a change waits until they are done (`reading`, and the methods that change).
+
+    Args:
+        dimension: of the encoder's embeddings.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self._lock = fasteners.ReaderWriterLock()
+        self._stacks: list[IndexedStack | None] = []
+        self._numbers: dict[uuid.UUID, int] = {}
+        self._of_study: defaultdict[int, set[int]] = defaultdict(set)
+        self._partitions: dict[Kind, _Partition] = {}
+        # By stack number; a removed stack's kind is -1.
+        self._series_of = self._study_of = self._kind_of = np.empty(0, np.int64)
+        self._kinds: dict[Kind, int] = {}
+        self.slices = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, stack_id: uuid.UUID) -> bool:
+        return stack_id in self._numbers
+
+    @property
+    def ids(self) -> set[uuid.UUID]:
+        """The stacks that are here."""
+        return set(self._numbers)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the index still."""
+        with self._lock.read_lock():
+            yield
+
+    def update(self, added: Iterable[StoredStack], removed: Iterable[uuid.UUID]) -> None:
+        """Take stacks in and out, in one step that no reader sees half of.
+
+        Raises:
+            ValueError: a stack of another dimension.
+        """
+        new = [stack for stack in added if stack.id not in self._numbers]
+        for stack in new:
+            if stack.vectors.shape[1] != self.dimension:
+                raise ValueError(f"stack {stack.id} has vectors of another dimension than {self.dimension}")
+        with self._lock.write_lock():
+            self._remove([number for id_ in removed if (number := self._numbers.pop(id_, None)) is not None])
+            self._add(new)
+
+    def _add(self, new: list[StoredStack]) -> None:
+        batches: defaultdict[Kind, list[tuple[int, StoredStack]]] = defaultdict(list)
+        for stack in new:
+            kind = Kind(stack.plane, stack.sequence, stack.body_part)
+            number = len(self._stacks)
+            self._stacks.append(IndexedStack(number, stack.id, stack.series_id, stack.study_id, kind, stack.in_domain))
+            self._numbers[stack.id] = number
+            self._of_study[stack.study_id].add(number)
+            self.slices += len(stack.vectors) - 1
+            batches[kind].append((number, stack))
+        self._series_of = np.append(self._series_of, [stack.series_id for stack in new])
+        self._study_of = np.append(self._study_of, [stack.study_id for stack in new])
+        kinds = [Kind(stack.plane, stack.sequence, stack.body_part) for stack in new]
+        self._kind_of = np.append(self._kind_of, [self._kinds.setdefault(kind, len(self._kinds)) for kind in kinds])
+        for kind, batch in batches.items():
+            partition = self._partitions.setdefault(kind, _Partition(self.dimension))
+            numbers = [number for number, _ in batch]
+            partition.whole.add(numbers, [stack.vectors[stack.slices == WHOLE_STACK] for _, stack in batch])
+            partition.slices.add(numbers, [stack.vectors[stack.slices != WHOLE_STACK] for _, stack in batch])
+
+    def _remove(self, numbers: list[int]) -> None:
+        batches: defaultdict[Kind, list[int]] = defaultdict(list)
+        for number in numbers:
+            stack = self[number]
+            batches[stack.kind].append(number)
+            self._of_study[stack.study_id].discard(number)
+            if not self._of_study[stack.study_id]:
+                del self._of_study[stack.study_id]
+            self._stacks[number] = None
+            self._kind_of[number] = -1
+        for kind, batch in batches.items():
+            partition = self._partitions[kind]
+            before = len(partition.slices.index)
+            partition.whole.remove(batch)
+            partition.slices.remove(batch)
+            self.slices -= before - len(partition.slices.index)
+
+    def __getitem__(self, number: int) -> IndexedStack:
+        stack = self._stacks[number]
+        if stack is None:
+            raise KeyError(number)
+        return stack
+
+    def stacks_of(self, study_id: int) -> list[IndexedStack]:
+        """A study's stacks."""
+        return [self[number] for number in sorted(self._of_study.get(study_id, ()))]
+
+    def kinds_like(self, kind: Kind) -> list[Kind]:
+        """The kinds here that compare with one: the same sequence or an unknown one; all, for an unknown one."""
+        return [
+            other
+            for other in self._partitions
+            if (other.plane, other.body_part) == (kind.plane, kind.body_part)
+            and (kind.sequence == other.sequence or UNKNOWN_SEQUENCE in {kind.sequence, other.sequence})
+        ]
+
+    def mask(self, series_ids: Collection[int] | None, without_series: Collection[int]) -> Mask:
+        """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those."""
+        allowed: Mask = self._kind_of >= 0
+        if series_ids is not None:
+            allowed &= np.isin(self._series_of, list(series_ids))
+        if without_series:
+            allowed &= ~np.isin(self._series_of, list(without_series))
+        return allowed
+
+    def count(self, kinds: Collection[Kind], allowed: Mask) -> tuple[int, int]:
+        """How many studies and series have an allowed stack of these kinds."""
+        chosen = allowed & np.isin(self._kind_of, [self._kinds[kind] for kind in kinds])
+        return len(np.unique(self._study_of[chosen])), len(np.unique(self._series_of[chosen]))
+
+    def stored(self) -> Iterator[StoredStack]:
+        """Everything that is here, for a snapshot; inside `reading`."""
+        for number in sorted(self._numbers.values()):
+            stack = self[number]
+            partition = self._partitions[stack.kind]
+            vectors = np.concatenate([partition.whole.vectors_of(number), partition.slices.vectors_of(number)])
+            yield StoredStack(
+                id=stack.id,
+                series_id=stack.series_id,
+                study_id=stack.study_id,
+                sequence=stack.kind.sequence,
+                plane=stack.kind.plane,
+                body_part=stack.kind.body_part,
+                in_domain=stack.in_domain,
+                vectors=vectors,
+                slices=np.arange(len(vectors), dtype=np.int16),
+            )
+
+    def search(
+        self, kind: Kind, vector: Vectors, count: int, allowed: Mask | None, *, whole: bool
+    ) -> tuple[Vectors, Ids]:
+        """The nearest vectors of a kind: whole stacks, or slices.
+
+        Returns:
+            cosines and stack numbers, best first, both of shape (n,), n ≤ count; fewer where there are no more.
+        """
+        partition = self._partitions[kind]
+        return (partition.whole if whole else partition.slices).search(vector, count, allowed)
+
+    def similarity(self, stack: IndexedStack, vector: Vectors, *, whole: bool) -> float:
+        """The cosine of a vector and a whole stack, or its best slice."""
+        partition = self._partitions[stack.kind]
+        vectors = (partition.whole if whole else partition.slices).vectors_of(stack.number)
+        return float(np.max(vectors @ vector))
