@@ -1,0 +1,269 @@
+"""What is here: studies, series and instances with their attributes, and the state of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, Table, func, select, true
+
+from pacs_cbir.store import encoders
+from pacs_cbir.store.matching import Level, conditions, some_instance, some_series
+from pacs_cbir.store.tables import instances, jobs, patients, series, stacks, studies, study_patients
+
+_TABLES: dict[Level, Table] = {Level.STUDY: studies, Level.SERIES: series, Level.INSTANCE: instances}
+
+Attributes = dict[str, list[str]]
+"""DICOM keyword → values as text."""
+
+MAX_LISTED = 1000
+"""Rows of each list in a status; the counts are of all."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Where an instance is.
+
+    Attributes:
+        file: path below the instances directory.
+        number_of_frames: at least 1.
+    """
+
+    file: str
+    number_of_frames: int
+
+
+@dataclass(frozen=True)
+class ParkedJob:
+    """A series whose embedding was given up.
+
+    Attributes:
+        since: when the job was made, by the database's clock.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    error: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of the service. UIDs and counts, no patient's identity.
+
+    Attributes:
+        embedded: stacks that have embeddings.
+        not_embedded: reason → stacks.
+        jobs: `waiting`, `running` and `parked` → how many.
+        parked: the oldest `MAX_LISTED`.
+        studies_with_several_patients: Study Instance UIDs under which instances of more than one patient came.
+        studies_without_patient_id: Study Instance UIDs, each a patient of its own for want of a PatientID.
+        encoder: name of the encoder whose embeddings are searched; None before the first worker ran.
+        encoder_identity: sha256 over its weights, preprocessing and precision.
+    """
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+    stacks: int
+    embedded: int
+    not_embedded: dict[str, int]
+    jobs: dict[str, int]
+    parked: tuple[ParkedJob, ...]
+    studies_with_several_patients: tuple[str, ...]
+    studies_without_patient_id: tuple[str, ...]
+    encoder: str | None
+    encoder_identity: str | None
+
+
+def find(connection: Connection, level: Level, keys: Mapping[str, str], *, limit: int, offset: int) -> list[Attributes]:
+    """Studies, series or instances that meet all matching keys, in the order in which they first came.
+
+    Each has its own attributes, those of the levels above, and what is counted at its own level: ModalitiesInStudy,
+    SOPClassesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances of a study,
+    NumberOfSeriesRelatedInstances of a series.
+
+    Raises:
+        InvalidQuery: a key cannot be understood.
+    """
+    met = conditions(keys)
+    query = _query(level).where(*met.study)
+    if level is Level.STUDY:
+        below = some_series(met)
+    else:
+        query = query.where(*met.series)
+        below = some_instance(met)
+    if level is Level.INSTANCE:
+        query = query.where(*met.instance)
+    elif below is not None:
+        query = query.where(below)
+    return [_attributes(level, row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def attributes(connection: Connection, level: Level, ids: Collection[int]) -> dict[int, Attributes]:
+    """As `find`, by row id; ids that are gone are left out."""
+    query = _query(level).where(_TABLES[level].c.id.in_(ids))
+    return {row.id: _attributes(level, row) for row in connection.execute(query)}
+
+
+def stored_file(
+    connection: Connection, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+) -> StoredFile | None:
+    """Where an instance is; None where it is not here."""
+    row = connection.execute(
+        select(instances.c.file, instances.c.attributes["NumberOfFrames"][0].astext.label("frames"))
+        .join(series, series.c.id == instances.c.series_id)
+        .join(studies, studies.c.id == series.c.study_id)
+        .where(
+            studies.c.study_instance_uid == study_instance_uid,
+            series.c.series_instance_uid == series_instance_uid,
+            instances.c.sop_instance_uid == sop_instance_uid,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    frames = row.frames or ""
+    return StoredFile(row.file, int(frames) if frames.isdecimal() and int(frames) else 1)
+
+
+def status(connection: Connection) -> Status:
+    """Count everything, and list what needs a person's look."""
+    encoder = encoders.active(connection)
+    reasons = connection.execute(
+        select(stacks.c.not_embedded, func.count()).group_by(stacks.c.not_embedded).order_by(stacks.c.not_embedded)
+    ).all()
+    not_embedded = {reason: count for reason, count in reasons if reason is not None}
+    embedded = sum(count for reason, count in reasons if reason is None)
+    return Status(
+        patients=_count(connection, patients),
+        studies=_count(connection, studies),
+        series=_count(connection, series),
+        instances=_count(connection, instances),
+        stacks=embedded + sum(not_embedded.values()),
+        embedded=embedded,
+        not_embedded=not_embedded,
+        jobs=count_jobs(connection),
+        parked=_parked(connection),
+        studies_with_several_patients=_studies_with_several_patients(connection),
+        studies_without_patient_id=_studies_without_patient_id(connection),
+        encoder=None if encoder is None else str(encoder.card.get("name", "")),
+        encoder_identity=None if encoder is None else encoder.identity,
+    )
+
+
+def count_jobs(connection: Connection) -> dict[str, int]:
+    """How many jobs are `waiting`, `running` and `parked`."""
+    rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    return {"waiting": 0, "running": 0, "parked": 0} | {row[0]: row[1] for row in rows}
+
+
+def _query(level: Level) -> Select[Any]:
+    of_study = (studies.c.study_instance_uid, studies.c.attributes.label("study_attributes"))
+    if level is Level.STUDY:
+        return select(studies.c.id, *of_study, *_study_counts()).order_by(studies.c.id)
+    of_series = (series.c.series_instance_uid, series.c.attributes.label("series_attributes"))
+    if level is Level.SERIES:
+        number = select(func.count()).where(instances.c.series_id == series.c.id).correlate(series)
+        counts = number.scalar_subquery().label("NumberOfSeriesRelatedInstances")
+        joined = select(series.c.id, *of_study, *of_series, counts).join(studies, studies.c.id == series.c.study_id)
+        return joined.order_by(series.c.id)
+    of_instance = (
+        instances.c.sop_instance_uid,
+        instances.c.sop_class_uid,
+        instances.c.transfer_syntax_uid,
+        instances.c.attributes.label("instance_attributes"),
+    )
+    return (
+        select(instances.c.id, *of_study, *of_series, *of_instance)
+        .join(series, series.c.id == instances.c.series_id)
+        .join(studies, studies.c.id == series.c.study_id)
+        .order_by(instances.c.id)
+    )
+
+
+def _study_counts() -> list[ColumnElement[Any]]:
+    other = series.alias()
+    its_instances = instances.join(other, other.c.id == instances.c.series_id)
+
+    def of_study(query: Select[Any]) -> ScalarSelect[Any]:
+        return query.where(other.c.study_id == studies.c.id).correlate(studies).scalar_subquery()
+
+    modalities = func.jsonb_array_elements_text(other.c.attributes["Modality"]).table_valued("value")
+    return [
+        of_study(select(func.count()).select_from(other)).label("NumberOfStudyRelatedSeries"),
+        of_study(select(func.count()).select_from(its_instances)).label("NumberOfStudyRelatedInstances"),
+        func.array(
+            of_study(
+                select(modalities.c.value)
+                .select_from(other.join(modalities, true()))
+                .distinct()
+                .order_by(modalities.c.value)
+            )
+        ).label("ModalitiesInStudy"),
+        func.array(
+            of_study(
+                select(instances.c.sop_class_uid)
+                .select_from(its_instances)
+                .distinct()
+                .order_by(instances.c.sop_class_uid)
+            )
+        ).label("SOPClassesInStudy"),
+    ]
+
+
+def _attributes(level: Level, row: Row[Any]) -> Attributes:
+    found = {**row.study_attributes, "StudyInstanceUID": [row.study_instance_uid]}
+    if level is Level.STUDY:
+        for keyword in ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"):
+            found[keyword] = [str(getattr(row, keyword))]
+        return found | {"ModalitiesInStudy": row.ModalitiesInStudy, "SOPClassesInStudy": row.SOPClassesInStudy}
+    found |= {**row.series_attributes, "SeriesInstanceUID": [row.series_instance_uid]}
+    if level is Level.SERIES:
+        return found | {"NumberOfSeriesRelatedInstances": [str(row.NumberOfSeriesRelatedInstances)]}
+    return found | {
+        **row.instance_attributes,
+        "SOPInstanceUID": [row.sop_instance_uid],
+        "SOPClassUID": [row.sop_class_uid],
+        "AvailableTransferSyntaxUID": [row.transfer_syntax_uid],
+    }
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _parked(connection: Connection) -> tuple[ParkedJob, ...]:
+    rows = connection.execute(
+        select(studies.c.study_instance_uid, series.c.series_instance_uid, jobs.c.error, jobs.c.created_at)
+        .select_from(jobs)
+        .join(series, series.c.id == jobs.c.series_id)
+        .join(studies, studies.c.id == series.c.study_id)
+        .where(jobs.c.status == "parked")
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(MAX_LISTED)
+    )
+    return tuple(
+        ParkedJob(row.study_instance_uid, row.series_instance_uid, row.error or "", row.created_at) for row in rows
+    )
+
+
+def _studies_with_several_patients(connection: Connection) -> tuple[str, ...]:
+    several = select(study_patients.c.study_id).group_by(study_patients.c.study_id).having(func.count() > 1)
+    return _study_uids(connection, studies.c.id.in_(several))
+
+
+def _studies_without_patient_id(connection: Connection) -> tuple[str, ...]:
+    nameless = (
+        select(study_patients.c.study_id)
+        .join(patients, patients.c.id == study_patients.c.patient_id)
+        .where(patients.c.patient_id == "")
+    )
+    return _study_uids(connection, studies.c.id.in_(nameless))
+
+
+def _study_uids(connection: Connection, condition: ColumnElement[bool]) -> tuple[str, ...]:
+    query = select(studies.c.study_instance_uid).where(condition).order_by(studies.c.id).limit(MAX_LISTED)
+    return tuple(connection.scalars(query))

@@ -1,0 +1,146 @@
+"""Matching keys → conditions over the tables, as C-FIND matches (PS3.4 C.2.2) and QIDO-RS does (PS3.18 8.3.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy.sql.selectable import FromClause
+
+from pacs_cbir.dicom.keywords import PATIENT_STUDY_KEYWORDS, SERIES_KEYWORDS
+from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.store.tables import instances, series, studies
+from pacs_cbir.store.value_tests import Test, value_test
+
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
+_COUNTED = frozenset({"NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"})
+_OF_STUDY = frozenset({"ModalitiesInStudy", "SOPClassesInStudy"})
+_LONGEST_KEYWORD = 64
+
+
+class Level(Enum):
+    """The levels of the Study Root query model (PS3.4 C.6.2.1); the patient's attributes are the study's."""
+
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "instance"
+
+
+_TABLES: dict[Level, FromClause] = {Level.STUDY: studies, Level.SERIES: series, Level.INSTANCE: instances}
+_COLUMNS: dict[str, ColumnElement[str]] = {
+    "StudyInstanceUID": studies.c.study_instance_uid,
+    "SeriesInstanceUID": series.c.series_instance_uid,
+    "SOPInstanceUID": instances.c.sop_instance_uid,
+    "SOPClassUID": instances.c.sop_class_uid,
+}
+"""Attributes that are columns, since all else hangs on them."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What rows of `studies`, `series` and `instances` must hold, each over its own table's columns.
+
+    All series conditions are to be met by one series, all instance conditions by one instance of that series.
+    """
+
+    study: tuple[ColumnElement[bool], ...]
+    series: tuple[ColumnElement[bool], ...]
+    instance: tuple[ColumnElement[bool], ...]
+
+
+def keyword_of(name: str) -> str:
+    """The DICOM keyword that a keyword or ggggeeee names (PS3.18 8.3.4).
+
+    Raises:
+        InvalidQuery: neither of them.
+    """
+    keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
+    if not keyword or tag_for_keyword(keyword) is None:
+        raise InvalidQuery(
+            f"{name[:_LONGEST_KEYWORD]!r} is no parameter here and no DICOM attribute; accepted are keywords, as "
+            "PatientSex, and tags of eight hexadecimal digits, as 00100040"
+        )
+    return keyword
+
+
+def level_of(keyword: str) -> Level:
+    """The level at which an attribute is kept."""
+    if keyword in PATIENT_STUDY_KEYWORDS or keyword in _OF_STUDY:
+        return Level.STUDY
+    return Level.SERIES if keyword in SERIES_KEYWORDS else Level.INSTANCE
+
+
+def conditions(keys: Mapping[str, str]) -> Conditions:
+    """Translate matching keys.
+
+    Args:
+        keys: keyword or ggggeeee → value. An empty value and `*` match everything.
+
+    Raises:
+        InvalidQuery: names the key and what it accepts.
+    """
+    found: dict[Level, list[ColumnElement[bool]]] = {level: [] for level in Level}
+    seen: set[str] = set()
+    for name, text in keys.items():
+        keyword = keyword_of(name)
+        if keyword in seen:
+            raise InvalidQuery(f"{keyword} is given twice; each matching key may be given once")
+        seen.add(keyword)
+        if keyword in _COUNTED:
+            raise InvalidQuery(f"{keyword} is counted for the answer and is no matching key")
+        test = value_test(keyword, text)
+        if test is not None:
+            found[level_of(keyword)].append(_condition(keyword, test))
+    return Conditions(tuple(found[Level.STUDY]), tuple(found[Level.SERIES]), tuple(found[Level.INSTANCE]))
+
+
+def some_series(found: Conditions) -> ColumnElement[bool] | None:
+    """Over `studies`: one series meets the series' conditions, with one instance that meets the instance's."""
+    parts = [*found.series, *(part for part in [some_instance(found)] if part is not None)]
+    if not parts:
+        return None
+    return exists(select(series.c.id).where(series.c.study_id == studies.c.id, *parts).correlate(studies))
+
+
+def some_instance(found: Conditions) -> ColumnElement[bool] | None:
+    """Over `series`: one instance meets all of the instance's conditions."""
+    if not found.instance:
+        return None
+    return exists(select(instances.c.id).where(instances.c.series_id == series.c.id, *found.instance).correlate(series))
+
+
+def series_filter(keys: Mapping[str, str]) -> Select[tuple[int]] | None:
+    """The ids of the series that meet all keys, their studies' included; None where the keys let every series pass.
+
+    Raises:
+        InvalidQuery: as `conditions`.
+    """
+    found = conditions(keys)
+    parts = [*found.study, *found.series, *(part for part in [some_instance(found)] if part is not None)]
+    if not parts:
+        return None
+    return select(series.c.id).join(studies, studies.c.id == series.c.study_id).where(*parts)
+
+
+def _condition(keyword: str, test: Test) -> ColumnElement[bool]:
+    other = series.alias()
+    if keyword in _COLUMNS:
+        return test(_COLUMNS[keyword])
+    if keyword == "ModalitiesInStudy":
+        some = _some_value(other, "Modality", test)
+        return exists(select(other.c.id).where(other.c.study_id == studies.c.id, some).correlate(studies))
+    if keyword == "SOPClassesInStudy":
+        some_class = select(instances.c.id).join(other, other.c.id == instances.c.series_id)
+        matching = some_class.where(other.c.study_id == studies.c.id, test(instances.c.sop_class_uid))
+        return exists(matching.correlate(studies))
+    return _some_value(_TABLES[level_of(keyword)], keyword, test)
+
+
+def _some_value(table: FromClause, keyword: str, test: Test) -> ColumnElement[bool]:
+    # One matching value of several is enough (PS3.4 C.2.2.3).
+    values = func.jsonb_array_elements_text(table.c.attributes[keyword]).table_valued("value")
+    return exists(select(values.c.value).where(test(values.c.value)).correlate(table))
