@@ -46,8 +46,8 @@ def template() -> Template:
     return Template(
         grey=grey,
         white=white,
-        brain=_distance_to(_closed(mask, 4.0)),
-        hull=_distance_to(_closed(mask, 10.0)),
+        brain=_distance_to(_closed(mask, 4.0), 1.0),
+        hull=_distance_to(_closed(mask, 10.0), 2.0),
         origin=np.asarray(image.affine[:3, 3], np.float32),
     )
 
@@ -60,10 +60,10 @@ def _closed(mask: npt.NDArray[np.bool_], radius_mm: float) -> npt.NDArray[np.boo
     return closed
 
 
-def _distance_to(mask: npt.NDArray[np.bool_]) -> Floats:
+def _distance_to(mask: npt.NDArray[np.bool_], smoothing: float) -> Floats:
     outside = ndimage.distance_transform_edt(~mask, sampling=2.0)
     inside = ndimage.distance_transform_edt(mask, sampling=2.0)
-    smooth: Floats = ndimage.gaussian_filter((outside - inside).astype(np.float32), 1.0)
+    smooth: Floats = ndimage.gaussian_filter((outside - inside).astype(np.float32), smoothing)
     return smooth
 
 

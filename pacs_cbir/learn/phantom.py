@@ -12,7 +12,17 @@ from scipy.spatial.transform import Rotation
 
 from pacs_cbir.learn import anatomy
 from pacs_cbir.learn.anatomy import Floats, inside
-from pacs_cbir.learn.relaxation import Relaxation, Timing, Tissue, nulling_inversion_time, relaxation, signals
+from pacs_cbir.learn.parameters import (
+    Glioma,
+    Head,
+    PatientParameters,
+    Scan,
+    draw_glioma,
+    draw_head,
+    draw_radius,
+    draw_scan,
+)
+from pacs_cbir.learn.relaxation import Relaxation, Tissue, relaxation, signals
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -25,90 +35,11 @@ MAXIMUM = 4095
 CORE, OEDEMA, ENHANCING = 1, 2, 4
 """Labels of the mask, those of BraTS (Menze et al., IEEE Trans Med Imaging 2015;34:1993)."""
 
-HEAD_CENTRE = np.array([[0.0], [-18.0], [18.0]], np.float32)
+HEAD_CENTRE = np.array([[0.0], [-12.0], [18.0]], np.float32)
 """MNI point in mm round which heads are scaled and turned, and which the stack of slices is centred on."""
 
 FLIP = np.array([[-1.0], [-1.0], [1.0]], np.float32)
 """Between LPS and RAS."""
-
-
-@dataclass(frozen=True)
-class Glioma:
-    """The tumour of one patient.
-
-    Attributes:
-        centre: LPS mm in the patient's frame of reference.
-        radius: mean radius of core and rim in mm.
-        axes: the three half-axes in mm, along L, P and S, before the surface is made irregular.
-        irregularity: how far the surface strays from the ellipsoid, as a fraction of the radius.
-        necrosis: radius of the necrotic core as a fraction of the tumour's; 0 where there is none.
-        enhancement: contrast agent in the rim in mmol/L; 0 for a tumour that does not enhance.
-        oedema_width: how far oedema reaches in white matter, in mm.
-        mass_effect: how far tissue is pushed away, as a fraction of the radius.
-    """
-
-    centre: tuple[float, float, float]
-    radius: float
-    axes: tuple[float, float, float]
-    irregularity: float
-    necrosis: float
-    enhancement: float
-    oedema_width: float
-    mass_effect: float
-
-
-@dataclass(frozen=True)
-class Head:
-    """The patient without the tumour.
-
-    Attributes:
-        age: years.
-        sex: "M" or "F".
-        atrophy: shift of the tissue balance towards CSF; 0 in the young.
-        scale: size relative to the template along right-left, anterior-posterior and feet-head.
-        turn: rotation in degrees about right-left, anterior-posterior and feet-head.
-        shift: of the head from the centre of the slices, LPS mm.
-    """
-
-    age: int
-    sex: str
-    atrophy: float
-    scale: tuple[float, float, float]
-    turn: tuple[float, float, float]
-    shift: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How the patient was scanned; one grid for all sequences.
-
-    Attributes:
-        field_strength: tesla, 1.5 or 3.0.
-        slices: number of slices.
-        slice_spacing, pixel_spacing: mm.
-        tilt: rotation of the slices about right-left in degrees.
-        timings: of each sequence.
-        signal_to_noise: of white matter.
-        bias: standard deviation of the logarithm of the bias field.
-    """
-
-    field_strength: float
-    slices: int
-    slice_spacing: float
-    pixel_spacing: float
-    tilt: float
-    timings: dict[str, Timing]
-    signal_to_noise: float
-    bias: float
-
-
-@dataclass(frozen=True)
-class PatientParameters:
-    """Everything that was drawn for one patient and has a name."""
-
-    head: Head
-    scan: Scan
-    glioma: Glioma
 
 
 @dataclass(frozen=True)
@@ -145,11 +76,12 @@ def simulate_patient(seed: int, number: int = 1, *, skull_stripped: bool = False
         ValueError: for a negative seed or number.
     """
     rng = np.random.default_rng((seed, number))
-    head = _draw_head(rng)
-    scan = _draw_scan(rng, head)
+    head = draw_head(rng)
+    scan = draw_scan(rng, head, MATRIX)
     affine = _affine(scan)
     voxels = _Voxels.of_head(rng, head, scan, affine)
-    glioma = _draw_glioma(rng, voxels)
+    radius = draw_radius(rng)
+    glioma = draw_glioma(rng, radius, _draw_place(rng, voxels, radius))
     fractions, brain = _fractions(rng, voxels, head, glioma)
     volumes = _acquire(rng, voxels, fractions, scan, glioma)
     inside_brain = voxels.unravel(brain)
@@ -162,41 +94,6 @@ def simulate_patient(seed: int, number: int = 1, *, skull_stripped: bool = False
         brain=inside_brain,
         tissues=voxels.unravel(fractions.argmax(0).astype(np.uint8)),
         parameters=PatientParameters(head, scan, glioma),
-    )
-
-
-def _draw_head(rng: np.random.Generator) -> Head:
-    age = int(np.clip(rng.normal(56, 15), 18, 88))
-    sex = "M" if rng.random() < 0.58 else "F"
-    size = (1.02 if sex == "M" else 0.97) * rng.normal(1.0, 0.025)
-    scale = size * np.clip(rng.normal(1.0, 0.025, 3), 0.94, 1.06)
-    return Head(
-        age=age,
-        sex=sex,
-        atrophy=float(np.clip((age - 40) / 45 + rng.normal(0, 0.3), -0.4, 1.6)),
-        scale=_floats(scale),
-        turn=_floats(rng.normal(0.0, (6.0, 2.5, 3.5))),
-        shift=_floats(rng.normal(0.0, 3.0, 3)),
-    )
-
-
-def _draw_scan(rng: np.random.Generator, head: Head) -> Scan:
-    field_strength = float(rng.choice([1.5, 3.0]))
-    spacing = float(rng.choice([4.4, 5.0, 5.5, 6.0, 6.5], p=[0.15, 0.3, 0.25, 0.2, 0.1]))
-    t1 = Timing(repetition=round(rng.uniform(450, 650)), echo=round(rng.uniform(8, 14), 1))
-    t2 = Timing(repetition=round(rng.uniform(3800, 5800)), echo=round(rng.uniform(85, 112)))
-    repetition = round(rng.uniform(8000, 10000))
-    null = nulling_inversion_time(relaxation(Tissue.CSF, field_strength).t1, repetition)
-    flair = Timing(repetition, echo=round(rng.uniform(95, 130)), inversion=round(null * rng.normal(0.98, 0.02)))
-    return Scan(
-        field_strength=field_strength,
-        slices=int(np.ceil(rng.uniform(146, 156) * head.scale[2] / spacing)),
-        slice_spacing=spacing,
-        pixel_spacing=float(rng.choice([230, 240, 250, 256])) / MATRIX,
-        tilt=head.turn[0] * float(rng.uniform(0, 1)),
-        timings={"T1": t1, "T1CE": t1, "T2": t2, "FLAIR": flair},
-        signal_to_noise=float(rng.uniform(22, 45)) * (1.0 if field_strength == 1.5 else 1.3),
-        bias=float(rng.uniform(0.04, 0.1)) * (1.0 if field_strength == 1.5 else 1.6),
     )
 
 
@@ -266,23 +163,13 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: tupl
     return field
 
 
-def _draw_glioma(rng: np.random.Generator, voxels: _Voxels) -> Glioma:
-    radius = float(np.exp(rng.uniform(np.log(6.0), np.log(25.0))))
+def _draw_place(rng: np.random.Generator, voxels: _Voxels, radius: float) -> npt.NDArray[np.float32]:
+    """A point in the white matter of the cerebrum that leaves room for half the tumour, LPS mm."""
     white = anatomy.sample(anatomy.template().white, voxels.mni, 1.0)
-    candidates = np.flatnonzero((white > 0.5) & (voxels.hull < -4.0 - 0.5 * radius) & anatomy.is_cerebrum(voxels.mni))
-    axes = radius * np.exp(rng.normal(0.0, 0.15, 3))
-    enhances = rng.random() < 0.75
-    necrotic = enhances and radius > 8.0 and rng.random() < 0.8
-    return Glioma(
-        centre=_floats(voxels.lps[:, rng.choice(candidates)]),
-        radius=radius,
-        axes=_floats(axes * radius / np.cbrt(np.prod(axes))),
-        irregularity=float(rng.uniform(0.08, 0.3)),
-        necrosis=float(rng.uniform(0.35, 0.85)) if necrotic else 0.0,
-        enhancement=float(rng.uniform(0.25, 1.2)) if enhances else 0.0,
-        oedema_width=float(rng.uniform(4.0, 26.0) if enhances else rng.uniform(0.0, 8.0)),
-        mass_effect=float(rng.uniform(0.0, 0.4)),
-    )
+    room = voxels.hull < -4.0 - 0.5 * radius
+    candidates = np.flatnonzero((white > 0.5) & room & anatomy.is_cerebrum(voxels.mni))
+    place: Floats = voxels.lps[:, rng.choice(candidates)]
+    return place
 
 
 def _fractions(
@@ -392,8 +279,3 @@ def _acquire(
 def _varied(rng: np.random.Generator, tissue: Relaxation) -> Relaxation:
     t1, t2 = np.exp(rng.normal(0.0, 0.08, 2))
     return replace(tissue, t1=tissue.t1 * float(t1), t2=tissue.t2 * float(t2))
-
-
-def _floats(values: npt.ArrayLike) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in np.asarray(values))
-    return (x, y, z)
