@@ -210,7 +210,8 @@ def _lesion_heights(cohort: Path) -> dict[str, float]:
     """For each simulated study, where its largest lesion slice is: 0 at the feet, 1 at the head of the stack."""
     heights = {}
     for truth in cohort.glob("*/truth.json"):
-        mask = np.asarray(nibabel.load(truth.with_name("mask.nii.gz")).dataobj) > 0
+        image = nibabel.nifti1.load(truth.with_name("mask.nii.gz"))  # type: ignore[no-untyped-call]
+        mask = np.asarray(image.dataobj) > 0
         areas = mask.sum(axis=(0, 1))
         heights[json.loads(truth.read_text())["StudyInstanceUID"]] = float(areas.argmax()) / max(1, len(areas) - 1)
     return heights

@@ -98,7 +98,7 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]  # pebble has no annotations here
         self._pool.join()
 
     def draw(self, paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:

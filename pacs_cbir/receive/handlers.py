@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from pacs_cbir.receive.status import SUCCESS, status_of
@@ -22,7 +24,9 @@ COMMENT_LENGTH = 64
 log = structlog.get_logger()
 
 
-def handlers(database: Database, settings: Settings) -> list[tuple[evt.EventType, Callable[[Event], object]]]:
+def handlers(
+    database: Database, settings: Settings
+) -> list[tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]]:
     """pynetdicom's event handlers."""
 
     def store(event: Event) -> Dataset:
@@ -38,8 +42,8 @@ def handlers(database: Database, settings: Settings) -> list[tuple[evt.EventType
 
 
 def _store(event: Event, database: Database, settings: Settings) -> Dataset:
-    request = event.request
-    transfer: TransferFile = request._dataset_file
+    request = cast("C_STORE", event.request)
+    transfer = cast("TransferFile", request._dataset_file)
     source = Source(
         calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
         sop_class_uid=str(request.AffectedSOPClassUID),

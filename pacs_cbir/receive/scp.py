@@ -38,8 +38,9 @@ def _application_entity(settings: Settings) -> AE:
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.add_supported_context(Verification)
-    for context in AllStoragePresentationContexts:
-        ae.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+    for uid in (context.abstract_syntax for context in AllStoragePresentationContexts):
+        if uid is not None:
+            ae.add_supported_context(uid, AllTransferSyntaxes)
     return ae
 
 
@@ -55,8 +56,8 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     # By default pynetdicom logs the identifiers of what it receives.
     _config.LOG_HANDLER_LEVEL = "none"
     _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
-    pynetdicom.dimse_messages.NamedTemporaryFile = (  # type: ignore[attr-defined,assignment]  # see transfer.py
-        lambda **_: TransferFile(settings.incoming_dir)
+    setattr(  # noqa: B010 - the module's own import, which type checkers refuse to replace; see transfer.py
+        pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings.incoming_dir)
     )
     ae = _application_entity(settings)
     try:

