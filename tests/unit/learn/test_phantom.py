@@ -76,10 +76,10 @@ def test_anatomy_is_the_right_way_round(patients: list[SimulatedPatient]) -> Non
         _, brain_row, brain_column = np.nonzero(patient.brain)
         assert position.max() < slices * 0.45
         assert np.median(row) < brain_row.min() + 40
-        assert np.median(column) == pytest.approx(np.median(brain_column), abs=8)
+        assert np.median(column) == pytest.approx(np.median(brain_column), abs=25)
         area = patient.brain.sum((1, 2))
         assert area[-1] < 0.3 * area.max()
-        assert slices * 0.3 < area.argmax() < slices * 0.8
+        assert slices * 0.25 < area.argmax() < slices * 0.8
 
 
 def test_contrast_of_healthy_tissue(patients: list[SimulatedPatient]) -> None:
