@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
+import highdicom
 import numpy as np
 import numpy.typing as npt
+from highdicom.spatial import get_closest_patient_orientation, get_volume_positions
+from pydicom import dcmread
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from pacs_cbir.dicom.frames import Frame
+from pacs_cbir.dicom.stack import Stack, repeats_positions
+from pacs_cbir.errors import DecodingError, NotAVolume, NotEmbeddable
+
+SPACING_TOLERANCE = 0.05
+"""Share of the mean distance by which the distance of two neighbouring slices may differ from it."""
+UNKNOWN_THICKNESS = 1.0
+"""Spacing in mm of a single slice that has neither Slice Thickness nor Spacing Between Slices."""
 
 
 class Plane(StrEnum):
@@ -50,3 +66,146 @@ class Volume:
         """Distance between neighbouring voxels in mm: (slices, rows, columns)."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+
+
+# Towards which the index grows, for (slices, rows, columns); PS3.3 C.7.6.1.1.1.
+_DISPLAY = {Plane.AXIAL: "HPL", Plane.CORONAL: "PFL", Plane.SAGITTAL: "LFP"}
+_PLANE_OF_NORMAL = {
+    "H": Plane.AXIAL,
+    "F": Plane.AXIAL,
+    "A": Plane.CORONAL,
+    "P": Plane.CORONAL,
+    "L": Plane.SAGITTAL,
+    "R": Plane.SAGITTAL,
+}
+
+
+def build_volume(stack: Stack) -> Volume:
+    """Decode a stack's pixels and put them in patient axes, ordered by position and never by Instance Number.
+
+    The values are those after the rescale (PS3.3 C.11.1) or pixel value transformation (C.7.6.16.2.9); a Real World
+    Value Mapping is not applied. Pixels of the Pixel Padding Value take the lowest value of their frame's others.
+
+    Raises:
+        NotEmbeddable: the stack has a reason not to be embedded.
+        NotAVolume: colour, no position or spacing, slices at one position, or distances that vary by more than
+            `SPACING_TOLERANCE`.
+        DecodingError: pixel data that is missing or cannot be decoded; names the transfer syntax.
+    """
+    if stack.reason is not None:
+        raise NotEmbeddable(stack.reason)
+    first = stack.frames[0]
+    if (photometric := str(first.get("PhotometricInterpretation"))) not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise NotAVolume(f"the pixels are not grey values: photometric interpretation {photometric}")
+    placed = _placed(stack.frames)
+    frames = placed.frames
+    shape = (len(frames), int(first.number_of("Rows") or 0), int(first.number_of("Columns") or 0))
+    array = np.empty(shape, dtype=np.float32)
+    _decode_into(array, frames)
+    native = highdicom.Volume.from_attributes(
+        array=array,
+        image_position=placed.position,
+        image_orientation=placed.orientation,
+        pixel_spacing=placed.pixel_spacing,
+        spacing_between_slices=placed.spacing,
+        coordinate_system="PATIENT",
+    )
+    normal, *_ = get_closest_patient_orientation(native.affine)
+    plane = _PLANE_OF_NORMAL[normal.value]
+    # A view of the array: flips and permutations copy nothing.
+    displayed = native.to_patient_orientation(_DISPLAY[plane])
+    references = [FrameReference(f.sop_instance_uid, f.number) for f in frames]
+    # Both are stacked along the first axis, so the order was either kept or reversed.
+    if np.dot(displayed.affine[:3, 0], native.affine[:3, 0]) < 0:
+        references.reverse()
+    return Volume(displayed.array, np.array(displayed.affine, dtype=np.float64), plane, tuple(references))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Frames in their order along the normal, and where they are in LPS: mm, cosines."""
+
+    frames: list[Frame]
+    spacing: float
+    position: tuple[float, ...]
+    """Of the first frame."""
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]
+
+
+def _placed(frames: Sequence[Frame]) -> _Placed:
+    first = frames[0]
+    orientation = first.numbers_of("ImageOrientationPatient", 6)
+    pixel_spacing = first.numbers_of("PixelSpacing", 2)
+    positions = [p for f in frames if (p := f.numbers_of("ImagePositionPatient", 3)) is not None]
+    if orientation is None or len(positions) < len(frames):
+        raise NotAVolume("a slice has no position or orientation")
+    if pixel_spacing is None or min(pixel_spacing) <= 0:
+        raise NotAVolume("the pixels have no spacing")
+    if not _is_orthonormal(orientation):
+        raise NotAVolume("the orientation's row and column are not two perpendicular unit vectors")
+    if len(frames) == 1:
+        thickness = first.number_of("SliceThickness") or first.number_of("SpacingBetweenSlices")
+        return _Placed([first], abs(thickness or UNKNOWN_THICKNESS), positions[0], orientation, pixel_spacing)
+    if repeats_positions(frames):
+        raise NotAVolume(f"{len(frames)} slices, several of them at one position, and no attribute tells them apart")
+    spacing, indices = get_volume_positions(positions, orientation, rtol=SPACING_TOLERANCE)
+    if spacing is None or indices is None:
+        raise NotAVolume(_irregularity(np.array(positions), np.array(orientation)))
+    order = np.argsort(indices)
+    return _Placed([frames[i] for i in order], float(spacing), positions[order[0]], orientation, pixel_spacing)
+
+
+def _is_orthonormal(orientation: Sequence[float]) -> bool:
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    gram = np.array([row @ row, column @ column, row @ column])
+    return bool(np.allclose(gram, [1, 1, 0], atol=1e-3))
+
+
+def _irregularity(positions: npt.NDArray[np.float64], orientation: npt.NDArray[np.float64]) -> str:
+    gaps = np.diff(np.sort(positions @ np.cross(orientation[:3], orientation[3:])))
+    if np.allclose(gaps, gaps.mean(), rtol=SPACING_TOLERANCE, atol=0):
+        return "the slices are shifted against one another within their planes"
+    return (
+        f"the distances between slices vary from {gaps.min():.2f} to {gaps.max():.2f} mm, "
+        f"more than {SPACING_TOLERANCE:.0%} from their mean"
+    )
+
+
+def _decode_into(array: npt.NDArray[np.float32], frames: Sequence[Frame]) -> None:
+    """Fill array[i] with frames[i], instance by instance, one decoded frame in memory at a time."""
+    by_source = sorted(range(len(frames)), key=lambda i: (str(frames[i].path), frames[i].number))
+    for _, same_file in groupby(by_source, key=lambda i: frames[i].path):
+        targets = [list(same) for _, same in groupby(same_file, key=lambda i: frames[i].number)]
+        numbers = [frames[same[0]].number for same in targets]
+        decoded = _decoded(frames[targets[0][0]], numbers)
+        for same, pixels in zip(targets, decoded, strict=True):
+            for i in same:
+                values = _rescaled(pixels if frames[i].tile is None else pixels[frames[i].tile], frames[i])
+                if values.shape != array.shape[1:]:
+                    raise DecodingError(f"decoded {values.shape} pixels where the header says {array.shape[1:]}")
+                array[i] = values
+
+
+def _decoded(frame: Frame, numbers: list[int]) -> Iterator[npt.NDArray[np.generic]]:
+    meta = getattr(frame.instance, "file_meta", None)
+    syntax = meta.get("TransferSyntaxUID") if meta else None
+    # A deflated data set cannot be read in parts.
+    source = dcmread(frame.path) if syntax == DeflatedExplicitVRLittleEndian else frame.path
+    try:
+        yield from iter_pixels(source, indices=[n - 1 for n in numbers])
+    except Exception as error:
+        # Decoders raise whatever their libraries do.
+        name = syntax.name if syntax else "no transfer syntax"
+        raise DecodingError(f"pixel data in {name} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _rescaled(pixels: npt.NDArray[np.generic], frame: Frame) -> npt.NDArray[np.float32]:
+    slope = frame.number_of("RescaleSlope")
+    intercept = frame.number_of("RescaleIntercept")
+    values = pixels.astype(np.float32)
+    padding = frame.number_of("PixelPaddingValue")
+    if padding is not None and (padded := pixels == padding).any() and not padded.all():
+        values[padded] = values[~padded].min()
+    # PS3.3 C.11.1.1.2: a slope of 0 is not allowed, and would leave nothing of the image.
+    return values * np.float32(slope or 1.0) + np.float32(intercept or 0.0)
