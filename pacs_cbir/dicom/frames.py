@@ -73,9 +73,14 @@ def value_of(ds: Dataset, keyword: str) -> Any:
     """A value of a data set; None where it is absent, empty or unreadable."""
     try:
         value = ds.get(keyword)
+    except MemoryError:
+        raise
     except Exception:
         # pydicom converts on access, and raises what its converters do. An unreadable value is as good as none.
         return None
+    if isinstance(value, str):
+        # Postgres keeps no NUL in a text.
+        value = value.replace("\0", "")
     return None if value is None or value == "" else value
 
 
@@ -112,6 +117,8 @@ def read_frames(path: Path) -> list[Frame]:
     try:
         ds = dcmread(path, stop_before_pixels=True, defer_size=DEFERRED_BYTES)
         return list(_frames(path, ds))
+    except MemoryError:
+        raise
     except Exception as error:
         raise DecodingError(f"an instance's header cannot be read ({type(error).__name__})") from error
 

@@ -99,7 +99,7 @@ def classify_sequence(ds: Dataset) -> SequenceEvidence:
         ds: of a classic or enhanced MR instance; of an enhanced one the first frame counts.
     """
     flat = _flat(ds)
-    evidence = {k: str(v) for k in _LOOKED_AT if (v := value_of(flat, k)) is not None}
+    evidence = {k: str(v).replace("\0", "") for k in _LOOKED_AT if (v := value_of(flat, k)) is not None}
     sequence, rule = _classify(flat)
     return SequenceEvidence(sequence, evidence | {"rule": rule})
 

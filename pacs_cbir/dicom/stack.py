@@ -209,9 +209,7 @@ def _separated(key: StackKey, frames: list[Frame]) -> list[tuple[StackKey, list[
     for name, value_in in _SEPARATORS.items():
         groups = _grouped(frames, [value_in(f) for f in frames])
         if len(groups) > 1 and not any(repeats_positions(group) for group in groups.values()):
-            return [
-                (replace(key, separated_by=name, separated_value=str(value)), group) for value, group in groups.items()
-            ]
+            return [(replace(key, separated_by=name, separated_value=value), group) for value, group in groups.items()]
     return [(key, frames)]
 
 
@@ -225,11 +223,11 @@ def _gradient(frame: Frame) -> str:
     direction = frame.get("DiffusionGradientOrientation")
     for item in frame.get("DiffusionGradientDirectionSequence") or ():
         direction = value_of(item, "DiffusionGradientOrientation")
-    return str(direction)
+    return _clean(direction)
 
 
 def _text_of(keyword: str) -> Callable[[Frame], str]:
-    return lambda frame: str(frame.get(keyword))
+    return lambda frame: _clean(frame.get(keyword))
 
 
 _SEPARATORS: dict[str, Callable[[Frame], str]] = {
@@ -251,6 +249,11 @@ def _grouped(frames: list[Frame], keys: list[_K]) -> dict[_K, list[Frame]]:
     return groups
 
 
+def _clean(value: object) -> str:
+    # The values of a multi-valued attribute may still hold the NULs that Postgres does not keep.
+    return str(value).replace("\0", "").strip()
+
+
 def _single(value: float | None) -> tuple[float, ...] | None:
     return None if value is None else (value,)
 
@@ -264,4 +267,4 @@ def _image_type(frame: Frame) -> tuple[str, ...]:
     value = frame.get("ImageType")
     types = [value] if isinstance(value, str) else list(value or ())
     component = frame.get("ComplexImageComponent")
-    return tuple(str(v).strip().upper() for v in [*types, *([component] if component else [])])
+    return tuple(_clean(v).upper() for v in [*types, *([component] if component else [])])

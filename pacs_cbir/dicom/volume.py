@@ -16,8 +16,19 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_cbir.dicom.frames import Frame
-from pacs_cbir.dicom.stack import Stack, repeats_positions
+from pacs_cbir.dicom.stack import Stack, StackKey, read_stacks, repeats_positions, split_stacks
 from pacs_cbir.errors import DecodingError, NotAVolume, NotEmbeddable
+
+__all__ = [
+    "FrameReference",
+    "Plane",
+    "Stack",
+    "StackKey",
+    "Volume",
+    "build_volume",
+    "read_stacks",
+    "split_stacks",
+]
 
 SPACING_TOLERANCE = 0.05
 """Share of the mean distance by which the distance of two neighbouring slices may differ from it."""
@@ -194,6 +205,8 @@ def _decoded(frame: Frame, numbers: list[int]) -> Iterator[npt.NDArray[np.generi
     source = dcmread(frame.path) if syntax == DeflatedExplicitVRLittleEndian else frame.path
     try:
         yield from iter_pixels(source, indices=[n - 1 for n in numbers])
+    except MemoryError:
+        raise
     except Exception as error:
         # Decoders raise whatever their libraries do.
         name = syntax.name if syntax else "no transfer syntax"
