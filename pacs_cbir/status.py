@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import make_url
 
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
+from pacs_cbir.store import catalogue
+from pacs_cbir.store.session import Database, without_password
+
+
+def print_status(database: Database, console: Console) -> None:
+    """Counts, the encoder, jobs, what was parked and why, and the studies that need a look; no patient's identity.
+
+    Raises:
+        DatabaseUnavailable: the server is away.
+    """
+    with database.transaction() as connection:
+        state = catalogue.status(connection)
+    counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")
+    numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
+    counts.add_row(*(str(number) for number in numbers))
+    console.print(counts)
+    console.print(f"encoder: {state.encoder or 'none yet; the first worker brings it'}")
+    console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
+    _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
+    _print_rows(
+        console,
+        "Parked; the next instance of the series, or `pacs-cbir reindex --re-embed`, tries again",
+        ("StudyInstanceUID", "SeriesInstanceUID", "Since", "Error"),
+        [
+            (job.study_instance_uid, job.series_instance_uid, f"{job.since:%Y-%m-%d %H:%M}", job.error)
+            for job in state.parked
+        ],
+    )
+    conflicts = [(uid,) for uid in state.studies_with_several_patients]
+    _print_rows(console, "More than one patient under one StudyInstanceUID", ("StudyInstanceUID",), conflicts)
+    nameless = [(uid,) for uid in state.studies_without_patient_id]
+    _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+
+
+def _print_rows(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
 
 
 def print_settings(settings: Settings, console: Console) -> None:
@@ -27,5 +71,5 @@ def print_settings(settings: Settings, console: Console) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
-        return make_url(value.get_secret_value()).render_as_string(hide_password=True)
+        return without_password(value.get_secret_value())
     return "" if value is None else str(value)

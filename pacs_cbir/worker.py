@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 from pydicom.uid import UID
 
+from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, DrawnStack
 from pacs_cbir.embed.encoder import Encoder
@@ -28,14 +29,6 @@ AWAY_SECONDS = 2.0
 # Followers that slept for longer than this compare all stacks instead.
 KEEP_CHANGES_SECONDS = 86400.0
 HOUSEKEEPING_JOBS = 1000
-
-MR_SOP_CLASSES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
-        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
-        "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
-    }
-)
 
 log = structlog.get_logger()
 
@@ -102,8 +95,8 @@ class Worker:
     def _embed(self, job: jobs.Job) -> list[NewStack]:
         with self._database.transaction() as connection:
             files = embeddings.series_files(connection, job.series_id)
-        images = {uid: file for uid, (sop_class, file) in files.items() if sop_class in MR_SOP_CLASSES}
-        others = {uid: sop_class for uid, (sop_class, _) in files.items() if sop_class not in MR_SOP_CLASSES}
+        images = {uid: file for uid, (sop_class, file) in files.items() if sop_class in MR_IMAGE_SOP_CLASSES}
+        others = {uid: sop_class for uid, (sop_class, _) in files.items() if sop_class not in MR_IMAGE_SOP_CLASSES}
         found = [_not_an_image(sop_class, others) for sop_class in sorted(set(others.values()))]
         if images:
             paths = embeddings.instance_paths(self._settings.instances_dir, images.values())

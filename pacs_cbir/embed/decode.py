@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pebble
 
-from pacs_cbir.dicom.volume import Stack, build_volume, read_stacks
+from pacs_cbir.dicom.stack import Stack, read_stacks
+from pacs_cbir.dicom.volume import build_volume
+from pacs_cbir.embed.picture import render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
 from pacs_cbir.errors import DecodingError, NotAVolume
 
@@ -108,13 +112,21 @@ class Decoder:
             DecodingError: also where the child crashed, ran out of memory, or took too long.
             VolumeError, InstanceError: as `draw_series`.
         """
-        future = self._pool.schedule(draw_series, args=(list(paths), preprocessing), timeout=self._seconds)
+        drawn: list[DrawnStack] = self._in_child(draw_series, list(paths), preprocessing)
+        return drawn
+
+    def render(self, path: Path, frame_number: int) -> npt.NDArray[np.uint8]:
+        """`render_frame` in the child; errors as `draw`."""
+        pixels: npt.NDArray[np.uint8] = self._in_child(render_frame, path, frame_number)
+        return pixels
+
+    def _in_child(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        future = self._pool.schedule(function, args=arguments, timeout=self._seconds)
         try:
-            drawn: list[DrawnStack] = future.result()
+            return future.result()
         except FutureTimeout:
             raise DecodingError(f"decoding took longer than {self._seconds:g} s") from None
         except pebble.ProcessExpired as error:
             raise DecodingError(f"the decoder process died (exit code {error.exitcode})") from None
         except MemoryError:
             raise DecodingError("decoding needed more memory than PACS_CBIR_DECODE_MEGABYTES allows") from None
-        return drawn

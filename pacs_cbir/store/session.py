@@ -138,6 +138,14 @@ class Database:
         self.engine.dispose()
 
 
+def without_password(url: str) -> str:
+    """A database URL as it may be shown; a text that is no URL is not shown at all."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "***"
+
+
 @contextmanager
 def open_database(settings: Settings, *, pool_size: int = 10, check: bool = True) -> Iterator[Database]:
     """The services' database: the server that the settings name, or the embedded one, started and upgraded.
