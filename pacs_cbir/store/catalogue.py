@@ -55,6 +55,7 @@ class Status:
 
     Attributes:
         embedded: stacks that have embeddings.
+        embedded_series: series with at least one such stack.
         not_embedded: reason → stacks.
         jobs: `waiting`, `running` and `parked` → how many.
         parked: the oldest `MAX_LISTED`.
@@ -70,6 +71,7 @@ class Status:
     instances: int
     stacks: int
     embedded: int
+    embedded_series: int
     not_embedded: dict[str, int]
     jobs: dict[str, int]
     parked: tuple[ParkedJob, ...]
@@ -144,6 +146,9 @@ def status(connection: Connection) -> Status:
         instances=_count(connection, instances),
         stacks=embedded + sum(not_embedded.values()),
         embedded=embedded,
+        embedded_series=connection.execute(
+            select(func.count(stacks.c.series_id.distinct())).where(stacks.c.not_embedded.is_(None))
+        ).scalar_one(),
         not_embedded=not_embedded,
         jobs=count_jobs(connection),
         parked=_parked(connection),

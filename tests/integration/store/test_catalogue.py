@@ -122,6 +122,7 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
         found = catalogue.status(connection)
     assert (found.patients, found.studies, found.series, found.instances) == (3, 2, 2, 2)
     assert (found.stacks, found.embedded, found.not_embedded) == (3, 1, {"localiser": 2})
+    assert found.embedded_series == 1
     assert found.jobs == {"waiting": 1, "running": 0, "parked": 1}
     (parked,) = found.parked
     assert (parked.study_instance_uid, parked.series_instance_uid, parked.error) == ("2", "2.1", "why")
