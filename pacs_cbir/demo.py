@@ -21,7 +21,7 @@ import nibabel
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pacs_cbir.contact_sheet import write_contact_sheet
 from pacs_cbir.errors import PacsCbirError
@@ -231,7 +231,8 @@ def _show(demo: _Demo, result: dict[str, Any], picture: Path | None, settings: S
     if result["query"] is None:
         console.print("No study could be embedded, so there is nothing to query by; `pacs-cbir status` tells why.")
     else:
-        table = Table("Rank", "StudyInstanceUID", "Similarity", "Sequences", title=f"Studies like {result['query']}")
+        table = Table("Rank", Column("StudyInstanceUID", overflow="fold"), "Similarity", "Sequences")
+        table.title = f"Studies like {result['query']}"
         for rank, match in enumerate(result["matches"], start=1):
             sequences = ", ".join(f"{one['sequence']} {one['similarity']:.3f}" for one in match["series"])
             table.add_row(str(rank), match["StudyInstanceUID"], f"{match['similarity']:.3f}", sequences)
