@@ -1,0 +1,49 @@
+"""Around every request: one line in the log, its count and seconds, and an answer where something broke."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacs_cbir.serve.metrics import Metrics
+from pacs_cbir.serve.problems import internal_error
+
+UNMATCHED = "unmatched"
+
+log = structlog.get_logger()
+
+
+class Access:
+    """ASGI middleware. It names the route's template, never the URL, which carries names and IDs."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            # An exception's text can hold a value of a header, its frames cannot.
+            frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+            log.error("request broke", kind=type(error).__name__, frames=frames)  # noqa: TRY400 - see above
+            if not status:
+                await internal_error()(scope, receive, watch)
+        seconds = time.perf_counter() - started
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        self._metrics.observe(scope["method"], route, status, seconds)
+        log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))

@@ -1,0 +1,46 @@
+"""Door 3, put together: routes, problems, and what stands around every request."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from pacs_cbir import __version__
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.serve import problems
+from pacs_cbir.serve.access import Access
+from pacs_cbir.serve.dicomweb import search_router
+from pacs_cbir.serve.health import health_router
+from pacs_cbir.serve.metrics import Metrics
+from pacs_cbir.serve.rendered import rendered_router
+from pacs_cbir.serve.searching import Searching
+from pacs_cbir.serve.similar import similar_router
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+
+DESCRIPTION = """
+Content-based image retrieval beside a PACS: show me studies that look like this one.
+
+**For research and teaching. Not a medical device. Similarity is of appearance, and no probability of a diagnosis.**
+
+Errors are problem details (RFC 9457, `application/problem+json`) whose `detail` says what to do.
+"""
+
+
+def create_app(settings: Settings, database: Database, searcher: Searching, decoder: Decoder) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        searcher: answers the queries by example.
+        decoder: the child process that decodes pixels for pictures.
+    """
+    metrics = Metrics(database, searcher)
+    # Its documentation page comes from this process: a hospital's network may not reach a CDN.
+    app = FastAPIOffline(title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None)
+    app.include_router(similar_router(database, searcher))
+    app.include_router(search_router(database))
+    app.include_router(rendered_router(settings, database, decoder))
+    app.include_router(health_router(database, searcher, metrics))
+    problems.install(app)
+    app.add_middleware(Access, metrics=metrics)
+    return app

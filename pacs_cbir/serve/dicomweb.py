@@ -1,0 +1,103 @@
+"""QIDO-RS: studies, series and instances that are here (PS3.18 10.6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
+from pacs_cbir.serve.dicom_json import data_set
+from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, matching_keys
+from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
+from pacs_cbir.serve.schemas import problems
+from pacs_cbir.store import catalogue
+from pacs_cbir.store.matching import Level
+from pacs_cbir.store.session import Database
+
+MAX_RESULTS = 5000
+MORE_WARNING = (
+    '299 pacs-cbir "The number of results exceeded the maximum supported by the server. '
+    'Additional results can be requested."'
+)
+"""PS3.18 8.3.4.4."""
+
+RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+# A study's counts are its own level's alone.
+_STUDY_ABOVE = tuple(key for key in STUDY_KEYS if "InStudy" not in key and "StudyRelated" not in key)
+_SERIES_ABOVE = tuple(key for key in SERIES_KEYS if "SeriesRelated" not in key)
+# A result repeats of the levels above what the path does not say.
+SEARCHES: dict[str, tuple[Level, Sequence[str]]] = {
+    "/studies": (Level.STUDY, STUDY_KEYS),
+    "/series": (Level.SERIES, (*_STUDY_ABOVE, *SERIES_KEYS)),
+    "/studies/{study}/series": (Level.SERIES, ("StudyInstanceUID", *SERIES_KEYS)),
+    "/instances": (Level.INSTANCE, (*_STUDY_ABOVE, *_SERIES_ABOVE, *INSTANCE_KEYS)),
+    "/studies/{study}/instances": (Level.INSTANCE, ("StudyInstanceUID", *_SERIES_ABOVE, *INSTANCE_KEYS)),
+    "/studies/{study}/series/{series}/instances": (
+        Level.INSTANCE,
+        ("StudyInstanceUID", "SeriesInstanceUID", *INSTANCE_KEYS),
+    ),
+}
+_PATH_KEYS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
+
+
+def search_router(database: Database) -> APIRouter:
+    """Routes of QIDO-RS."""
+    router = APIRouter(prefix="/dicom-web", tags=["QIDO-RS"])
+    for path, (level, default) in SEARCHES.items():
+        router.add_api_route(
+            path,
+            _search(database, level, default),
+            response_class=Response,
+            responses=_RESPONSES,
+            name=f"search for {path.rsplit('/', 1)[-1]}",
+            operation_id=f"search{path.translate(str.maketrans('/', '_', '{}'))}",
+        )
+    return router
+
+
+def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
+    def search(
+        request: Request,
+        limit: Annotated[int, Query(ge=0, description=f"How many; at most {MAX_RESULTS}.")] = MAX_RESULTS,
+        offset: Annotated[int, Query(ge=0, le=2**31, description="How many to skip.")] = 0,
+        includefield: Annotated[
+            tuple[str, ...], Query(description="DICOM keywords or tags to answer with; or `all`.")
+        ] = (),
+        fuzzymatching: Annotated[bool, Query(description="Not supported; answered with a Warning.")] = False,
+    ) -> Response:
+        """What is here and meets all matching keys: every other parameter is a DICOM keyword or ggggeeee.
+
+        Results come in the order in which they were received. Where there are none, the answer is an empty list.
+        """
+        keys = matching_keys(request, RESERVED)
+        fields = ReturnKeys(includefield, keys)
+        media_type = negotiate(request.headers.get("accept"), (DICOM_JSON, JSON))
+        for part, uid in request.path_params.items():
+            if keys.setdefault(_PATH_KEYS[part], uid) != uid:
+                raise InvalidQuery(f"{_PATH_KEYS[part]} is in the path already")
+        count = min(limit, MAX_RESULTS)
+        with database.transaction() as connection:
+            found = catalogue.find(connection, level, keys, limit=count + 1, offset=offset)
+        base_url = str(request.base_url)
+        content = []
+        for attributes in found[:count]:
+            shown = with_availability(attributes, level, base_url)
+            content.append(data_set(shown, fields.of(shown, default)).to_json_dict())
+        warnings = [FUZZY_WARNING] * fuzzymatching + [MORE_WARNING] * (len(found) > count == MAX_RESULTS)
+        headers = {"Warning": ", ".join(warnings)} if warnings else None
+        return Response(json.dumps(content), media_type=media_type, headers=headers)
+
+    return search
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A list of data sets in the DICOM JSON Model (PS3.18 F).",
+        "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+    },
+    **problems(400, 406, 503),
+}

@@ -1,0 +1,107 @@
+"""Pictures of instances and frames (PS3.18 8.7, 10.4.1.1.3): PNG or JPEG, decoded in the child process."""
+
+from __future__ import annotations
+
+import io
+import re
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Path, Query, Request, Response
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.serve.accept import JPEG, PNG, negotiate
+from pacs_cbir.serve.schemas import problems
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import catalogue
+from pacs_cbir.store.catalogue import StoredFile
+from pacs_cbir.store.session import Database
+
+MAX_VIEWPORT = 4096
+JPEG_QUALITY = 90
+
+INSTANCE = "/studies/{study}/series/{series}/instances/{instance}"
+
+Viewport = Annotated[str | None, Query(description="`width,height` in pixels: the picture is fitted into it.")]
+
+
+def rendered_router(settings: Settings, database: Database, decoder: Decoder) -> APIRouter:
+    """Routes of rendered instances and frames."""
+    router = APIRouter(prefix="/dicom-web", tags=["rendered"])
+
+    def picture(request: Request, stored: StoredFile, number: int, viewport: str | None) -> Response:
+        media_type = negotiate(request.headers.get("accept"), (JPEG, PNG))
+        size = _size(viewport)
+        pixels = decoder.render(settings.instances_dir / stored.file, number)
+        return Response(_encode(pixels, media_type, size), media_type=media_type)
+
+    def stored_file(study: str, series: str, instance: str) -> StoredFile:
+        with database.transaction() as connection:
+            stored = catalogue.stored_file(connection, study, series, instance)
+        if stored is None:
+            raise HTTPException(
+                HTTPStatus.NOT_FOUND, "There is no such instance here; /dicom-web/instances lists them."
+            )
+        return stored
+
+    @router.get(INSTANCE + "/rendered", response_class=Response, responses=_RESPONSES)
+    def rendered_instance(
+        request: Request, study: str, series: str, instance: str, viewport: Viewport = None
+    ) -> Response:
+        """The instance's picture; of several frames the middle one. Windowed by the header, else by percentiles."""
+        stored = stored_file(study, series, instance)
+        return picture(request, stored, (stored.number_of_frames + 1) // 2, viewport)
+
+    @router.get(INSTANCE + "/frames/{frame}/rendered", response_class=Response, responses=_RESPONSES)
+    def rendered_frame(
+        *,
+        request: Request,
+        study: str,
+        series: str,
+        instance: str,
+        frame: Annotated[int, Path(ge=1, description="Counted from 1.")],
+        viewport: Viewport = None,
+    ) -> Response:
+        """One frame's picture."""
+        stored = stored_file(study, series, instance)
+        if frame > stored.number_of_frames:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"The instance has {stored.number_of_frames} frames.")
+        return picture(request, stored, frame, viewport)
+
+    return router
+
+
+def _size(viewport: str | None) -> tuple[int, int] | None:
+    if viewport is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,4}),([0-9]{1,4})", viewport)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= min(size) <= max(size) <= MAX_VIEWPORT:
+        raise InvalidQuery(f"viewport accepts width,height in pixels, each from 1 to {MAX_VIEWPORT}")
+    return size
+
+
+def _encode(pixels: npt.NDArray[np.uint8], media_type: str, size: tuple[int, int] | None) -> bytes:
+    """Encode shape (rows, columns) or (rows, columns, 3), fitted into `size` (width, height)."""
+    image = Image.fromarray(pixels)
+    if size is not None:
+        scale = min(size[0] / image.width, size[1] / image.height)
+        fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(fitted, Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    if media_type == PNG:
+        image.save(encoded, "PNG")
+    else:
+        image.save(encoded, "JPEG", quality=JPEG_QUALITY)
+    return encoded.getvalue()
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {JPEG: {}, PNG: {}}},
+    **problems(400, 404, 406, 422, 503),
+}

@@ -1,0 +1,64 @@
+"""The shapes of plain JSON, for OpenAPI; included DICOM attributes stand beside the named members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_INCLUDED = ConfigDict(extra="allow")
+
+
+class ComparedSeries(BaseModel):
+    """A series of a similar study."""
+
+    SeriesInstanceUID: str
+    sequence: str = Field(description="MR sequence: T1, T1CE, T2, FLAIR, …, unknown.")
+    similarity: float = Field(description="Cosine, at most 1, higher is closer.")
+    like: str = Field(description="Series Instance UID of the example's series that it is like.")
+    notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
+
+
+class SimilarStudy(BaseModel):
+    """A study that looks like the example."""
+
+    model_config = _INCLUDED
+
+    StudyInstanceUID: str
+    similarity: float = Field(description="Mean over the sequences that both have of the closest pair's cosine.")
+    coverage: float = Field(description="Share of the example's sequences that were compared like with like, 0 to 1.")
+    notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
+    series: list[ComparedSeries] = Field(description="Its series that were compared, best first.")
+
+
+class SimilarSeries(ComparedSeries):
+    """A series that looks like the example."""
+
+    model_config = _INCLUDED
+
+    StudyInstanceUID: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's responses for errors."""
+    content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
+    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+
+
+_MEANING = {
+    400: "A parameter cannot be understood; `detail` says which and what is accepted.",
+    404: "Not here.",
+    406: "Nothing on offer is in Accept.",
+    409: "Received and not yet embedded; Retry-After says when to ask again.",
+    422: "Here, and without embeddings or a picture; `detail` says why.",
+    503: "The database is away, or the service is not ready.",
+}

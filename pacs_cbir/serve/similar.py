@@ -1,0 +1,144 @@
+"""The query by example: which studies, or series, look like this one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from pacs_cbir.search.query import Example
+from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
+from pacs_cbir.serve.answers import series_data_set, series_plain, study_data_set, study_plain
+from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, example_of, matching_keys
+from pacs_cbir.serve.return_keys import with_availability
+from pacs_cbir.serve.schemas import SimilarSeries, SimilarStudy, problems
+from pacs_cbir.serve.searching import Searching
+from pacs_cbir.store import catalogue
+from pacs_cbir.store.catalogue import Attributes
+from pacs_cbir.store.matching import Level
+from pacs_cbir.store.session import Database
+
+MAX_RESULTS = 1000
+
+RESERVED = frozenset({"example", "limit", "offset", "includefield", "own_patient", "fuzzymatching"})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query by example, read from a request."""
+
+    examples: Sequence[Example]
+    keys: dict[str, str]
+    own_patient: bool
+    limit: int
+    offset: int
+    fields: ReturnKeys
+    media_type: str
+    headers: dict[str, str]
+    base_url: str
+
+
+def asked(
+    *,
+    request: Request,
+    example: Annotated[
+        list[str],
+        Query(
+            description="What to look for: `{study}`, `{study}/{series}`, `{study}/{series}/{instance}` or "
+            "`{study}/{series}/{instance}/{frame}`, by UIDs and frame number. Several: what is like all of them."
+        ),
+    ],
+    limit: Annotated[int, Query(ge=1, le=MAX_RESULTS, description="How many to answer.")] = 10,
+    offset: Annotated[int, Query(ge=0, le=MAX_RESULTS * 100, description="How many of the best to skip.")] = 0,
+    includefield: Annotated[
+        tuple[str, ...],
+        Query(description="DICOM keywords or tags to answer with, repeated or with commas between; or `all`."),
+    ] = (),
+    own_patient: Annotated[bool, Query(description="Whether the example's own patient may be answered.")] = False,
+    fuzzymatching: Annotated[bool, Query(description="Not supported; answered with a Warning.")] = False,
+) -> Asked:
+    """Read a query by example.
+
+    Raises:
+        InvalidQuery: a parameter cannot be understood.
+        HTTPException: 406.
+    """
+    keys = matching_keys(request, RESERVED)
+    return Asked(
+        examples=[example_of(text) for text in example],
+        keys=keys,
+        own_patient=own_patient,
+        limit=limit,
+        offset=offset,
+        fields=ReturnKeys(includefield, keys),
+        media_type=negotiate(request.headers.get("accept"), (DICOM_JSON, JSON)),
+        headers={"Warning": FUZZY_WARNING} if fuzzymatching else {},
+        base_url=str(request.base_url),
+    )
+
+
+def similar_router(database: Database, searcher: Searching) -> APIRouter:
+    """Routes of the query by example."""
+    router = APIRouter(prefix="/similar", tags=["query by example"])
+
+    @router.get("/studies", response_class=Response, responses=_responses(list[SimilarStudy]))
+    def similar_studies(query: Annotated[Asked, Depends(asked)]) -> Response:
+        """Studies that look like the example, best first.
+
+        Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in C-FIND, for instance
+        `PatientSex=F&StudyDate=20200101-20241231&SeriesDescription=*FLAIR*`. Similarity is of appearance, and no
+        probability of a diagnosis. Where nothing matches, the answer is an empty list.
+        """
+        answer = searcher.similar_studies(
+            query.examples, keys=query.keys, own_patient=query.own_patient, limit=query.limit, offset=query.offset
+        )
+        studies = _attributes(database, Level.STUDY, [match.study_id for match in answer.studies], query)
+        series = [match.series_id for study in answer.studies for match in study.series]
+        uids = {
+            series_id: found["SeriesInstanceUID"][0]
+            for series_id, found in _attributes(database, Level.SERIES, series, query).items()
+        }
+        # What was deleted since the search is no answer any more.
+        found = [(match, studies[match.study_id]) for match in answer.studies if match.study_id in studies]
+        if query.media_type == JSON:
+            return _response([study_plain(match, study, uids, query.fields) for match, study in found], query)
+        return _response(
+            [study_data_set(match, study, uids, query.fields).to_json_dict() for match, study in found], query
+        )
+
+    @router.get("/series", response_class=Response, responses=_responses(list[SimilarSeries]))
+    def similar_series(query: Annotated[Asked, Depends(asked)]) -> Response:
+        """Series that look like the example, best first; parameters as for studies."""
+        answer = searcher.similar_series(
+            query.examples, keys=query.keys, own_patient=query.own_patient, limit=query.limit, offset=query.offset
+        )
+        series = _attributes(database, Level.SERIES, [match.series_id for match in answer.series], query)
+        found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
+        if query.media_type == JSON:
+            return _response([series_plain(match, one, query.fields) for match, one in found], query)
+        return _response([series_data_set(match, one, query.fields).to_json_dict() for match, one in found], query)
+
+    return router
+
+
+def _attributes(database: Database, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
+    with database.transaction() as connection:
+        found = catalogue.attributes(connection, level, ids)
+    return {id_: with_availability(attributes, level, query.base_url) for id_, attributes in found.items()}
+
+
+def _response(content: list[dict[str, Any]], query: Asked) -> Response:
+    return Response(json.dumps(content), media_type=query.media_type, headers=query.headers)
+
+
+def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:
+    described = {
+        "model": plain,
+        "description": "A list, best first. The default is the DICOM JSON Model with the similarity in a private block "
+        "(group 0075, private creator PACS_CBIR); with `Accept: application/json` it is plain JSON.",
+        "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+    }
+    return {200: described, **problems(400, 404, 406, 409, 422, 503)}

@@ -1,0 +1,72 @@
+"""A running API as a test sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from fastapi.testclient import TestClient
+from rows import Given, add_series
+
+from pacs_cbir.search.follow import Follower
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
+from pacs_cbir.store.session import Database
+
+CARD = {"name": "test", "architecture": {"network": "resnet18", "embedding_dimension": 2}}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client, and what a test puts behind it."""
+
+    client: TestClient
+    database: Database
+    settings: Settings
+    follower: Follower
+
+    def add(
+        self,
+        study_uid: str,
+        series_uid: str,
+        degrees: float | None = 0.0,
+        *,
+        sequence: str = "T1",
+        in_domain: bool = True,
+        study: Given | None = None,
+        attributes: Given | None = None,
+    ) -> int:
+        """A received series, whose embedding points at an angle, so that similarity is a cosine; None: not embedded.
+
+        Returns:
+            its row's id.
+        """
+        with self.database.transaction() as connection:
+            added = add_series(
+                connection,
+                study_uid,
+                series_uid,
+                study={"PatientID": f"P{study_uid}"} if study is None else study,
+                attributes={"Modality": "MR"} if attributes is None else attributes,
+            )
+            if degrees is None:
+                return added.series_id
+            vector = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], np.float32)
+            stack = NewStack(
+                sequence=sequence,
+                plane="AXIAL",
+                body_part="HEAD",
+                in_domain=in_domain,
+                not_embedded=None,
+                separated_by={},
+                evidence={},
+                sop_instance_uids=(f"{series_uid}.1",),
+                embeddings=(
+                    SliceEmbedding(0, "", 0, 0.0, vector),
+                    SliceEmbedding(1, f"{series_uid}.1", 1, 0.0, vector),
+                ),
+            )
+            embeddings.save(connection, added.series_id, encoders.register(connection, "test", CARD), [stack])
+        self.follower.catch_up()
+        return added.series_id

@@ -1,0 +1,156 @@
+"""The query by example, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from served import Api
+
+from pacs_cbir.serve.answers import PRIVATE_CREATOR
+from pacs_cbir.store import jobs
+
+PLAIN = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def cohort(api: Api) -> Api:
+    api.add("1", "1.1", 0)
+    api.add("1", "1.2", 0, sequence="FLAIR")
+    api.add("2", "2.1", 60, study={"PatientID": "P2", "PatientSex": "F", "StudyDescription": "MR brain"})
+    api.add("2", "2.2", 60, sequence="FLAIR", attributes={"SeriesDescription": "ax FLAIR"})
+    api.add("3", "3.1", 0, study={"PatientID": "P3", "PatientName": "Doe^Jane", "PatientSex": "M"}, in_domain=False)
+    api.add("4", "4.1", 0, study={"PatientID": "P1"})
+    return api
+
+
+def plain(api: Api, path: str, **parameters: Any) -> Any:
+    answer = api.client.get(path, params=parameters, headers=PLAIN)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    return answer.json()
+
+
+def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
+    first, second = plain(cohort, "/similar/studies", example="1")
+    assert first == {
+        "StudyInstanceUID": "3",
+        "similarity": pytest.approx(1.0),
+        "coverage": 0.5,
+        "notes": ["outside-encoder-domain"],
+        "series": [
+            {
+                "SeriesInstanceUID": "3.1",
+                "sequence": "T1",
+                "similarity": pytest.approx(1.0),
+                "like": "1.1",
+                "notes": ["outside-encoder-domain"],
+            }
+        ],
+    }
+    assert second["StudyInstanceUID"] == "2"
+    assert second["similarity"] == pytest.approx(0.5, abs=1e-6)
+    assert second["coverage"] == 1.0
+    assert "notes" not in second
+    assert {(series["sequence"], series["like"]) for series in second["series"]} == {("T1", "1.1"), ("FLAIR", "1.2")}
+
+
+def test_the_own_patient_is_answered_where_asked_for(cohort: Api) -> None:
+    found = plain(cohort, "/similar/studies", example="1", own_patient="true")
+    assert [study["StudyInstanceUID"] for study in found] == ["3", "4", "2"]
+
+
+def test_series_instances_and_frames_are_examples(cohort: Api) -> None:
+    for example in ("1/1.1", "1/1.1/1.1.1", "1/1.1/1.1.1/1"):
+        found = plain(cohort, "/similar/series", example=example)
+        uids = [(series["StudyInstanceUID"], series["SeriesInstanceUID"], series["like"]) for series in found]
+        assert uids == [("3", "3.1", "1.1"), ("2", "2.1", "1.1")], example
+
+
+def test_pages(cohort: Api) -> None:
+    pages = [plain(cohort, "/similar/studies", example="1", limit=1, offset=offset) for offset in range(3)]
+    assert [[study["StudyInstanceUID"] for study in page] for page in pages] == [["3"], ["2"], []]
+
+
+def test_matching_keys_filter_and_return(cohort: Api) -> None:
+    (found,) = plain(cohort, "/similar/studies", example="1", PatientSex="F", includefield="StudyDescription,StudyDate")
+    assert (found["StudyInstanceUID"], found["PatientSex"], found["StudyDescription"]) == ("2", "F", "MR brain")
+    assert "PatientID" not in found
+    assert plain(cohort, "/similar/studies", example="1", SeriesDescription="*T2*") == []
+    assert [
+        s["SeriesInstanceUID"] for s in plain(cohort, "/similar/series", example="1", SeriesDescription="*FLAIR")
+    ] == ["2.2"]
+
+
+def test_the_default_is_dicom_json(cohort: Api) -> None:
+    answer = cohort.client.get("/similar/studies?example=1&includefield=StudyDescription")
+    assert answer.headers["content-type"] == "application/dicom+json"
+    best, next_best = (Dataset.from_json(found) for found in answer.json())
+    assert (best.StudyInstanceUID, best.PatientName, best.PatientID, best.PatientSex) == ("3", "Doe^Jane", "P3", "M")
+    assert (best.NumberOfStudyRelatedSeries, best.ModalitiesInStudy) == (1, "MR")
+    assert best.RetrieveURL == "http://testserver/dicom-web/studies/3"
+    assert next_best.StudyDescription == "MR brain"
+    block = next_best.private_block(0x0075, PRIVATE_CREATOR)
+    assert block[0x01].value == pytest.approx(0.5, abs=1e-6)
+    assert len(block[0x10].value) == 2
+
+
+def test_series_as_dicom_json(cohort: Api) -> None:
+    answer = cohort.client.get("/similar/series", params={"example": "1/1.2"})
+    (found,) = (Dataset.from_json(found) for found in answer.json())
+    block = found.private_block(0x0075, PRIVATE_CREATOR)
+    assert (found.StudyInstanceUID, found.SeriesInstanceUID, found.PatientID) == ("2", "2.2", "P2")
+    assert (block[0x04].value, block[0x05].value) == ("FLAIR", "1.2")
+
+
+WRONG = [
+    ("", 400, "example"),
+    ("example=x", 400, "example accepts"),
+    ("example=1&limit=0", 400, "limit"),
+    ("example=1&limit=1001", 400, "limit"),
+    ("example=1&offset=-1", 400, "offset"),
+    ("example=1&Nonsense=1", 400, "Nonsense"),
+    ("example=1&includefield=Nonsense", 400, "Nonsense"),
+    ("example=1&StudyDate=yesterday", 400, "StudyDate accepts YYYYMMDD"),
+    ("example=1&PatientID=a%00b", 400, "PatientID"),
+    ("example=9.9", 404, "not here"),
+    ("example=1/9.9", 404, "not here"),
+]
+
+
+@pytest.mark.parametrize("path", ["/similar/studies", "/similar/series"])
+def test_what_is_wrong_is_said(cohort: Api, path: str) -> None:
+    for query, status, says in WRONG:
+        answer = cohort.client.get(f"{path}?{query}")
+        assert answer.headers["content-type"] == "application/problem+json", query
+        assert answer.status_code == answer.json()["status"] == status, query
+        assert says in answer.json()["detail"], query
+
+
+def test_an_example_that_waits_to_be_embedded_says_when_to_ask_again(api: Api) -> None:
+    series_id = api.add("5", "5.1", None)
+    with api.database.transaction() as connection:
+        jobs.enqueue(connection, series_id, 30)
+    answer = api.client.get("/similar/studies?example=5")
+    assert answer.status_code == 409
+    assert 25 <= int(answer.headers["retry-after"]) <= 60
+
+
+def test_an_example_without_embeddings_says_why(api: Api) -> None:
+    api.add("5", "5.1", None)
+    answer = api.client.get("/similar/studies?example=5")
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:pacs-cbir:problem:example-not-embedded"
+
+
+def test_nothing_else_is_on_offer(cohort: Api) -> None:
+    answer = cohort.client.get("/similar/studies?example=1", headers={"Accept": "application/dicom+xml"})
+    assert (answer.status_code, answer.headers["content-type"]) == (406, "application/problem+json")
+
+
+def test_fuzzy_matching_is_answered_with_a_warning(cohort: Api) -> None:
+    answer = cohort.client.get("/similar/studies?example=1&fuzzymatching=true")
+    assert answer.status_code == 200
+    assert answer.headers["warning"].startswith("299 pacs-cbir ")
+    assert "warning" not in cohort.client.get("/similar/studies?example=1&fuzzymatching=false").headers

@@ -1,0 +1,113 @@
+"""Attributes as text → JSON, whatever a PACS wrote into them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset
+
+from pacs_cbir.search.query import SeriesMatch, StudyMatch
+from pacs_cbir.serve.answers import OUTSIDE_DOMAIN, PRIVATE_CREATOR, series_data_set, study_data_set, study_plain
+from pacs_cbir.serve.dicom_json import data_set, plain
+from pacs_cbir.serve.parameters import ReturnKeys
+
+ATTRIBUTES = {
+    "StudyInstanceUID": ["1.2"],
+    "PatientName": ["Yamada^Tarou=山田^太郎"],
+    "NumberOfStudyRelatedSeries": ["2"],
+    "PatientWeight": ["70.5"],
+    "OtherPatientIDs": ["a", "b"],
+    "Rows": ["256"],
+    "PatientSize": ["tall"],
+    "StudyID": [],
+}
+KEYWORDS = [
+    "PatientName", "PatientID", "PatientSize", "StudyDate", "StudyTime", "SeriesNumber", "EchoTime", "Rows",
+    "PatientAge", "Modality", "RetrieveURL", "StudyInstanceUID", "AcquisitionDateTime", "RescaleSlope", "B1rms",
+    "StudyComments",
+]  # fmt: skip
+VALUE = st.one_of(
+    st.text(max_size=12), st.sampled_from(["1", "-1.5", "1e400", "nan", "inf", "1\\2", "", "=", "^^", "9" * 40])
+)
+
+
+def test_the_dicom_json_model() -> None:
+    found = data_set(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]).to_json_dict()
+    assert found["0020000D"] == {"vr": "UI", "Value": ["1.2"]}
+    assert found["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎"}]}
+    assert found["00201206"] == {"vr": "IS", "Value": [2]}
+    assert found["00101030"] == {"vr": "DS", "Value": [70.5]}
+    assert found["00101000"] == {"vr": "LO", "Value": ["a", "b"]}
+    assert found["00280010"] == {"vr": "US", "Value": [256]}
+    assert found["00080020"] == {"vr": "DA"}
+    assert "00101020" not in found
+
+
+def test_plain_json() -> None:
+    assert plain(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]) == {
+        "StudyInstanceUID": "1.2",
+        "PatientName": "Yamada^Tarou=山田^太郎",
+        "NumberOfStudyRelatedSeries": 2,
+        "PatientWeight": 70.5,
+        "OtherPatientIDs": ["a", "b"],
+        "Rows": 256,
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), st.lists(VALUE, max_size=3)))
+def test_whatever_was_stored_is_valid_json(attributes: dict[str, list[str]]) -> None:
+    with warnings.catch_warnings():
+        # pydicom's warnings quote values, and warnings go to the log.
+        warnings.simplefilter("error")
+        encoded = json.dumps(data_set(attributes, attributes).to_json_dict(), allow_nan=False)
+        json.dumps(plain(attributes, attributes), allow_nan=False)
+        warnings.simplefilter("ignore")
+        Dataset.from_json(encoded)
+
+
+def series_match(series_id: int, *, in_domain: bool = True) -> SeriesMatch:
+    return SeriesMatch(series_id, 1, "FLAIR", 0.75, "9.8.7", in_domain)
+
+
+def test_a_study_carries_its_similarity_in_a_private_block() -> None:
+    match = StudyMatch(1, 0.5, 1.0, (series_match(7, in_domain=False), series_match(8)), False)
+    ds = Dataset.from_json(study_data_set(match, ATTRIBUTES, {7: "1.2.7"}, ReturnKeys([], [])).to_json_dict())
+    block = ds.private_block(0x0075, PRIVATE_CREATOR)
+    assert (block[0x01].value, block[0x02].value, block[0x03].value) == (0.5, 1.0, OUTSIDE_DOMAIN)
+    (item,) = block[0x10].value
+    inner = item.private_block(0x0075, PRIVATE_CREATOR)
+    assert item.SeriesInstanceUID == "1.2.7"
+    assert (inner[0x01].value, inner[0x04].value, inner[0x05].value) == (0.75, "FLAIR", "9.8.7")
+    assert ds.PatientName == "Yamada^Tarou=山田^太郎"
+
+
+def test_a_series_likewise() -> None:
+    attributes = {**ATTRIBUTES, "SeriesInstanceUID": ["1.2.7"], "Modality": ["MR"]}
+    ds = series_data_set(series_match(7), attributes, ReturnKeys([], []))
+    block = ds.private_block(0x0075, PRIVATE_CREATOR)
+    assert (ds.SeriesInstanceUID, ds.Modality, ds.StudyInstanceUID) == ("1.2.7", "MR", "1.2")
+    assert (block[0x01].value, 0x03 in block) == (0.75, False)
+
+
+def test_a_study_as_plain_json() -> None:
+    match = StudyMatch(1, 0.5, 1.0, (series_match(7, in_domain=False),), False)
+    assert study_plain(match, ATTRIBUTES, {7: "1.2.7"}, ReturnKeys(["PatientWeight"], [])) == {
+        "StudyInstanceUID": "1.2",
+        "PatientWeight": 70.5,
+        "similarity": 0.5,
+        "coverage": 1.0,
+        "notes": [OUTSIDE_DOMAIN],
+        "series": [
+            {
+                "SeriesInstanceUID": "1.2.7",
+                "sequence": "FLAIR",
+                "similarity": 0.75,
+                "like": "9.8.7",
+                "notes": [OUTSIDE_DOMAIN],
+            }
+        ],
+    }
