@@ -37,18 +37,24 @@ class Job:
     attempt: int
 
 
+# The series is locked before the row is made, as `fail` locks it: in another order the two could deadlock.
 ENQUEUE = text("""
     INSERT INTO jobs (series_id, not_before)
-    VALUES (:series_id, clock_timestamp() + make_interval(secs => :settle_seconds))
+    SELECT id, clock_timestamp() + make_interval(secs => :settle_seconds)
+    FROM series WHERE id = :series_id FOR KEY SHARE
     ON CONFLICT (series_id) WHERE status = 'waiting'
     DO UPDATE SET not_before = excluded.not_before
 """)
 
-# Jobs whose workers died at their last attempt.
+# Jobs whose workers died at their last attempt. The DELETE sees the rows as they were: those parked earlier.
 PARK_EXPIRED = text("""
-    UPDATE jobs SET status = 'parked', lease_until = NULL,
-           error = 'the worker died or hung ' || attempts || ' times while it embedded this series'
-    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempts >= :job_attempts
+    WITH expired AS (
+        UPDATE jobs SET status = 'parked', lease_until = NULL,
+               error = 'the worker died or hung ' || attempts || ' times while it embedded this series'
+        WHERE status = 'running' AND lease_until < clock_timestamp() AND attempts >= :job_attempts
+        RETURNING series_id
+    )
+    DELETE FROM jobs WHERE status = 'parked' AND series_id IN (SELECT series_id FROM expired)
 """)
 
 CLAIM = text("""
@@ -56,7 +62,7 @@ CLAIM = text("""
            lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE id = (
         SELECT id FROM jobs AS due
-        WHERE (status = 'running' AND lease_until < clock_timestamp())
+        WHERE (status = 'running' AND lease_until < clock_timestamp() AND attempts < :job_attempts)
            OR (status = 'waiting' AND not_before <= clock_timestamp() AND NOT EXISTS (
                   SELECT FROM jobs AS other WHERE other.series_id = due.series_id AND other.status = 'running'))
         ORDER BY not_before
@@ -94,16 +100,18 @@ RETRY = text("""
 """)
 
 PARK = text("""
-    WITH older AS (
-        DELETE FROM jobs WHERE status = 'parked' AND series_id = (SELECT series_id FROM jobs WHERE id = :id)
+    WITH failed AS (
+        UPDATE jobs SET status = 'parked', lease_until = NULL, error = :error
+        WHERE id = :id AND status = 'running' AND attempts = :attempt RETURNING series_id
+    ), older AS (
+        DELETE FROM jobs WHERE status = 'parked' AND series_id IN (SELECT series_id FROM failed)
     )
-    UPDATE jobs SET status = 'parked', lease_until = NULL, error = :error
-    WHERE id = :id AND status = 'running' AND attempts = :attempt
+    SELECT count(*) FROM failed
 """)
 
 ENQUEUE_ALL = text("""
     INSERT INTO jobs (series_id, not_before, re_embed)
-    SELECT id, clock_timestamp(), true FROM series
+    SELECT id, clock_timestamp(), true FROM series ORDER BY id FOR KEY SHARE
     ON CONFLICT (series_id) WHERE status = 'waiting' DO UPDATE SET re_embed = true
 """)
 
@@ -118,7 +126,9 @@ def enqueue(connection: Connection, series_id: int, settle_seconds: float) -> No
 def claim(connection: Connection, worker: str, settings: Settings) -> Job | None:
     """Take the job that is due longest, or one whose lease ran out; None where nothing is due."""
     connection.execute(PARK_EXPIRED, {"job_attempts": settings.job_attempts})
-    row = connection.execute(CLAIM, {"worker": worker, "lease_seconds": settings.lease_seconds}).one_or_none()
+    row = connection.execute(
+        CLAIM, {"worker": worker, "lease_seconds": settings.lease_seconds, "job_attempts": settings.job_attempts}
+    ).one_or_none()
     return None if row is None else Job(row.id, row.series_id, row.attempt)
 
 
@@ -155,7 +165,7 @@ def fail(connection: Connection, job: Job, error: str, settings: Settings, *, fi
     """
     ours = {"id": job.id, "attempt": job.attempt}
     if final or job.attempt >= settings.job_attempts:
-        _fenced(connection.execute(PARK, ours | {"error": error}).rowcount)
+        _fenced(connection.execute(PARK, ours | {"error": error}).scalar_one())
         return True
     # Ingest makes waiting rows under this lock too: without it one could appear between the two statements.
     connection.execute(text("SELECT id FROM series WHERE id = :series_id FOR UPDATE"), {"series_id": job.series_id})
