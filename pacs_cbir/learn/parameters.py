@@ -118,7 +118,7 @@ def draw_scan(rng: np.random.Generator, head: Head, matrix: int) -> Scan:
         field_strength=field_strength,
         slices=int(np.ceil(rng.uniform(146, 156) * head.scale[2] / spacing)),
         slice_spacing=spacing,
-        pixel_spacing=float(rng.choice([230, 240, 250, 256])) / matrix,
+        pixel_spacing=float(rng.choice([240, 250, 260])) / matrix,
         tilt=head.turn[0] * float(rng.uniform(0, 1)),
         timings={"T1": t1, "T1CE": t1, "T2": t2, "FLAIR": flair},
         signal_to_noise=float(rng.uniform(22, 45)) * (1.0 if field_strength == 1.5 else 1.3),

@@ -35,7 +35,7 @@ MAXIMUM = 4095
 CORE, OEDEMA, ENHANCING = 1, 2, 4
 """Labels of the mask, those of BraTS (Menze et al., IEEE Trans Med Imaging 2015;34:1993)."""
 
-HEAD_CENTRE = np.array([[0.0], [-12.0], [18.0]], np.float32)
+HEAD_CENTRE = np.array([[0.0], [-9.0], [18.0]], np.float32)
 """MNI point in mm round which heads are scaled and turned, and which the stack of slices is centred on."""
 
 FLIP = np.array([[-1.0], [-1.0], [1.0]], np.float32)
@@ -193,6 +193,7 @@ def _fractions(
     _grow(rng, voxels, within, fractions, glioma)
     brain = np.zeros(voxels.hull.size, bool)
     brain[within] = anatomy.sample(anatomy.template().brain, points, 2.0) < 0.5
+    brain |= _labels(fractions) > 0
     return fractions, brain
 
 
@@ -230,6 +231,7 @@ def _grow(
     offset = voxels.lps[:, within] - np.array(glioma.centre, np.float32)[:, None]
     level = np.linalg.norm(offset / np.array(glioma.axes, np.float32)[:, None], axis=0)
     coarse, fine = voxels.noise(rng, max(0.8 * glioma.radius, 5.0))[within], voxels.noise(rng, 5.0)[within]
+    coarse -= coarse[level < 1.0].mean()
     level *= np.exp(glioma.irregularity * (0.8 * coarse + 0.3 * fine))
     outside = (level - 1.0) * glioma.radius
     room = inside(voxels.hull[within] + 1.5)
