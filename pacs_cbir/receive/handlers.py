@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import structlog
@@ -12,6 +13,7 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from pacs_cbir.errors import NotDicom
 from pacs_cbir.receive.status import SUCCESS, status_of
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
@@ -37,13 +39,13 @@ def handlers(
         (evt.EVT_C_STORE, store),
         (evt.EVT_ABORTED, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _discard_transfer),
+        (evt.EVT_CONN_CLOSE, _free_association),
         (evt.EVT_REJECTED, _log_rejected),
     ]
 
 
 def _store(event: Event, database: Database, settings: Settings) -> Dataset:
     request = cast("C_STORE", event.request)
-    transfer = cast("TransferFile", request._dataset_file)
     source = Source(
         calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
         sop_class_uid=str(request.AffectedSOPClassUID),
@@ -51,13 +53,21 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
     )
     peer = {"calling_ae_title": source.calling_ae_title, "sop_class": UID(source.sop_class_uid or "").name}
     try:
-        outcome = ingest(transfer.complete(), source, database, settings)
+        outcome = ingest(_received(request), source, database, settings)
     except Exception as error:
         code = status_of(error)
         log.warning("instance refused", status=f"{code:04X}", error=str(error), kind=type(error).__name__, **peer)
         return _answer(code, str(error))
     log.info("instance received", outcome=outcome.value, **peer)
     return _answer(SUCCESS)
+
+
+def _received(request: C_STORE) -> Path:
+    transfer = request._dataset_file
+    if transfer is None:
+        raise NotDicom("the request came without a data set")
+    assert isinstance(transfer, TransferFile)  # noqa: S101 - run_scp gives pynetdicom no other
+    return transfer.complete()
 
 
 def _answer(code: int, comment: str = "") -> Dataset:
@@ -74,6 +84,13 @@ def _discard_transfer(event: Event) -> None:
     transfer = getattr(message, "_data_set_file", None)
     if isinstance(transfer, TransferFile):
         transfer.discard()
+
+
+def _free_association(event: Event) -> None:
+    # A connection that closes before it asked for anything, as a port check does, would count among the associations
+    # until the ACSE timeout ends.
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def _log_rejected(event: Event) -> None:

@@ -7,7 +7,8 @@ import time
 
 import pynetdicom.dimse_messages
 import structlog
-from pydicom.uid import AllTransferSyntaxes
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
 
@@ -27,6 +28,12 @@ ACSE_SECONDS = 30
 # Associations that are open at the end may finish for so long; then they are aborted.
 FAREWELL_SECONDS = 10
 
+# pydicom's list has retired ones that archives hold, and lacks some that PS3.6 Table A-1 has.
+TRANSFER_SYNTAXES = sorted(
+    {*AllTransferSyntaxes}
+    | {uid for uid in map(UID, UID_dictionary) if uid.type == "Transfer Syntax" and not uid.is_retired}
+)
+
 log = structlog.get_logger()
 
 
@@ -40,7 +47,7 @@ def _application_entity(settings: Settings) -> AE:
     ae.add_supported_context(Verification)
     for uid in (context.abstract_syntax for context in AllStoragePresentationContexts):
         if uid is not None:
-            ae.add_supported_context(uid, AllTransferSyntaxes)
+            ae.add_supported_context(uid, TRANSFER_SYNTAXES)
     return ae
 
 

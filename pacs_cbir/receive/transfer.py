@@ -7,8 +7,10 @@ incoming directory, and remembers a full or missing disk until the handler can a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+import weakref
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +29,8 @@ class TransferFile:
         self._position = 0
         self._error: OSError | None = None
         self._file: BinaryIO | None = None
+        # pynetdicom forgets the transfers of requests that it cannot serve, without an event.
+        self._remove = weakref.finalize(self, _remove, self._path)
         try:
             # 64 KiB of buffer: fragments are as small as the peer's PDUs.
             self._file = self._path.open("xb", buffering=1 << 16)
@@ -82,6 +86,12 @@ class TransferFile:
         return self._path
 
     def discard(self) -> None:
-        """Close and remove the file, where it still has the transfer's name."""
+        """Close and remove the file, where it still has the transfer's name; also done once nothing refers to it."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        self._remove()
+
+
+def _remove(path: Path) -> None:
+    # On a disk that fails the sweep removes it.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""What runs during a test: the SCP in a thread, `pacs-cbir` as a process, and waiting for them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pacs_cbir.receive.scp import run_scp
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+
+START_SECONDS = 60.0
+END_SECONDS = 60.0
+
+
+@contextmanager
+def scp_thread(settings: Settings, database: Database) -> Iterator[None]:
+    """The SCP, as `pacs-cbir scp` runs it, for as long as the block does."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run_scp, args=(settings, database, stop))
+    thread.start()
+    try:
+        wait_until(lambda: listens(settings.dicom_port), START_SECONDS)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def command(name: str, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`pacs-cbir NAME` as a process that is asked to end with the block; what it says goes to `log`."""
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacs_cbir", name], env=environment, stdout=stream, stderr=stream
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for something that happens by itself.
+
+    Raises:
+        AssertionError: it did not.
+    """
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
+        time.sleep(0.02)
