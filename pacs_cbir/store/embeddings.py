@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, delete, insert, select, text
 
+from pacs_cbir.store import encoders
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
 
 CHANNEL = "pacs_cbir_stacks"
@@ -76,10 +77,11 @@ class StoredStack:
     slices: npt.NDArray[np.int16]
 
 
-# Under the lock that an arriving instance's foreign key waits for.
+# Two statements: the first waits for arriving instances, whose foreign keys lock the series; one that was committed
+# meanwhile is visible to the second alone.
+LOCK_SERIES = text("SELECT id FROM series WHERE id = :series_id FOR UPDATE")
 DROP_EMPTY_SERIES = text("""
-    WITH locked AS (SELECT id FROM series WHERE id = :series_id FOR UPDATE)
-    DELETE FROM series WHERE id IN (SELECT id FROM locked)
+    DELETE FROM series WHERE id = :series_id
        AND NOT EXISTS (SELECT FROM instances WHERE instances.series_id = :series_id)
 """)
 
@@ -95,9 +97,15 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
 
 
 def save(connection: Connection, series_id: int, encoder_id: int, found: list[NewStack]) -> None:
-    """Replace a series' stacks; a series that has lost its last instance to another goes."""
+    """Replace a series' stacks; a series that has lost its last instance to another goes.
+
+    Raises:
+        EncoderMismatch: another encoder became the active one meanwhile.
+    """
+    encoders.hold_active(connection, encoder_id)
     connection.execute(delete(stacks).where(stacks.c.series_id == series_id))
     if not found:
+        connection.execute(LOCK_SERIES, {"series_id": series_id})
         connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
     for stack in found:
         stack_id = uuid.uuid4()

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.errors import EncoderMismatch
 from pacs_cbir.store.tables import encoders
+
+_MISMATCH = (
+    "the embeddings here were made by another encoder (weights, preprocessing or precision differ): "
+    "`pacs-cbir reindex --re-embed` embeds every series with this one"
+)
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,25 @@ def register(connection: Connection, identity: str, card: dict[str, Any]) -> int
     )
     row = active(connection)
     if row is None or row.identity != identity:
-        raise EncoderMismatch(
-            "the embeddings here were made by another encoder (weights, preprocessing or precision differ): "
-            "`pacs-cbir reindex --re-embed` embeds every series with this one"
-        )
+        raise EncoderMismatch(_MISMATCH)
     return row.id
+
+
+def hold_active(connection: Connection, encoder_id: int) -> None:
+    """Make sure that an encoder is the active one, and stays it until the transaction ends.
+
+    Raises:
+        EncoderMismatch: another encoder is active.
+    """
+    row = select(encoders.c.active).where(encoders.c.id == encoder_id).with_for_update(read=True)
+    if not connection.scalar(row):
+        raise EncoderMismatch(_MISMATCH)
 
 
 def activate(connection: Connection, identity: str, card: dict[str, Any]) -> int:
     """Make an encoder the active one, whichever was."""
+    # Two at once would each add an active row.
+    connection.execute(text("LOCK TABLE encoders IN SHARE ROW EXCLUSIVE MODE"))
     connection.execute(update(encoders).where(encoders.c.identity != identity).values(active=False))
     return int(
         connection.execute(

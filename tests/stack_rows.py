@@ -1,0 +1,91 @@
+"""Stacks as a worker saves them, for tests that need vectors and no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
+
+DIMENSION = 8
+
+
+def card(dimension: int = DIMENSION) -> dict[str, Any]:
+    """What the follower reads of a checkpoint's card."""
+    return {"name": "test", "architecture": {"embedding_dimension": dimension}}
+
+
+def add_encoder(connection: Connection, identity: str = "a" * 64, dimension: int = DIMENSION) -> int:
+    """The active encoder."""
+    return encoders.activate(connection, identity, card(dimension))
+
+
+def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Vectors of unit length, along the last axis."""
+    array = np.asarray(vectors, np.float64)
+    scaled: npt.NDArray[np.float32] = (array / np.linalg.norm(array, axis=-1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def random_vectors(dice: np.random.Generator, count: int, dimension: int = DIMENSION) -> npt.NDArray[np.float32]:
+    """Shape (count, dimension), unit length."""
+    return unit(dice.standard_normal((count, dimension)))
+
+
+def new_stack(
+    vectors: npt.NDArray[np.float32],
+    *,
+    sequence: str = "T1",
+    plane: str = "axial",
+    body_part: str = "BRAIN",
+    in_domain: bool = True,
+    instance_uids: Sequence[str] = (),
+    frames: Sequence[tuple[str, int]] = (),
+) -> NewStack:
+    """An embedded stack.
+
+    Args:
+        vectors: shape (1 + slices, dimension), the whole stack first.
+        frames: (SOP Instance UID, frame number) of each slice; by default the instances, one slice each.
+    """
+    uids = list(instance_uids) or [f"9.9.{number}" for number in range(1, len(vectors))]
+    sources = [("", 0), *(frames or [(uid, 1) for uid in uids])]
+    return NewStack(
+        sequence=sequence,
+        plane=plane,
+        body_part=body_part,
+        in_domain=in_domain,
+        not_embedded=None,
+        separated_by={},
+        evidence={},
+        sop_instance_uids=tuple(uids),
+        embeddings=tuple(
+            SliceEmbedding(number, uid, frame, float(number), vector)
+            for number, ((uid, frame), vector) in enumerate(zip(sources, vectors, strict=True))
+        ),
+    )
+
+
+def not_embedded(reason: str, *instance_uids: str) -> NewStack:
+    """A stack that was left out."""
+    return NewStack(
+        sequence="unknown",
+        plane=None,
+        body_part="",
+        in_domain=False,
+        not_embedded=reason,
+        separated_by={},
+        evidence={},
+        sop_instance_uids=instance_uids,
+        embeddings=(),
+    )
+
+
+def save(connection: Connection, series_id: int, encoder_id: int, *found: NewStack) -> None:
+    """As a worker does at the end of its job."""
+    embeddings.save(connection, series_id, encoder_id, list(found))
