@@ -27,12 +27,12 @@ def disk_errors() -> Iterator[None]:
     """Translate what the file system raises.
 
     Raises:
-        DiskUnavailable: the disk is full, read-only or gone.
+        DiskUnavailable: the disk is full, read-only, damaged or gone.
     """
     try:
         yield
     except OSError as error:
-        raise DiskUnavailable(f"the data directory cannot be written: {os.strerror(error.errno or 0)}") from error
+        raise DiskUnavailable(f"the data directory cannot be used: {os.strerror(error.errno or 0)}") from error
 
 
 def prepare(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance, read_instance
-from pacs_cbir.errors import WrongIdentifier
+from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, jobs
 from pacs_cbir.store.session import Database
@@ -54,7 +54,8 @@ def ingest(received: Path, source: Source, database: Database, settings: Setting
         DiskUnavailable, DatabaseUnavailable: nothing was kept; the sender may try again.
     """
     try:
-        instance = read_instance(received)
+        with files.disk_errors():
+            instance = read_instance(received)
         _check_request(instance, source)
         return _store(instance, received, source, database, settings)
     finally:
@@ -140,16 +141,26 @@ def _outcome(
         return Outcome.REPLACED
     if before.file_sha256 == instance.file_sha256:
         return Outcome.UNCHANGED
-    if before.pixel_sha256 == instance.pixel_sha256 and _same_acquisition(read_instance(file), instance):
+    if before.pixel_sha256 == instance.pixel_sha256 and _same_acquisition(_kept(file), instance):
         return Outcome.HEADER_UPDATED
     return Outcome.REPLACED
 
 
-def _same_acquisition(earlier: Instance, later: Instance) -> bool:
+def _kept(file: Path) -> Instance | None:
+    try:
+        with files.disk_errors():
+            return read_instance(file)
+    except InstanceError as error:
+        log.warning("a stored file is damaged and is replaced", file=str(file), error=str(error))
+        return None
+
+
+def _same_acquisition(earlier: Instance | None, later: Instance) -> bool:
     # Geometry and acquisition decide what is embedded. A multi-frame instance keeps them in sequences, which the
     # attributes leave out, so its header is never taken to be the same.
     return (
-        (earlier.number_of_frames or 1) == (later.number_of_frames or 1) == 1
+        earlier is not None
+        and (earlier.number_of_frames or 1) == (later.number_of_frames or 1) == 1
         and earlier.series_attributes == later.series_attributes
         and earlier.instance_attributes == later.instance_attributes
     )
