@@ -40,7 +40,7 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """The exposition format, version 0.0.4."""
+        """Prometheus' exposition format."""
         return generate_latest(self._registry)
 
 
