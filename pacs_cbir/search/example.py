@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Connection, Integer, Row, Select, cast, func, select, text
+from sqlalchemy import Connection, Integer, Select, case, cast, select, text
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, UnknownExample
 from pacs_cbir.search.faiss_index import Vectors
@@ -81,8 +81,10 @@ def _series_of(example: Example) -> Select[tuple[int, int]]:
             instances.c.sop_instance_uid == example.sop_instance_uid
         )
     if example.frame_number is not None:
-        frames = func.coalesce(func.jsonb_extract_path_text(instances.c.attributes, "NumberOfFrames", "0"), "1")
-        query = query.where(cast(frames, Integer) >= example.frame_number)
+        frames = instances.c.attributes["NumberOfFrames"][0].astext
+        # A header may say anything, and CASE alone keeps the cast from what is no number.
+        number = case((frames.regexp_match("^[0-9]{1,9}$"), cast(frames, Integer)), else_=1)
+        query = query.where(number >= example.frame_number)
     return query
 
 
@@ -107,10 +109,12 @@ def _vectors(
         .where(stacks.c.series_id.in_(series_ids), stacks.c.encoder_id == encoder_id)
         .order_by(stacks.c.id, embeddings.c.slice)
     )
-    if example.sop_instance_uid is not None:
+    if example.sop_instance_uid is None:
+        query = query.where(embeddings.c.slice == WHOLE_STACK)
+    else:
         query = query.where(stacks.c.sop_instance_uids.any_() == example.sop_instance_uid)
     found = []
-    for _, rows in groupby(connection.execute(query), key=_stack_id):
+    for _, rows in groupby(connection.execute(query), key=attrgetter("id")):
         row = _chosen_row(list(rows), example)
         found.append(
             ExampleVector(
@@ -123,12 +127,12 @@ def _vectors(
     return tuple(found)
 
 
-def _stack_id(row: Row[Any]) -> UUID:
-    return row.id  # type: ignore[no-any-return]  # the column's type
+def _chosen_row(rows: Sequence[Any], example: Example) -> Any:
+    """The row that stands for the example: the whole stack, or the slice nearest to the instance or frame.
 
-
-def _chosen_row(rows: Sequence[Row[Any]], example: Example) -> Row[Any]:
-    """The row that stands for the example: the whole stack, or the slice nearest to the instance or frame."""
+    Args:
+        rows: of one stack, the whole stack first.
+    """
     whole, slices = rows[0], rows[1:]
     if example.sop_instance_uid is None:
         return whole
@@ -142,7 +146,7 @@ def _chosen_row(rows: Sequence[Row[Any]], example: Example) -> Row[Any]:
     order = {uid: position for position, uid in enumerate(whole.sop_instance_uids)}
     wanted = order[example.sop_instance_uid]
 
-    def distance(row: Row[Any]) -> tuple[int, int]:
+    def distance(row: Any) -> tuple[int, int]:
         return abs(order[row.sop_instance_uid] - wanted), abs(row.frame_number - (example.frame_number or 1))
 
     return min(slices, key=distance)

@@ -1,4 +1,4 @@
-"""Vectors under integer ids, searched exactly by inner product; the one module that calls faiss."""
+"""Vectors in rows, compared exactly by inner product; the one module that calls faiss."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ except ImportError as error:  # pragma: no cover - an installation without eithe
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
+# Below every inner product of unit vectors: a range search from here on answers all of them.
+_LOWEST = -2.0
+
 
 class FaissIndex:
-    """A flat index: every search compares with every allowed vector, so its answers are exact.
+    """A flat index: a search compares with every allowed row, so its answers are exact.
 
     Searches may run at once; `add` and `remove` must have it alone.
 
@@ -29,40 +32,39 @@ class FaissIndex:
     """
 
     def __init__(self, dimension: int) -> None:
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self._index = faiss.IndexFlatIP(dimension)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Add vectors, shape (n, dimension), under ids that are not in use."""
-        self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(ids, np.int64))
+    def add(self, vectors: Vectors) -> None:
+        """Append rows, shape (n, dimension)."""
+        self._index.add(np.ascontiguousarray(vectors, np.float32))
 
-    def remove(self, ids: Ids) -> None:
-        """Remove what has one of these ids."""
-        self._index.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(ids, np.int64)))
+    def remove(self, rows: Ids) -> None:
+        """Remove rows; the later ones move up and keep their order."""
+        self._index.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(rows, np.int64)))
 
-    def get(self, ids: Ids) -> Vectors:
-        """The vectors of ids that are here, shape (n, dimension)."""
-        vectors: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(ids, np.int64))
+    def get(self, first: int, count: int) -> Vectors:
+        """A copy of `count` rows, shape (count, dimension)."""
+        vectors: Vectors = self._index.reconstruct_n(first, count)
         return vectors
 
-    def search(self, vector: Vectors, count: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Vectors, Ids]:
-        """The nearest vectors, best first.
+    def cosines(self, vector: Vectors, allowed: npt.NDArray[np.bool_]) -> tuple[Vectors, Ids]:
+        """Compare with every allowed row.
 
         Args:
             vector: shape (dimension,).
-            count: how many at most.
-            allowed: allowed[id] says whether an id may be answered; None allows all.
+            allowed: which rows, shape (len(self),).
 
         Returns:
-            cosines and ids, both of shape (n,), n ≤ count.
+            cosines and rows, both of shape (n,), in no order.
         """
-        parameters = None
-        if allowed is not None:
-            # The selector reads the bitmap's memory for as long as the search runs; `bitmap` keeps it alive.
-            bitmap = np.packbits(allowed, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
-        similarities, ids = self._index.search(vector[None], min(count, len(self)) or 1, params=parameters)
-        found = ids[0] >= 0
-        return similarities[0][found], ids[0][found]
+        # The selector reads the bitmap's memory for as long as the search runs; `bitmap` keeps it alive.
+        bitmap = np.packbits(allowed, bitorder="little")
+        # The stubs do not know the keyword, nor the arrays, that the Python wrapper takes.
+        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type, unused-ignore]
+        _, similarities, rows = self._index.range_search(
+            np.ascontiguousarray(vector[None], np.float32), _LOWEST, params=parameters
+        )
+        return similarities, rows

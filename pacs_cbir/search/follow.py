@@ -6,7 +6,7 @@ import select
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,19 +17,19 @@ from pacs_cbir.errors import DatabaseUnavailable
 from pacs_cbir.search.snapshot import read_snapshot, snapshot_path, write_snapshot
 from pacs_cbir.search.stack_index import StackIndex
 from pacs_cbir.store import embeddings, encoders
-from pacs_cbir.store.embeddings import StoredStack
 from pacs_cbir.store.session import Database
 
 # A notification wakes the follower at once; without one it looks this often.
 POLL_SECONDS = 1.0
-AWAY_SECONDS = 2.0
+AWAY_SECONDS = 0.5
 # Changes are kept for a day; a follower that slept for longer than this compares all ids.
 LONGEST_SLEEP_SECONDS = 3600.0
 LOAD_BATCH = 500
 # `pacs-cbir reindex` asks every API process to build its index anew from the rows.
 CHANNEL_REBUILD = "pacs_cbir_rebuild"
-# A snapshot is written once this many stacks changed and it is at least so old, and at the end.
+# A snapshot is written once this many stacks changed, and this share of all, and it is at least so old; and at the end.
 SNAPSHOT_CHANGES = 200
+SNAPSHOT_SHARE = 0.05
 SNAPSHOT_SECONDS = 60.0
 
 log = structlog.get_logger()
@@ -57,6 +57,7 @@ class Follower:
         self._position: int | None = None
         self._seen_at = self._saved_at = time.monotonic()
         self._unsaved = 0
+        self._saver: threading.Thread | None = None
 
     @property
     def current(self) -> Current:
@@ -147,45 +148,58 @@ class Follower:
                 return position
             there = embeddings.stack_ids(connection, current.encoder_id)
         here = current.index.ids
-        current.index.update([], here - there)
-        missing = list(there - here)
-        for start in range(0, len(missing), LOAD_BATCH):
-            with self._database.transaction() as connection:
-                batch = missing[start : start + LOAD_BATCH]
-                current.index.update(list(embeddings.load(connection, current.encoder_id, batch)), [])
-        self._unsaved += len(missing) + len(here - there)
+        self._exchange(current, current.encoder_id, there - here, here - there)
         return position
 
     def _apply(self, changed: Collection[uuid.UUID]) -> None:
-        if not changed or self._current.encoder_id is None:
+        encoder_id, index = self._current.encoder_id, self._current.index
+        if encoder_id is None or not changed:
             return
-        index = self._current.index
         with self._database.transaction() as connection:
-            there = embeddings.stack_ids(connection, self._current.encoder_id, changed)
-            added = list(embeddings.load(connection, self._current.encoder_id, [i for i in there if i not in index]))
-        removed = [id_ for id_ in changed if id_ not in there and id_ in index]
-        if added or removed:
-            index.update(added, removed)
-            self._unsaved += len(added) + len(removed)
+            there = embeddings.stack_ids(connection, encoder_id, changed)
+        gone = [id_ for id_ in changed if id_ not in there and id_ in index]
+        self._exchange(self._current, encoder_id, [id_ for id_ in there if id_ not in index], gone)
+
+    def _exchange(
+        self, current: Current, encoder_id: int, missing: Collection[uuid.UUID], gone: Collection[uuid.UUID]
+    ) -> None:
+        """Load what is missing, and drop what is gone with the last of it: a series embedded anew is never away."""
+        ids = list(missing)
+        for start in range(0, len(ids), LOAD_BATCH):
+            with self._database.transaction() as connection:
+                added = list(embeddings.load(connection, encoder_id, ids[start : start + LOAD_BATCH]))
+            last = start + LOAD_BATCH >= len(ids)
+            current.index.update(added, gone if last else [])
+        if not ids and gone:
+            current.index.update([], gone)
+        self._unsaved += len(ids) + len(gone)
 
     def _save_sometimes(self) -> None:
-        if self._unsaved >= SNAPSHOT_CHANGES and time.monotonic() - self._saved_at > SNAPSHOT_SECONDS:
-            self.save()
+        enough = max(SNAPSHOT_CHANGES, SNAPSHOT_SHARE * len(self._current.index))
+        if self._unsaved >= enough and time.monotonic() - self._saved_at > SNAPSHOT_SECONDS:
+            # A large index takes seconds to write, and answers must not grow stale meanwhile.
+            self._start_saving()
 
     def save(self) -> None:
         """Write the snapshot, if anything changed since the last."""
+        self._start_saving()
+        if self._saver is not None:
+            self._saver.join()
+
+    def _start_saving(self) -> None:
+        if self._saver is not None:
+            self._saver.join()
         if not self._unsaved or self._current.encoder_id is None:
             return
+        self._unsaved, self._saved_at = 0, time.monotonic()
+        self._saver = threading.Thread(target=self._write, args=(self._current,))
+        self._saver.start()
+
+    def _write(self, current: Current) -> None:
         try:
-            write_snapshot(snapshot_path(self._folder, self._current.identity), self._stored())
+            write_snapshot(snapshot_path(self._folder, current.identity), current.index.stored())
         except OSError as error:
             log.warning("index snapshot cannot be written", error=type(error).__name__)
-        else:
-            self._unsaved, self._saved_at = 0, time.monotonic()
-
-    def _stored(self) -> Iterator[StoredStack]:
-        with self._current.index.reading():
-            yield from self._current.index.stored()
 
 
 def _dimension(encoder: encoders.EncoderRow) -> int:
@@ -194,7 +208,10 @@ def _dimension(encoder: encoders.EncoderRow) -> int:
 
 def _notified(listener: psycopg2.extensions.connection) -> set[str]:
     """The channels that notified; waits for the first, at most POLL_SECONDS."""
-    if select.select([listener], [], [], POLL_SECONDS)[0]:
+    # Not select(), which takes no file descriptor above 1023.
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    if poll.poll(POLL_SECONDS * 1000):
         listener.poll()
     channels = {notification.channel for notification in listener.notifies}
     listener.notifies.clear()

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from sqlalchemy import Connection, select
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, or_, select
 
 from pacs_cbir.errors import ExampleNotReady
 from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
+from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.query import Answer, Example, SeriesMatch, StudyMatch
-from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, IndexedStack, Mask, StackIndex
+from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
 from pacs_cbir.store.matching import series_filter
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import series, study_patients
 
-# How many vectors each search takes first; most queries need no more.
-FIRST_COUNT = 64
-GROWTH = 4
 START_SECONDS = 2.0
+# Cosines span 2: with this added, a pair of one known sequence ranks before every pair with an unknown one.
+LIKE_WITH_LIKE = 4.0
 
-Match = TypeVar("Match", StudyMatch, SeriesMatch)
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """One sequence of one example: what a study's similarity is the mean over."""
-
-    sequence: str
-    vectors: tuple[ExampleVector, ...]
+Ranks = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Pair:
-    vector: ExampleVector
-    stack: IndexedStack
-    similarity: float
+class _Compared:
+    """The stacks that were compared with an example's vectors.
 
-    @property
-    def like_with_like(self) -> bool:
-        return self.vector.kind == self.stack.kind and self.stack.kind.sequence != UNKNOWN_SEQUENCE
+    A rank is a cosine, and `LIKE_WITH_LIKE` more where both are of one known sequence; -inf where nothing was compared.
+
+    Attributes:
+        stacks: their numbers, shape (n,).
+        ranks: of the best pair by sequence of an example, shape (sequences, n).
+        best: of the best pair, shape (n,).
+        nearest: which of the examples' vectors that pair has, shape (n,).
+    """
+
+    stacks: Ids
+    ranks: Ranks
+    best: Ranks
+    nearest: Ids
 
 
 class Searcher:
@@ -91,8 +91,7 @@ class Searcher:
         """
         query = self._prepare(examples, keys, own_patient, whole_study=True)
         with query.index.reading():
-            ranked, total, _ = query.rank(limit + offset, lambda match: (match,))
-        return Answer(total=total, studies=tuple(ranked[offset:]))
+            return query.studies(limit, offset)
 
     def similar_series(
         self,
@@ -106,20 +105,20 @@ class Searcher:
         """Series most like the examples, best first; arguments and errors as `similar_studies`."""
         query = self._prepare(examples, keys, own_patient, whole_study=False)
         with query.index.reading():
-            ranked, _, total = query.rank(limit + offset, lambda match: match.series)
-        return Answer(total=total, series=tuple(ranked[offset:]))
+            return query.series(limit, offset)
 
     def _prepare(
         self, examples: Sequence[Example], keys: Mapping[str, str], own_patient: bool, *, whole_study: bool
     ) -> _Query:
+        condition = series_filter(keys)
+        if not self.ready:
+            raise ExampleNotReady("the index is being loaded; ask again", START_SECONDS)
+        # After `ready`: an index that is taken earlier may be one that holds nothing yet.
         current = self._follower.current
         with self._database.transaction() as connection:
             resolved = [resolve(connection, example, current.encoder_id) for example in examples]
             left_out = _left_out(connection, resolved, own_patient, whole_study)
-            condition = series_filter(keys)
-            allowed = None if condition is None else frozenset(connection.scalars(condition))
-        if not self.ready:
-            raise ExampleNotReady("the index is being loaded; ask again", START_SECONDS)
+            allowed = None if condition is None else frozenset(row.id for row in connection.execute(condition))
         return _Query(current.index, resolved, allowed, left_out)
 
 
@@ -134,14 +133,19 @@ def _left_out(
         return frozenset(connection.scalars(select(series.c.id).where(series.c.study_id.in_(own_studies))))
     own = select(study_patients.c.patient_id).where(study_patients.c.study_id.in_(own_studies))
     theirs = select(study_patients.c.study_id).where(study_patients.c.patient_id.in_(own))
-    return frozenset(connection.scalars(select(series.c.id).where(series.c.study_id.in_(theirs))))
+    return frozenset(
+        connection.scalars(
+            select(series.c.id).where(or_(series.c.study_id.in_(own_studies), series.c.study_id.in_(theirs)))
+        )
+    )
 
 
-def _slots(example: ResolvedExample) -> list[_Slot]:
+def _slots(example: ResolvedExample) -> list[list[ExampleVector]]:
+    """An example's vectors by sequence: what a study's similarity is the mean over."""
     by_sequence: defaultdict[str, list[ExampleVector]] = defaultdict(list)
     for vector in example.vectors:
         by_sequence[vector.kind.sequence].append(vector)
-    return [_Slot(sequence, tuple(vectors)) for sequence, vectors in sorted(by_sequence.items())]
+    return list(by_sequence.values())
 
 
 class _Query:
@@ -156,79 +160,87 @@ class _Query:
     ) -> None:
         self.index = index
         self._slots = [slot for example in examples for slot in _slots(example)]
-        self._vectors = [vector for slot in self._slots for vector in slot.vectors]
+        self._vectors = [vector for slot in self._slots for vector in slot]
         self._filter = allowed, left_out
 
-    def rank(self, count: int, flatten: Callable[[StudyMatch], Iterable[Match]]) -> tuple[list[Match], int, int]:
-        """The best matches, and how many studies and series could be ranked at all.
+    def studies(self, limit: int, offset: int) -> Answer:
+        """A page of studies."""
+        found = self._compare()
+        study_ids, place = np.unique(self.index.study_of[found.stacks], return_inverse=True)
+        ranks = np.full((len(self._slots), len(study_ids)), -np.inf)
+        for slot, of_stacks in enumerate(found.ranks):
+            np.maximum.at(ranks[slot], place, of_stacks)
+        compared = ranks > -np.inf
+        similarity = np.where(compared, _cosine(ranks), 0).sum(axis=0) / compared.sum(axis=0)
+        coverage = _alike(ranks).mean(axis=0)
+        page = np.lexsort((study_ids, -similarity))[offset : offset + limit]
+        matches = []
+        for study in page:
+            series_matches = self._series_matches(found, np.flatnonzero(place == study))
+            matches.append(
+                StudyMatch(
+                    study_id=int(study_ids[study]),
+                    similarity=float(similarity[study]),
+                    coverage=float(coverage[study]),
+                    series=tuple(series_matches),
+                    in_domain=all(match.in_domain for match in series_matches),
+                )
+            )
+        return Answer(total=len(study_ids), studies=tuple(matches))
 
-        Exact by the threshold algorithm (Fagin, Lotem, Naor 2001): what no search has returned yet is at most as
-        similar as the worst that one of them has; when the last wanted match is at least that good, it is done.
+    def series(self, limit: int, offset: int) -> Answer:
+        """A page of series."""
+        found = self._compare()
+        ranked = self._ranked_series(found, np.arange(len(found.stacks)))
+        matches = [self._match(found, place) for place in ranked[offset : offset + limit]]
+        return Answer(total=len(ranked), series=tuple(matches))
 
-        Args:
-            flatten: a study's matches at the level that is ranked.
-        """
+    def _compare(self) -> _Compared:
         allowed = self.index.mask(*self._filter)
-        searches = [(vector, kind) for vector in self._vectors for kind in self.index.kinds_like(vector.kind)]
-        scores: dict[int, StudyMatch] = {}
-        taken = max(FIRST_COUNT, GROWTH * count)
-        while True:
-            bound = -math.inf
-            for vector, kind in searches:
-                found, numbers = self.index.search(kind, vector.vector, taken, allowed, whole=vector.whole)
-                if len(found) == taken:
-                    bound = max(bound, float(found[-1]))
-                for study_id in {self.index[number].study_id for number in numbers} - scores.keys():
-                    scores[study_id] = self._score(study_id, allowed)
-            ranked = sorted((match for study in scores.values() for match in flatten(study)), key=_best_first)
-            if bound == -math.inf or (len(ranked) >= count and ranked[count - 1].similarity >= bound):
-                return ranked[:count], *self.index.count({kind for _, kind in searches}, allowed)
-            taken *= GROWTH
+        ranks = np.full((len(self._slots), len(allowed)), -np.inf)
+        best = np.full(len(allowed), -np.inf)
+        nearest = np.zeros(len(allowed), np.int64)
+        number = 0
+        for slot, vectors in enumerate(self._slots):
+            for vector in vectors:
+                for kind in self.index.kinds_like(vector.kind):
+                    rank = self.index.similarities(kind, vector.vector, allowed, whole=vector.whole).astype(np.float64)
+                    if kind == vector.kind and kind.sequence != UNKNOWN_SEQUENCE:
+                        rank += LIKE_WITH_LIKE
+                    ranks[slot] = np.maximum(ranks[slot], rank)
+                    nearest[rank > best] = number
+                    best = np.maximum(best, rank)
+                number += 1
+        stacks = np.flatnonzero(best > -np.inf)
+        return _Compared(stacks, ranks[:, stacks], best[stacks], nearest[stacks])
 
-    def _score(self, study_id: int, allowed: Mask) -> StudyMatch:
-        pairs = [
-            _Pair(vector, stack, self.index.similarity(stack, vector.vector, whole=vector.whole))
-            for stack in self.index.stacks_of(study_id)
-            if allowed[stack.number]
-            for vector in self._vectors
-            if stack.kind in self.index.kinds_like(vector.kind)
-        ]
-        similarities, alike = [], 0
-        for slot in self._slots:
-            comparable = [pair for pair in pairs if pair.vector in slot.vectors]
-            best = [pair for pair in comparable if pair.like_with_like]
-            alike += bool(best)
-            if comparable:
-                similarities.append(max(pair.similarity for pair in best or comparable))
-        series_matches = _series_matches(study_id, pairs)
-        return StudyMatch(
-            study_id=study_id,
-            similarity=sum(similarities) / len(similarities),
-            coverage=alike / len(self._slots),
-            series=series_matches,
-            in_domain=all(match.in_domain for match in series_matches),
+    def _ranked_series(self, found: _Compared, places: Ids) -> Ids:
+        """The best stack's place of each series among some places, best first."""
+        series_ids = self.index.series_of[found.stacks[places]]
+        by_series = np.lexsort((-found.best[places], series_ids))
+        places = places[by_series[np.unique(series_ids[by_series], return_index=True)[1]]]
+        ranked: Ids = places[np.lexsort((self.index.series_of[found.stacks[places]], -_cosine(found.best[places])))]
+        return ranked
+
+    def _series_matches(self, found: _Compared, places: Ids) -> list[SeriesMatch]:
+        return [self._match(found, place) for place in self._ranked_series(found, places)]
+
+    def _match(self, found: _Compared, place: np.int64) -> SeriesMatch:
+        stack = self.index[int(found.stacks[place])]
+        return SeriesMatch(
+            series_id=stack.series_id,
+            study_id=stack.study_id,
+            sequence=stack.kind.sequence,
+            similarity=float(_cosine(found.best[place])),
+            like=self._vectors[found.nearest[place]].series_instance_uid,
+            in_domain=stack.in_domain,
         )
 
 
-def _series_matches(study_id: int, pairs: Sequence[_Pair]) -> tuple[SeriesMatch, ...]:
-    best: dict[int, _Pair] = {}
-    for pair in pairs:
-        other = best.get(pair.stack.series_id)
-        if other is None or (pair.like_with_like, pair.similarity) > (other.like_with_like, other.similarity):
-            best[pair.stack.series_id] = pair
-    matches = [
-        SeriesMatch(
-            series_id=series_id,
-            study_id=study_id,
-            sequence=pair.stack.kind.sequence,
-            similarity=pair.similarity,
-            like=pair.vector.series_instance_uid,
-            in_domain=pair.stack.in_domain,
-        )
-        for series_id, pair in best.items()
-    ]
-    return tuple(sorted(matches, key=_best_first))
+def _alike(ranks: Ranks) -> npt.NDArray[np.bool_]:
+    return ranks > LIKE_WITH_LIKE / 2
 
 
-def _best_first(match: StudyMatch | SeriesMatch) -> tuple[float, int]:
-    return -match.similarity, match.study_id if isinstance(match, StudyMatch) else match.series_id
+def _cosine(ranks: Ranks) -> Ranks:
+    # Rounding must not make anything more alike than itself.
+    return np.minimum(ranks - LIKE_WITH_LIKE * _alike(ranks), 1.0)

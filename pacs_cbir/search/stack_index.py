@@ -20,6 +20,8 @@ from pacs_cbir.search.faiss_index import FaissIndex, Ids, Vectors
 from pacs_cbir.store.embeddings import WHOLE_STACK, StoredStack
 
 UNKNOWN_SEQUENCE = "unknown"
+# Stacks that are copied for a snapshot while changes wait.
+STORED_BATCH = 500
 Mask = npt.NDArray[np.bool_]
 
 
@@ -48,33 +50,32 @@ class IndexedStack:
 
 
 class _Rows:
-    """Vectors of one kind and level; a row is a vector, `stack_of[row]` the number of its stack."""
+    """Vectors of one kind and level; a row is a vector, `stack_of[row]` the number of its stack, in rising order."""
 
     def __init__(self, dimension: int) -> None:
         self.index = FaissIndex(dimension)
         self.stack_of: Ids = np.empty(0, np.int64)
-        self._rows_of: dict[int, Ids] = {}
 
     def add(self, stacks: list[int], vectors: list[Vectors]) -> None:
-        """Many stacks at once: growing an array for each of them would be quadratic."""
-        counts = [len(part) for part in vectors]
-        first = len(self.stack_of)
-        self.stack_of = np.concatenate([self.stack_of, np.repeat(np.array(stacks, np.int64), counts)])
-        rows = np.arange(first, len(self.stack_of))
-        self._rows_of.update(zip(stacks, np.split(rows, np.cumsum(counts)[:-1]), strict=True))
-        self.index.add(rows, np.concatenate(vectors))
+        """Many stacks at once, numbered above all that are here: growing an array for each would be quadratic."""
+        numbers = np.repeat(np.array(stacks, np.int64), [len(part) for part in vectors])
+        self.stack_of = np.concatenate([self.stack_of, numbers])
+        self.index.add(np.concatenate(vectors))
 
     def remove(self, stacks: list[int]) -> None:
-        self.index.remove(np.concatenate([self._rows_of.pop(stack) for stack in stacks]))
+        removed = np.isin(self.stack_of, stacks)
+        self.index.remove(np.flatnonzero(removed))
+        self.stack_of = self.stack_of[~removed]
 
     def vectors_of(self, stack: int) -> Vectors:
-        return self.index.get(self._rows_of[stack])
+        first, end = np.searchsorted(self.stack_of, [stack, stack + 1])
+        return self.index.get(int(first), int(end - first))
 
-    def search(self, vector: Vectors, count: int, allowed: Mask | None) -> tuple[Vectors, Ids]:
-        """Cosines and stack numbers, best first; a stack may come several times."""
-        mask = None if allowed is None else allowed[self.stack_of]
-        similarities, rows = self.index.search(vector, count, mask)
-        return similarities, self.stack_of[rows]
+    def similarities(self, vector: Vectors, allowed: Mask) -> Vectors:
+        cosines, rows = self.index.cosines(vector, allowed[self.stack_of])
+        best = np.full(len(allowed), -np.inf, np.float32)
+        np.maximum.at(best, self.stack_of[rows], cosines)
+        return best
 
 
 class _Partition:
@@ -86,10 +87,14 @@ class _Partition:
 class StackIndex:
     """Every embedded stack of one encoder.
 
-    Many threads may read at once; a change waits until they are done (`reading`, and the methods that change).
+    Many threads may read at once, inside `reading`; a change waits until they are done. One thread makes the changes.
 
     Args:
         dimension: of the encoder's embeddings.
+
+    Attributes:
+        series_of, study_of: the rows that stacks belong to, by stack number, of stacks that are gone too.
+        slices: how many are here.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -99,9 +104,10 @@ class StackIndex:
         self._numbers: dict[uuid.UUID, int] = {}
         self._of_study: defaultdict[int, set[int]] = defaultdict(set)
         self._partitions: dict[Kind, _Partition] = {}
-        # By stack number; a removed stack's kind is -1.
-        self._series_of = self._study_of = self._kind_of = np.empty(0, np.int64)
-        self._kinds: dict[Kind, int] = {}
+        # By stack number.
+        self.series_of: Ids = np.empty(0, np.int64)
+        self.study_of: Ids = np.empty(0, np.int64)
+        self._here: Mask = np.empty(0, np.bool_)
         self.slices = 0
 
     def __len__(self) -> int:
@@ -145,10 +151,9 @@ class StackIndex:
             self._of_study[stack.study_id].add(number)
             self.slices += len(stack.vectors) - 1
             batches[kind].append((number, stack))
-        self._series_of = np.append(self._series_of, [stack.series_id for stack in new])
-        self._study_of = np.append(self._study_of, [stack.study_id for stack in new])
-        kinds = [Kind(stack.plane, stack.sequence, stack.body_part) for stack in new]
-        self._kind_of = np.append(self._kind_of, [self._kinds.setdefault(kind, len(self._kinds)) for kind in kinds])
+        self.series_of = np.append(self.series_of, np.array([stack.series_id for stack in new], np.int64))
+        self.study_of = np.append(self.study_of, np.array([stack.study_id for stack in new], np.int64))
+        self._here = np.append(self._here, np.ones(len(new), np.bool_))
         for kind, batch in batches.items():
             partition = self._partitions.setdefault(kind, _Partition(self.dimension))
             numbers = [number for number, _ in batch]
@@ -164,13 +169,15 @@ class StackIndex:
             if not self._of_study[stack.study_id]:
                 del self._of_study[stack.study_id]
             self._stacks[number] = None
-            self._kind_of[number] = -1
+            self._here[number] = False
         for kind, batch in batches.items():
             partition = self._partitions[kind]
             before = len(partition.slices.index)
             partition.whole.remove(batch)
             partition.slices.remove(batch)
             self.slices -= before - len(partition.slices.index)
+            if not len(partition.whole.index):
+                del self._partitions[kind]
 
     def __getitem__(self, number: int) -> IndexedStack:
         stack = self._stacks[number]
@@ -193,49 +200,43 @@ class StackIndex:
 
     def mask(self, series_ids: Collection[int] | None, without_series: Collection[int]) -> Mask:
         """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those."""
-        allowed: Mask = self._kind_of >= 0
+        allowed = self._here.copy()
         if series_ids is not None:
-            allowed &= np.isin(self._series_of, list(series_ids))
+            allowed &= np.isin(self.series_of, list(series_ids))
         if without_series:
-            allowed &= ~np.isin(self._series_of, list(without_series))
+            allowed &= ~np.isin(self.series_of, list(without_series))
         return allowed
 
-    def count(self, kinds: Collection[Kind], allowed: Mask) -> tuple[int, int]:
-        """How many studies and series have an allowed stack of these kinds."""
-        chosen = allowed & np.isin(self._kind_of, [self._kinds[kind] for kind in kinds])
-        return len(np.unique(self._study_of[chosen])), len(np.unique(self._series_of[chosen]))
-
     def stored(self) -> Iterator[StoredStack]:
-        """Everything that is here, for a snapshot; inside `reading`."""
-        for number in sorted(self._numbers.values()):
-            stack = self[number]
-            partition = self._partitions[stack.kind]
-            vectors = np.concatenate([partition.whole.vectors_of(number), partition.slices.vectors_of(number)])
-            yield StoredStack(
-                id=stack.id,
-                series_id=stack.series_id,
-                study_id=stack.study_id,
-                sequence=stack.kind.sequence,
-                plane=stack.kind.plane,
-                body_part=stack.kind.body_part,
-                in_domain=stack.in_domain,
-                vectors=vectors,
-                slices=np.arange(len(vectors), dtype=np.int16),
-            )
+        """What is here, for a snapshot; readers and changes come in between."""
+        with self.reading():
+            numbers = sorted(self._numbers.values())
+        for start in range(0, len(numbers), STORED_BATCH):
+            with self.reading():
+                batch = [self._stored(number) for number in numbers[start : start + STORED_BATCH] if self._here[number]]
+            yield from batch
 
-    def search(
-        self, kind: Kind, vector: Vectors, count: int, allowed: Mask | None, *, whole: bool
-    ) -> tuple[Vectors, Ids]:
-        """The nearest vectors of a kind: whole stacks, or slices.
+    def _stored(self, number: int) -> StoredStack:
+        stack = self[number]
+        partition = self._partitions[stack.kind]
+        vectors = np.concatenate([partition.whole.vectors_of(number), partition.slices.vectors_of(number)])
+        return StoredStack(
+            id=stack.id,
+            series_id=stack.series_id,
+            study_id=stack.study_id,
+            sequence=stack.kind.sequence,
+            plane=stack.kind.plane,
+            body_part=stack.kind.body_part,
+            in_domain=stack.in_domain,
+            vectors=vectors,
+            slices=np.arange(len(vectors), dtype=np.int16),
+        )
+
+    def similarities(self, kind: Kind, vector: Vectors, allowed: Mask, *, whole: bool) -> Vectors:
+        """Compare a vector with every allowed stack of a kind: with the whole stack, or with its best slice.
 
         Returns:
-            cosines and stack numbers, best first, both of shape (n,), n ≤ count; fewer where there are no more.
+            cosines by stack number, shape as `allowed`; -inf for stacks that were not compared.
         """
         partition = self._partitions[kind]
-        return (partition.whole if whole else partition.slices).search(vector, count, allowed)
-
-    def similarity(self, stack: IndexedStack, vector: Vectors, *, whole: bool) -> float:
-        """The cosine of a vector and a whole stack, or its best slice."""
-        partition = self._partitions[stack.kind]
-        vectors = (partition.whole if whole else partition.slices).vectors_of(stack.number)
-        return float(np.max(vectors @ vector))
+        return (partition.whole if whole else partition.slices).similarities(vector, allowed)
