@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, Table, func, select, true
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause, func, select, text
 
 from pacs_cbir.store import encoders
 from pacs_cbir.store.matching import Level, conditions, some_instance, some_series
@@ -20,6 +20,30 @@ Attributes = dict[str, list[str]]
 
 MAX_LISTED = 1000
 """Rows of each list in a status; the counts are of all."""
+
+_COUNTS: dict[Level, tuple[TextClause, ...]] = {
+    Level.STUDY: (
+        text("""
+            SELECT series.study_id AS id, count(DISTINCT series.id) AS "NumberOfStudyRelatedSeries",
+                   array_remove(array_agg(DISTINCT modality), NULL) AS "ModalitiesInStudy"
+            FROM series LEFT JOIN jsonb_array_elements_text(series.attributes -> 'Modality') AS modality ON true
+            WHERE series.study_id = ANY(:ids) GROUP BY series.study_id
+        """),
+        text("""
+            SELECT series.study_id AS id, count(*) AS "NumberOfStudyRelatedInstances",
+                   array_agg(DISTINCT instances.sop_class_uid) AS "SOPClassesInStudy"
+            FROM series JOIN instances ON instances.series_id = series.id
+            WHERE series.study_id = ANY(:ids) GROUP BY series.study_id
+        """),
+    ),
+    Level.SERIES: (
+        text("""
+            SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances"
+            FROM instances WHERE series_id = ANY(:ids) GROUP BY series_id
+        """),
+    ),
+    Level.INSTANCE: (),
+}
 
 
 @dataclass(frozen=True)
@@ -102,13 +126,12 @@ def find(connection: Connection, level: Level, keys: Mapping[str, str], *, limit
         query = query.where(*met.instance)
     elif below is not None:
         query = query.where(below)
-    return [_attributes(level, row) for row in connection.execute(query.limit(limit).offset(offset))]
+    return list(_complete(connection, level, query.limit(limit).offset(offset)).values())
 
 
 def attributes(connection: Connection, level: Level, ids: Collection[int]) -> dict[int, Attributes]:
     """As `find`, by row id; ids that are gone are left out."""
-    query = _query(level).where(_TABLES[level].c.id.in_(ids))
-    return {row.id: _attributes(level, row) for row in connection.execute(query)}
+    return _complete(connection, level, _query(level).where(_TABLES[level].c.id.in_(ids)))
 
 
 def stored_file(
@@ -168,12 +191,10 @@ def count_jobs(connection: Connection) -> dict[str, int]:
 def _query(level: Level) -> Select[Any]:
     of_study = (studies.c.study_instance_uid, studies.c.attributes.label("study_attributes"))
     if level is Level.STUDY:
-        return select(studies.c.id, *of_study, *_study_counts()).order_by(studies.c.id)
+        return select(studies.c.id, *of_study).order_by(studies.c.id)
     of_series = (series.c.series_instance_uid, series.c.attributes.label("series_attributes"))
     if level is Level.SERIES:
-        number = select(func.count()).where(instances.c.series_id == series.c.id).correlate(series)
-        counts = number.scalar_subquery().label("NumberOfSeriesRelatedInstances")
-        joined = select(series.c.id, *of_study, *of_series, counts).join(studies, studies.c.id == series.c.study_id)
+        joined = select(series.c.id, *of_study, *of_series).join(studies, studies.c.id == series.c.study_id)
         return joined.order_by(series.c.id)
     of_instance = (
         instances.c.sop_instance_uid,
@@ -189,45 +210,24 @@ def _query(level: Level) -> Select[Any]:
     )
 
 
-def _study_counts() -> list[ColumnElement[Any]]:
-    other = series.alias()
-    its_instances = instances.join(other, other.c.id == instances.c.series_id)
-
-    def of_study(query: Select[Any]) -> ScalarSelect[Any]:
-        return query.where(other.c.study_id == studies.c.id).correlate(studies).scalar_subquery()
-
-    modalities = func.jsonb_array_elements_text(other.c.attributes["Modality"]).table_valued("value")
-    return [
-        of_study(select(func.count()).select_from(other)).label("NumberOfStudyRelatedSeries"),
-        of_study(select(func.count()).select_from(its_instances)).label("NumberOfStudyRelatedInstances"),
-        func.array(
-            of_study(
-                select(modalities.c.value)
-                .select_from(other.join(modalities, true()))
-                .distinct()
-                .order_by(modalities.c.value)
-            )
-        ).label("ModalitiesInStudy"),
-        func.array(
-            of_study(
-                select(instances.c.sop_class_uid)
-                .select_from(its_instances)
-                .distinct()
-                .order_by(instances.c.sop_class_uid)
-            )
-        ).label("SOPClassesInStudy"),
-    ]
+def _complete(connection: Connection, level: Level, query: Select[Any]) -> dict[int, Attributes]:
+    """A query's rows, row id → attributes with what is counted; in the query's order."""
+    found = {row.id: _attributes(level, row) for row in connection.execute(query)}
+    # Counted for the rows of one page at once: a count for each row may read all instances each time.
+    for statement in _COUNTS[level]:
+        for row in connection.execute(statement, {"ids": list(found)}):
+            counted = {keyword: value for keyword, value in row._mapping.items() if keyword != "id"}
+            found[row.id] |= {key: value if isinstance(value, list) else [str(value)] for key, value in counted.items()}
+    return found
 
 
 def _attributes(level: Level, row: Row[Any]) -> Attributes:
     found = {**row.study_attributes, "StudyInstanceUID": [row.study_instance_uid]}
     if level is Level.STUDY:
-        for keyword in ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"):
-            found[keyword] = [str(getattr(row, keyword))]
-        return found | {"ModalitiesInStudy": row.ModalitiesInStudy, "SOPClassesInStudy": row.SOPClassesInStudy}
+        return found
     found |= {**row.series_attributes, "SeriesInstanceUID": [row.series_instance_uid]}
     if level is Level.SERIES:
-        return found | {"NumberOfSeriesRelatedInstances": [str(row.NumberOfSeriesRelatedInstances)]}
+        return found
     return found | {
         **row.instance_attributes,
         "SOPInstanceUID": [row.sop_instance_uid],
