@@ -12,7 +12,7 @@ from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
 
-from pacs_cbir.errors import DatabaseUnavailable, SettingsError
+from pacs_cbir.errors import SettingsError, StoreError
 from pacs_cbir.receive.handlers import handlers
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
@@ -90,7 +90,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
 def _sweep(settings: Settings, database: Database) -> None:
     try:
         removed = files.sweep(settings, database)
-    except DatabaseUnavailable as error:
+    except StoreError as error:
         log.warning("left-over files were not swept", error=str(error))
         return
     if removed:

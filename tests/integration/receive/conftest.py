@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,14 @@ from running import START_SECONDS, command, listens, scp_thread, wait_until
 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
+
+
+@pytest.fixture(autouse=True)
+def _keep_no_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest keeps the exceptions of threads, and with them the associations and transfers that they broke off."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    # As in a service, see pacs_cbir.logs.
+    monkeypatch.setattr(logging.getLogger("pynetdicom"), "level", logging.CRITICAL)
 
 
 @pytest.fixture
