@@ -15,7 +15,8 @@ from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_v
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, InvalidQuery, UnknownExample
 from pacs_cbir.search.follow import Follower
-from pacs_cbir.search.query import Answer, Example
+from pacs_cbir.search.query import Answer
+from pacs_cbir.store.examples import Example
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.store import encoders, jobs
 from pacs_cbir.store.embeddings import NewStack
@@ -241,6 +242,14 @@ def test_ranking_equals_the_definition(database: Database, cohort: Cohort, seed:
         assert answer.total == len(wanted)
         assert {match.series_id: match.similarity for match in answer.series} == pytest.approx(wanted, abs=TOLERANCE)
         assert list(answer.series) == sorted(answer.series, key=lambda match: (-match.similarity, match.series_id))
+        by_uid = {
+            query[0].series: [q for of in queries for q in of if q[0].series == query[0].series]
+            for of in queries
+            for query in of
+        }
+        for match in answer.series:
+            theirs = [stack for stack in cohort.stacks if stack.series_id == match.series_id]
+            assert series_similarity([by_uid[match.like]], theirs) == pytest.approx(match.similarity, abs=TOLERANCE)
         page = cohort.series(examples, keys=keys, offset=offset, limit=limit)
         assert page == Answer(answer.total, series=answer.series[offset : offset + limit])
 
@@ -262,6 +271,7 @@ def test_pages_make_up_the_whole(database: Database, cohort: Cohort) -> None:
     assert len(whole) == 19
     pages = [cohort.studies(example, limit=3, offset=offset).studies for offset in range(0, 21, 3)]
     assert functools.reduce(lambda left, right: left + right, pages) == whole
+    assert list(whole) == sorted(whole, key=lambda match: (-match.similarity, match.study_id))
     assert whole[0].similarity == pytest.approx(1)
     assert whole[0].similarity <= 1
 
