@@ -1,0 +1,104 @@
+"""Orthanc as the PACS, with the configuration that we hand out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from dicom_factory import composite, mr_instance
+from pydicom.uid import CTImageStorage, EnhancedSRStorage
+from running import START_SECONDS, listens, scp_thread, wait_until
+from stored import rows
+
+from pacs_cbir.learn.simulate import simulate_cohort
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import instances
+from tests.conftest import free_port
+
+pytestmark = pytest.mark.peer
+
+DEPLOYED = Path(__file__).parents[2] / "deploy" / "orthanc"
+ARRIVAL_SECONDS = 120.0
+
+
+@contextmanager
+def orthanc(program: str, folder: Path, settings: Settings) -> Iterator[httpx.Client]:
+    """Orthanc with the configuration that we hand out, and a second file for what is the site's."""
+    folder.mkdir()
+    for path in DEPLOYED.iterdir():
+        if path.suffix in {".json", ".lua"}:
+            shutil.copy(path, folder)
+    http, dicom = free_port(), free_port()
+    site = {"HttpPort": http, "DicomPort": dicom, "StorageDirectory": "db", "IndexDirectory": "db", "StableAge": 1}
+    (folder / "site.json").write_text(json.dumps(site))
+    environment = os.environ | {
+        "PACS_CBIR_DICOM_PORT": str(settings.dicom_port),
+        "PACS_CBIR_AE_TITLE": settings.ae_title,
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, folder], env=environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: process.poll() is not None or listens(http), START_SECONDS)
+        assert process.poll() is None, (folder / "log").read_text()
+        with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=60) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_orthanc_forwards_mr_studies_whole_and_no_others(
+    settings: Settings, database: Database, peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    [patient] = simulate_cohort(tmp_path / "cohort", patients=1, seed=3)
+    mr = tmp_path / "mr"
+    mr.mkdir()
+    whole = [
+        mr_instance(series="a", number=1),
+        mr_instance(series="b", number=1),
+        composite(EnhancedSRStorage, "SR", CompletionFlag="COMPLETE"),
+    ]
+    ct = mr_instance(study="ct", SOPClassUID=CTImageStorage, Modality="CT")
+    for number, ds in enumerate([*whole, ct]):
+        ds.save_as(mr / f"{number}.dcm", enforce_file_format=True)
+    simulated = sorted(patient.folder.rglob("*.dcm"))
+    assert len(simulated) == patient.instances
+    with scp_thread(settings, database), orthanc(peer("Orthanc"), tmp_path / "orthanc", settings) as client:
+        for path in [mr / "3.dcm", *simulated, *(mr / f"{number}.dcm" for number in range(3))]:
+            client.post("/instances", content=path.read_bytes()).raise_for_status()
+        wait_until(lambda: len(rows(database, instances)) >= patient.instances + len(whole), ARRIVAL_SECONDS)
+        wait_until(lambda: {job["State"] for job in jobs(client)} == {"Success"}, ARRIVAL_SECONDS)
+        assert len(client.get("/instances").json()) == patient.instances + len(whole) + 1
+    arrived = {row.sop_instance_uid: row for row in rows(database, instances)}
+    assert len(arrived) == patient.instances + len(whole)
+    assert {ds.SOPInstanceUID for ds in whole} < arrived.keys()
+    assert ct.SOPInstanceUID not in arrived
+    assert {row.calling_ae_title for row in arrived.values()} == {"ORTHANC"}
+
+
+def test_orthancs_job_fails_while_the_service_is_away_and_succeeds_when_sent_again(
+    settings: Settings, database: Database, peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "instance.dcm"
+    mr_instance().save_as(path, enforce_file_format=True)
+    with orthanc(peer("Orthanc"), tmp_path / "orthanc", settings) as client:
+        client.post("/instances", content=path.read_bytes()).raise_for_status()
+        wait_until(lambda: [job["State"] for job in jobs(client)] == ["Failure"], ARRIVAL_SECONDS)
+        with scp_thread(settings, database):
+            client.post(f"/jobs/{jobs(client)[0]['ID']}/resubmit", content="").raise_for_status()
+            wait_until(lambda: len(rows(database, instances)) == 1, ARRIVAL_SECONDS)
+
+
+def jobs(client: httpx.Client) -> list[dict[str, str]]:
+    """Orthanc's jobs."""
+    found: list[dict[str, str]] = client.get("/jobs", params={"expand": ""}).json()
+    return found
