@@ -6,6 +6,7 @@ PacsCbirError
 │   ├── DatabaseUnavailable  Postgres does not answer
 │   ├── SchemaOutdated       the schema is older than the code; names the command that upgrades it
 │   ├── DiskUnavailable      the data directory cannot be written, or is full
+│   ├── IndexNotReady        the vector index is being loaded
 │   └── EncoderMismatch      the rows belong to another encoder than the one that is loaded
 ├── InstanceError            received bytes that cannot become an instance
 │   ├── NotDicom             the bytes are not a DICOM data set
@@ -47,6 +48,10 @@ class SchemaOutdated(StoreError):
 
 class DiskUnavailable(StoreError):
     """The data directory cannot be written."""
+
+
+class IndexNotReady(StoreError):
+    """The vector index is being loaded; the operation may be tried again."""
 
 
 class EncoderMismatch(StoreError):

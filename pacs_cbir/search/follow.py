@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 import uuid
@@ -10,7 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg2
 import structlog
 
 from pacs_cbir.errors import DatabaseUnavailable
@@ -73,18 +71,15 @@ class Follower:
         """Follow until `stop` is set; outlives the database."""
         while not stop.is_set():
             try:
-                listener = self._database.listen(embeddings.CHANNEL, CHANNEL_REBUILD)
-                try:
+                with self._database.listen(embeddings.CHANNEL, CHANNEL_REBUILD) as listener:
                     self._position = None if self._position is None else self._compare_all(self._current)
                     while not stop.is_set():
                         self.catch_up()
                         self._save_sometimes()
-                        if CHANNEL_REBUILD in _notified(listener):
+                        if CHANNEL_REBUILD in listener.wait(POLL_SECONDS):
                             self.rebuild()
-                finally:
-                    listener.close()
-            except (DatabaseUnavailable, psycopg2.Error) as error:
-                log.warning("the index waits for the database", error=type(error).__name__)
+            except DatabaseUnavailable as error:
+                log.warning("the index waits for the database", error=str(error))
                 stop.wait(AWAY_SECONDS)
             except Exception:
                 # The thread must not die: answers would grow stale in silence.
@@ -204,15 +199,3 @@ class Follower:
 
 def _dimension(encoder: encoders.EncoderRow) -> int:
     return int(encoder.card["architecture"]["embedding_dimension"])
-
-
-def _notified(listener: psycopg2.extensions.connection) -> set[str]:
-    """The channels that notified; waits for the first, at most POLL_SECONDS."""
-    # Not select(), which takes no file descriptor above 1023.
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    if poll.poll(POLL_SECONDS * 1000):
-        listener.poll()
-    channels = {notification.channel for notification in listener.notifies}
-    listener.notifies.clear()
-    return channels

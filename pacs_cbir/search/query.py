@@ -1,18 +1,8 @@
-"""The query by example: which studies, or series, look like this one."""
+"""What a query by example is answered with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Example:
-    """What to look for: a study, or a series, instance or frame of it."""
-
-    study_instance_uid: str
-    series_instance_uid: str | None = None
-    sop_instance_uid: str | None = None
-    frame_number: int | None = None
 
 
 @dataclass(frozen=True)

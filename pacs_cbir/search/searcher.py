@@ -8,19 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, or_, select
 
-from pacs_cbir.errors import ExampleNotReady
+from pacs_cbir.errors import IndexNotReady
 from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Follower
-from pacs_cbir.search.query import Answer, Example, SeriesMatch, StudyMatch
+from pacs_cbir.search.query import Answer, SeriesMatch, StudyMatch
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
+from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
 from pacs_cbir.store.matching import series_filter
-from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import series, study_patients
+from pacs_cbir.store.session import Connection, Database
 
-START_SECONDS = 2.0
 # Cosines span 2: with this added, a pair of one known sequence ranks before every pair with an unknown one.
 LIKE_WITH_LIKE = 4.0
 
@@ -87,7 +85,7 @@ class Searcher:
             own_patient: whether other studies of the examples' patients may be answered.
 
         Raises:
-            InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, DatabaseUnavailable.
+            InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
         """
         query = self._prepare(examples, keys, own_patient, whole_study=True)
         with query.index.reading():
@@ -112,7 +110,9 @@ class Searcher:
     ) -> _Query:
         condition = series_filter(keys)
         if not self.ready:
-            raise ExampleNotReady("the index is being loaded; ask again", START_SECONDS)
+            # A database that is away is the likelier cause, and says so itself.
+            self._database.ping()
+            raise IndexNotReady("the index is being loaded")
         # After `ready`: an index that is taken earlier may be one that holds nothing yet.
         current = self._follower.current
         with self._database.transaction() as connection:
@@ -127,17 +127,11 @@ def _left_out(
 ) -> frozenset[int]:
     """The series that are no answer: the examples themselves, and their patients' unless asked for."""
     own_studies = [example.study_id for example in resolved]
-    if own_patient:
-        if not whole_study:
-            return frozenset().union(*(example.series_ids for example in resolved))
-        return frozenset(connection.scalars(select(series.c.id).where(series.c.study_id.in_(own_studies))))
-    own = select(study_patients.c.patient_id).where(study_patients.c.study_id.in_(own_studies))
-    theirs = select(study_patients.c.study_id).where(study_patients.c.patient_id.in_(own))
-    return frozenset(
-        connection.scalars(
-            select(series.c.id).where(or_(series.c.study_id.in_(own_studies), series.c.study_id.in_(theirs)))
-        )
-    )
+    if not own_patient:
+        return series_of_same_patients(connection, own_studies)
+    if whole_study:
+        return series_of_studies(connection, own_studies)
+    return frozenset().union(*(example.series_ids for example in resolved))
 
 
 def _slots(example: ResolvedExample) -> list[list[ExampleVector]]:

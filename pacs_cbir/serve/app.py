@@ -7,13 +7,13 @@ from fastapi_offline import FastAPIOffline
 
 from pacs_cbir import __version__
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve import problems
 from pacs_cbir.serve.access import Access
 from pacs_cbir.serve.dicomweb import search_router
 from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.rendered import rendered_router
-from pacs_cbir.serve.searching import Searching
 from pacs_cbir.serve.similar import similar_router
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
@@ -27,7 +27,7 @@ Errors are problem details (RFC 9457, `application/problem+json`) whose `detail`
 """
 
 
-def create_app(settings: Settings, database: Database, searcher: Searching, decoder: Decoder) -> FastAPI:
+def create_app(settings: Settings, database: Database, searcher: Searcher, decoder: Decoder) -> FastAPI:
     """The ASGI application.
 
     Args:

@@ -10,16 +10,16 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pacs_cbir.errors import DatabaseUnavailable, SchemaOutdated
+from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import DATABASE_RETRY_SECONDS, respond
 from pacs_cbir.serve.schemas import problems
-from pacs_cbir.serve.searching import Searching
 from pacs_cbir.store import catalogue, schema
 from pacs_cbir.store.catalogue import Status
 from pacs_cbir.store.session import Database
 
 
-def health_router(database: Database, searcher: Searching, metrics: Metrics) -> APIRouter:
+def health_router(database: Database, searcher: Searcher, metrics: Metrics) -> APIRouter:
     """Routes for operators and their tools."""
     router = APIRouter(tags=["operation"])
 

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pacs_cbir.errors import DatabaseUnavailable
-from pacs_cbir.serve.searching import Searching
+from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.store import catalogue
 from pacs_cbir.store.session import Database
 
@@ -20,7 +20,7 @@ _METHODS = frozenset(HTTPMethod)
 class Metrics:
     """One API process's registry."""
 
-    def __init__(self, database: Database, searcher: Searching) -> None:
+    def __init__(self, database: Database, searcher: Searcher) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_State(database, searcher))
         self._requests = Counter(
@@ -47,7 +47,7 @@ class Metrics:
 class _State(Collector):
     """Read at each scrape, so that nothing runs between them."""
 
-    def __init__(self, database: Database, searcher: Searching) -> None:
+    def __init__(self, database: Database, searcher: Searcher) -> None:
         self._database, self._searcher = database, searcher
 
     def describe(self) -> Iterator[GaugeMetricFamily]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from fastapi import Request
 
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.search.query import Example
+from pacs_cbir.store.examples import Example
 from pacs_cbir.store.matching import keyword_of
 from pacs_cbir.store.value_tests import is_uid
 

@@ -18,6 +18,7 @@ from pacs_cbir.errors import (
     EncoderMismatch,
     ExampleNotEmbedded,
     ExampleNotReady,
+    IndexNotReady,
     InvalidQuery,
     PacsCbirError,
     SchemaOutdated,
@@ -27,6 +28,7 @@ from pacs_cbir.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 DATABASE_RETRY_SECONDS = 5
+INDEX_RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
         "The database is away",
         "Ask again after the seconds in Retry-After; /health/ready tells when it is back.",
         DATABASE_RETRY_SECONDS,
+    ),
+    IndexNotReady: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The index is being loaded",
+        "Ask again after the seconds in Retry-After; /health/ready tells when it is there.",
+        INDEX_RETRY_SECONDS,
     ),
     DiskUnavailable: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE, "The disk is away", "Make room or mend the data directory, then ask again."

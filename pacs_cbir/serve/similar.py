@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from pacs_cbir.search.query import Example
+from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.answers import series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, example_of, matching_keys
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import SimilarSeries, SimilarStudy, problems
-from pacs_cbir.serve.searching import Searching
 from pacs_cbir.store import catalogue
 from pacs_cbir.store.catalogue import Attributes
+from pacs_cbir.store.examples import Example
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 
@@ -80,7 +80,7 @@ def asked(
     )
 
 
-def similar_router(database: Database, searcher: Searching) -> APIRouter:
+def similar_router(database: Database, searcher: Searcher) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
@@ -16,12 +17,40 @@ from pacs_cbir.errors import DatabaseUnavailable, SettingsError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embedded
 
+# Connection is here for the rooms that run their reads in one transaction and know no sqlalchemy.
+__all__ = ["SERVICE_ROLE", "Connection", "Database", "Listener", "open_database", "open_owner", "without_password"]
+
 SERVICE_ROLE = "pacs_cbir_service"
 CONNECT_SECONDS = 5
 # A statement that waits longer than this for a lock or a result is answered as an unavailable database.
 STATEMENT_SECONDS = 60
 
 log = structlog.get_logger()
+
+
+class Listener:
+    """A connection that receives notifications; see `Database.listen`."""
+
+    def __init__(self, connection: psycopg2.extensions.connection) -> None:
+        self._connection = connection
+
+    def wait(self, seconds: float) -> set[str]:
+        """The channels that notified since the last call; waits for the first, at most so long.
+
+        Raises:
+            DatabaseUnavailable: the connection was lost.
+        """
+        # Not select(), which takes no file descriptor above 1023.
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        try:
+            if poll.poll(seconds * 1000):
+                self._connection.poll()
+        except psycopg2.Error as error:
+            raise DatabaseUnavailable("the connection to Postgres was lost") from error
+        channels = {notification.channel for notification in self._connection.notifies}
+        self._connection.notifies.clear()
+        return channels
 
 
 class Database:
@@ -95,7 +124,8 @@ class Database:
                 raise DatabaseUnavailable("the connection to Postgres was lost") from error
             raise
 
-    def listen(self, *channels: str) -> psycopg2.extensions.connection:
+    @contextmanager
+    def listen(self, *channels: str) -> Iterator[Listener]:
         """A connection of its own, outside the pool, that receives the channels' notifications.
 
         Raises:
@@ -113,7 +143,8 @@ class Database:
                     cursor.execute(psycopg2.sql.SQL("LISTEN {}").format(psycopg2.sql.Identifier(channel)))
         except psycopg2.Error as error:
             raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
-        return raw
+        with closing(raw):
+            yield Listener(raw)
 
     def notify(self, channel: str) -> None:
         """Notify every process that listens.

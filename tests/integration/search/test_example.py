@@ -10,10 +10,10 @@ from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_v
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, UnknownExample
 from pacs_cbir.search.example import ResolvedExample, resolve
-from pacs_cbir.store.examples import Example
 from pacs_cbir.search.stack_index import Kind
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, jobs
+from pacs_cbir.store.examples import Example
 from pacs_cbir.store.session import Database
 
 EYE = unit(np.eye(DIMENSION))

@@ -13,13 +13,13 @@ import pytest
 from rows import Added, add_series
 from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
-from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, InvalidQuery, UnknownExample
+from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, IndexNotReady, InvalidQuery, UnknownExample
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.query import Answer
-from pacs_cbir.store.examples import Example
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.store import encoders, jobs
 from pacs_cbir.store.embeddings import NewStack
+from pacs_cbir.store.examples import Example
 from pacs_cbir.store.session import Database
 
 TOLERANCE = 1e-5
@@ -442,7 +442,7 @@ def test_an_index_that_is_not_loaded_yet(database: Database, cohort: Cohort) -> 
     add(database, "1.1", "1.1.1", "P", new_stack(axis(0)))
     assert not cohort.searcher.ready
     assert cohort.searcher.size == 0
-    with pytest.raises(ExampleNotReady):
+    with pytest.raises(IndexNotReady):
         cohort.studies([Example("1.1")])
     cohort.follower.catch_up()
     assert cohort.searcher.ready

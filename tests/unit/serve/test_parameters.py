@@ -6,8 +6,8 @@ import pytest
 from fastapi import Request
 
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.search.query import Example
 from pacs_cbir.serve.parameters import ReturnKeys, example_of, matching_keys
+from pacs_cbir.store.examples import Example
 
 
 @pytest.mark.parametrize(
