@@ -67,7 +67,7 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
     missing = examples.why_not_embedded(connection, series_ids)
     if missing.due is not None:
         raise ExampleNotReady(
-            "the example was received and is not embedded yet; ask again later", missing.due + EMBEDDING_SECONDS
+            "the example was received and is not embedded yet", missing.due + EMBEDDING_SECONDS
         )
     raise ExampleNotEmbedded(f"the example has no embeddings: {missing.reason}")
 
