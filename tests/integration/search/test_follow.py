@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -178,6 +178,8 @@ def test_any_interleaving(database: Database, tmp_path: Path) -> None:
             max_examples=60,
             stateful_step_count=30,
             deadline=None,
+            # Shrinking takes minutes; the steps are printed in any case.
+            phases=[Phase.generate],
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -240,6 +240,8 @@ def test_any_sequence_of_operations(database: Database, settings: Settings) -> N
             max_examples=25,
             stateful_step_count=30,
             deadline=None,
+            # Shrinking takes minutes; the steps are printed in any case.
+            phases=[Phase.generate],
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
