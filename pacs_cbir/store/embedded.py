@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,9 @@ SERVICE_LOGIN = "pacs_cbir"
 DATABASE = "pacs_cbir"
 # Beyond this the socket moves out of the data directory, into one that every local user may enter.
 LONGEST_SOCKET_FOLDER = 90
+
+# The package's own lock is between processes, and breaks where two threads take it.
+_starting = threading.Lock()
 
 log = structlog.get_logger()
 
@@ -74,9 +78,10 @@ class EmbeddedPostgres:
         """Start the server if it is not running; called again by every process that finds it gone."""
         try:
             # get_server starts nothing where this process has had the server before; its lock is between processes.
-            self._server = get_server(self.folder, cleanup_mode=None)
-            with self._server._lock:
-                self._server.ensure_postgres_running()
+            with _starting:
+                self._server = get_server(self.folder, cleanup_mode=None)
+                with self._server._lock:
+                    self._server.ensure_postgres_running()
         except (subprocess.SubprocessError, OSError, AssertionError, RuntimeError) as error:
             raise DatabaseUnavailable(
                 f"the embedded Postgres does not start ({type(error).__name__}); see {self.folder / 'log'}"

@@ -75,12 +75,12 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
     kept: str | None = None
     try:
         with database.transaction() as connection:
-            _lock_study(connection, instance.study_instance_uid)
+            _lock(connection, instance)
             before = _known(connection, instance.sop_instance_uid)
+            if before is not None and _is_unchanged(instance, before, settings):
+                return Outcome.UNCHANGED
             series_id = _upsert_series(connection, instance, source, settings)
             outcome = _outcome(instance, before, series_id, settings)
-            if outcome is Outcome.UNCHANGED:
-                return outcome
             kept = files.keep(received, settings.instances_dir)
             _upsert_instance(connection, instance, series_id, kept, source)
             if before is not None:
@@ -108,14 +108,16 @@ def _committed(database: Database, kept: str) -> bool:
     try:
         with database.transaction() as connection:
             return connection.scalar(select(instances.c.id).where(instances.c.file == kept)) is not None
-    except Exception:
-        log.warning("the database does not tell whether a file has its rows; the sweep will", exc_info=True)
+    except Exception as error:
+        log.warning("the database does not tell whether a file has its rows; the sweep will", error=str(error))
         return True
 
 
-def _lock_study(connection: Connection, study_instance_uid: str) -> None:
-    # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them.
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": study_instance_uid})
+def _lock(connection: Connection, instance: Instance) -> None:
+    # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them. The second
+    # lock is for one instance that comes under two studies; the order is the same for all.
+    for uid in (instance.study_instance_uid, instance.sop_instance_uid):
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": uid})
 
 
 def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, str, bytes, bytes] | None:
@@ -137,13 +139,14 @@ def _outcome(
     if before is None:
         return Outcome.STORED
     file = settings.instances_dir / before.file
-    if before.series_id != series_id or not file.is_file():
-        return Outcome.REPLACED
-    if before.file_sha256 == instance.file_sha256:
-        return Outcome.UNCHANGED
-    if before.pixel_sha256 == instance.pixel_sha256 and _same_acquisition(_kept(file), instance):
+    same_picture = before.series_id == series_id and before.pixel_sha256 == instance.pixel_sha256 and file.is_file()
+    if same_picture and _same_acquisition(_kept(file), instance):
         return Outcome.HEADER_UPDATED
     return Outcome.REPLACED
+
+
+def _is_unchanged(instance: Instance, before: Row[int, int, str, bytes, bytes], settings: Settings) -> bool:
+    return before.file_sha256 == instance.file_sha256 and (settings.instances_dir / before.file).is_file()
 
 
 def _kept(file: Path) -> Instance | None:
@@ -180,7 +183,9 @@ def _upsert_patient(connection: Connection, instance: Instance, source: Source, 
 def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
     patient_id = _upsert_patient(connection, instance, source, settings)
     row = connection.execute(
-        select(studies.c.id, studies.c.attributes).where(studies.c.study_instance_uid == instance.study_instance_uid)
+        select(studies.c.id, studies.c.attributes)
+        .where(studies.c.study_instance_uid == instance.study_instance_uid)
+        .with_for_update(read=True, key_share=True)
     ).one_or_none()
     if row is None:
         values = {"study_instance_uid": instance.study_instance_uid, "attributes": instance.study_attributes}
@@ -200,9 +205,9 @@ def _upsert_study(connection: Connection, instance: Instance, source: Source, se
 def _upsert_series(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
     study_id = _upsert_study(connection, instance, source, settings)
     row = connection.execute(
-        select(series.c.id).where(
-            series.c.study_id == study_id, series.c.series_instance_uid == instance.series_instance_uid
-        )
+        select(series.c.id)
+        .where(series.c.study_id == study_id, series.c.series_instance_uid == instance.series_instance_uid)
+        .with_for_update(read=True, key_share=True)  # or a worker could drop it as empty meanwhile
     ).one_or_none()
     if row is not None:
         return int(row.id)

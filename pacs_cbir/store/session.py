@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = ["SERVICE_ROLE", "Connection", "Database", "Listener", "open_database"
 
 SERVICE_ROLE = "pacs_cbir_service"
 CONNECT_SECONDS = 5
+RECOVERY_SECONDS = 0.2
 # A statement that waits longer than this for a lock or a result is answered as an unavailable database.
 STATEMENT_SECONDS = 60
 
@@ -97,13 +99,22 @@ class Database:
         self, dialect: object, record: object, arguments: list[Any], parameters: dict[str, Any]
     ) -> object:
         del dialect, record
-        try:
-            return psycopg2.connect(*arguments, **parameters)
-        except psycopg2.OperationalError:
-            assert self._server is not None  # noqa: S101 - this listener is set for an embedded server alone
+        assert self._server is not None  # noqa: S101 - this listener is set for an embedded server alone
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                return psycopg2.connect(*arguments, **parameters)
+            except psycopg2.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
             log.warning("the embedded Postgres does not answer; starting it")
-            self._server.ensure_running()
-            return psycopg2.connect(*arguments, **parameters)
+            try:
+                self._server.ensure_running()
+            except DatabaseUnavailable:
+                # Also while it recovers from a crash.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(RECOVERY_SECONDS)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
