@@ -17,7 +17,7 @@ from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, DrawnStack
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.errors import DatabaseUnavailable, PacsCbirError, VolumeError
+from pacs_cbir.errors import DatabaseUnavailable, EncoderMismatch, PacsCbirError, VolumeError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders, jobs
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
@@ -54,7 +54,11 @@ class Worker:
         log.info("worker is ready", encoder=self._encoder.card.name, precision=self._encoder.precision)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; the job under way is finished first."""
+        """Work until `stop` is set; the job under way is finished first.
+
+        Raises:
+            EncoderMismatch: another encoder became the active one.
+        """
         done = 0
         while not stop.is_set():
             try:
@@ -75,8 +79,10 @@ class Worker:
 
         Raises:
             DatabaseUnavailable: the job, if any was claimed, is claimed again once its lease ran out.
+            EncoderMismatch: another encoder became the active one; this worker has no more to do.
         """
         with self._database.transaction() as connection:
+            encoders.hold_active(connection, self._encoder_id)
             job = jobs.claim(connection, self._name, self._settings)
         if job is None:
             return False
@@ -87,6 +93,9 @@ class Worker:
         except jobs.JobLost:
             log.warning("job was given to another worker", job=job.id)
         except DatabaseUnavailable:
+            raise
+        except EncoderMismatch as error:
+            self._give_back(job, error)
             raise
         except Exception as error:
             self._give_back(job, error)

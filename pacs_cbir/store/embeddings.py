@@ -79,10 +79,15 @@ class StoredStack:
 
 # Two statements: the first waits for arriving instances, whose foreign keys lock the series; one that was committed
 # meanwhile is visible to the second alone.
+LOCK_STUDY = text("SELECT id FROM studies WHERE id = (SELECT study_id FROM series WHERE id = :series_id) FOR UPDATE")
 LOCK_SERIES = text("SELECT id FROM series WHERE id = :series_id FOR UPDATE")
 DROP_EMPTY_SERIES = text("""
     DELETE FROM series WHERE id = :series_id
        AND NOT EXISTS (SELECT FROM instances WHERE instances.series_id = :series_id)
+""")
+
+DROP_EMPTY_STUDY = text("""
+    DELETE FROM studies WHERE id = :study_id AND NOT EXISTS (SELECT FROM series WHERE study_id = :study_id)
 """)
 
 
@@ -97,7 +102,7 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
 
 
 def save(connection: Connection, series_id: int, encoder_id: int, found: list[NewStack]) -> None:
-    """Replace a series' stacks; a series that has lost its last instance to another goes.
+    """Replace a series' stacks; a series that has lost its last instance goes, and an empty study.
 
     Raises:
         EncoderMismatch: another encoder became the active one meanwhile.
@@ -105,8 +110,10 @@ def save(connection: Connection, series_id: int, encoder_id: int, found: list[Ne
     encoders.hold_active(connection, encoder_id)
     connection.execute(delete(stacks).where(stacks.c.series_id == series_id))
     if not found:
+        study_id = connection.execute(LOCK_STUDY, {"series_id": series_id}).scalar()
         connection.execute(LOCK_SERIES, {"series_id": series_id})
         connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
+        connection.execute(DROP_EMPTY_STUDY, {"study_id": study_id})
     for stack in found:
         stack_id = uuid.uuid4()
         connection.execute(

@@ -164,6 +164,17 @@ def test_another_encoder_is_refused_until_everything_is_embedded_with_it(
     assert active.identity != "another"
 
 
+def test_a_worker_whose_encoder_was_replaced_claims_nothing_more(
+    worker: Worker, receive: Receive, database: Database
+) -> None:
+    receive(mr_instance(size=32))
+    with database.transaction() as connection:
+        encoders.activate(connection, "another", {})
+    with pytest.raises(EncoderMismatch, match="reindex --re-embed"):
+        worker.work_once()
+    assert rows(database, select(jobs.c.status, jobs.c.attempts)) == [("waiting", 0)]
+
+
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
 

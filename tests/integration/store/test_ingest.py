@@ -233,6 +233,30 @@ def test_eight_associations_bring_one_study(
     assert files_are_the_rows(database, settings)
 
 
+def test_a_resent_instance_does_not_undo_a_later_ones_correction(
+    database: Database, receive: Callable[..., Outcome]
+) -> None:
+    first = mr_image("1.1", PatientName="Before^A")
+    receive(first)
+    receive(mr_image("1.2", PatientName="After^B"))
+    assert receive(first) is Outcome.UNCHANGED
+    assert table(database, "SELECT attributes->'PatientName'->>0 FROM studies") == [("After^B",)]
+
+
+def test_one_instance_under_two_studies_at_once_leaves_a_job_for_both_and_no_empty_study(
+    database: Database, settings: Settings, receive: Callable[..., Outcome]
+) -> None:
+    for attempt in range(10):
+        studies = [f"1.{attempt}.{side}" for side in (1, 2)]
+        instances = [mr_image(f"9.{attempt}", study=study, series=f"{study}.1") for study in studies]
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(receive, instances)) == [Outcome.REPLACED, Outcome.STORED]
+    assert table(database, "SELECT count(*) FROM jobs") == [(20,)]
+    do_all_jobs(database, settings)
+    assert table(database, "SELECT count(*) FROM series") == [(10,)]
+    assert table(database, "SELECT count(*) FROM studies") == [(10,)]
+
+
 def test_eight_associations_bring_one_patients_studies(database: Database, receive: Callable[..., Outcome]) -> None:
     def bring(worker: int) -> None:
         for number in range(4):
