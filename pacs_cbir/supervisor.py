@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from pacs_cbir.errors import SettingsError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.files import prepare
 from pacs_cbir.store.session import open_database
@@ -23,6 +24,8 @@ YOUNG_SECONDS = 30.0
 # Children may finish what they do; then they are killed. Longer than an SCP waits for its open associations.
 FAREWELL_SECONDS = 20.0
 LOOK_SECONDS = 0.1
+# As the command line gives it.
+EXIT_SETTINGS = 2
 
 log = structlog.get_logger()
 
@@ -45,7 +48,11 @@ class _Child:
         )
 
     def look(self) -> None:
-        """Start it when it is due, notice when it died."""
+        """Start it when it is due, notice when it died.
+
+        Raises:
+            SettingsError: it refused the settings when it was started first.
+        """
         now = time.monotonic()
         if self.process is None:
             if now >= self.restart_at:
@@ -57,6 +64,8 @@ class _Child:
         self.delay = (
             min(self.delay * 2, LONGEST_RESTART_SECONDS) if now - self.started < YOUNG_SECONDS else RESTART_SECONDS
         )
+        if code == EXIT_SETTINGS and self.restart_at == 0.0:
+            raise SettingsError(f"`pacs-cbir {self.command}` cannot run with these settings; see its message")
         log.warning("process died and is started again", command=self.command, exit_code=code, seconds=self.delay)
         self.process, self.restart_at = None, now + self.delay
 
@@ -66,6 +75,7 @@ def supervise(settings: Settings, stop: threading.Event) -> None:
 
     Raises:
         SchemaOutdated, DatabaseUnavailable, DiskUnavailable: before any child is started.
+        SettingsError: a child cannot run with these settings; all others were ended.
     """
     prepare(settings)
     # Held open: the embedded Postgres stays up while children come and go.
