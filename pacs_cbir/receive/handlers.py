@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +39,7 @@ def handlers(
     return [
         (evt.EVT_C_ECHO, lambda event: SUCCESS),  # noqa: ARG005 - an echo has nothing to look at
         (evt.EVT_C_STORE, store),
+        (evt.EVT_PDU_RECV, _acknowledge_at_once),
         (evt.EVT_ABORTED, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _free_association),
@@ -76,6 +79,15 @@ def _answer(code: int, comment: str = "") -> Dataset:
     if comment:
         answer.ErrorComment = comment.encode("ascii", "replace").decode()[:COMMENT_LENGTH]
     return answer
+
+
+def _acknowledge_at_once(event: Event) -> None:
+    # A peer whose socket has Nagle's algorithm sends the data set only when the command is acknowledged, which the
+    # kernel delays by 40 ms. The option holds until the kernel takes it back, so it is set again for each PDU.
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError):
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _discard_transfer(event: Event) -> None:

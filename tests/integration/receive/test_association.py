@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import pytest
@@ -100,3 +101,15 @@ def test_connections_that_ask_for_nothing_hold_no_association(settings: Settings
 def _accepted(settings: Settings) -> bool:
     with association(settings) as asked:
         return bool(asked.is_established)
+
+
+def test_a_peer_with_nagles_algorithm_does_not_wait_for_acknowledgements(scp: Settings) -> None:
+    seconds = []
+    with association(scp) as asked:
+        for number in range(40):
+            ds = mr_instance(number=number)
+            start = time.perf_counter()
+            assert store(asked, ds) == 0x0000
+            seconds.append(time.perf_counter() - start)
+    # A connection's first segments are acknowledged at once by themselves, later ones after 40 ms.
+    assert min(seconds[20:]) < 0.03
