@@ -155,7 +155,7 @@ def test_transfers_under_way_are_finished_before_the_service_ends(
             asked.dul.send_pdu(fragment)
         wait_until(lambda: len(files(settings)) == 1)
         scp_process.terminate()
-        time.sleep(0.3)
+        time.sleep(1)
         for fragment in some[8:]:
             asked.dul.send_pdu(fragment)
         wait_until(lambda: len(rows(database, instances)) == 1)
