@@ -146,7 +146,8 @@ def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np
     broken = [name for name, weight in weights.items() if not np.isfinite(weight).all()]
     if broken:
         raise CheckpointError(f"weights that are not finite are not saved: {', '.join(broken)}")
-    content = save(dict(weights))
+    # safetensors writes an array's memory as it lies, and channels_last is not in the order its shape says.
+    content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})
     described = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

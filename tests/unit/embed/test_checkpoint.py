@@ -32,6 +32,13 @@ def test_saved_weights_come_back(checkpoint: Checkpoint, tmp_path: Path) -> None
         np.testing.assert_array_equal(loaded.weights[name], weight)
 
 
+def test_weights_that_lie_otherwise_in_memory_come_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    weight = np.arange(48, dtype=np.float32).reshape(2, 3, 2, 4)
+    channels_last = weight.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    save_checkpoint(tmp_path / "last.safetensors", checkpoint.card, {"conv": channels_last})
+    np.testing.assert_array_equal(load_checkpoint(tmp_path / "last.safetensors").weights["conv"], weight)
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

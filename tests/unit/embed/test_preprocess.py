@@ -191,6 +191,16 @@ def test_head_is_found_in_noise_beside_a_bright_artefact() -> None:
     assert inside.mean() == pytest.approx(1 / PREPROCESSING.white_level, abs=0.03)
 
 
+def test_bright_fluid_does_not_pass_for_the_whole_head() -> None:
+    volume = head(Plane.AXIAL, (5, 2, 2))
+    fluid = volume.array.copy()
+    fluid[18:34, 58:74, 52:84] = 500  # as cerebrospinal fluid in a T2 image
+    slices = draw_slices(Volume(fluid, volume.affine, volume.plane, volume.frames), PREPROCESSING)
+    plain = draw_slices(volume, PREPROCESSING)
+    assert len(slices.pixels) == len(plain.pixels)
+    assert (slices.pixels > 0).sum() == pytest.approx((plain.pixels > 0).sum(), rel=0.05)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 2), (1, 3, 3), (2, 5, 1), (1, 64, 64)])
 def test_tiny_volumes_give_at_least_one_slice(shape: tuple[int, int, int]) -> None:
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
