@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from pacs_cbir.contact_sheet import write_contact_sheet
-from pacs_cbir.errors import PacsCbirError
+from pacs_cbir.errors import DemoFailed, SettingsError
 from pacs_cbir.learn.simulate import simulate_cohort
 from pacs_cbir.pacs.send import send
 from pacs_cbir.settings import Settings
@@ -34,10 +35,6 @@ SEED = 20261123
 MATCHES = 5
 SETTLE_SECONDS = 1.0
 START_SECONDS = 120.0
-
-
-class DemoFailed(PacsCbirError):
-    """The demonstration did not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,13 @@ def run_demo(
         DemoFailed, SettingsError, PeerError: with what went wrong.
     """
     begun = time.monotonic()
+    # Whoever has these ports may be a hospital's own service, which must never be sent a demonstration's patients.
+    settings = settings.model_copy(
+        update={
+            "dicom_port": _free_port(settings.dicom_host, settings.dicom_port),
+            "http_port": _free_port(settings.http_host, settings.http_port),
+        }
+    )
     report = report or Path(tempfile.mkdtemp(prefix="pacs-cbir-demo-report-"))
     report.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="cbir-demo-"))
@@ -91,12 +95,27 @@ def run_demo(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _free_port(host: str, wanted: int) -> int:
+    """The port, or any free one where it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise SettingsError(f"no TCP port can be listened on at {host}; set PACS_CBIR_DICOM_HOST and PACS_CBIR_HTTP_HOST")
+
+
 @contextmanager
 def _service(settings: Settings, folder: Path, logs: Path, stop: threading.Event) -> Iterator[str]:
     """`pacs-cbir serve` in a data directory of its own; gives the API's URL once it is ready."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PACS_CBIR_DATABASE")}
     environment = kept | {
         "PACS_CBIR_DATA_DIR": str(folder / "data"),
+        "PACS_CBIR_DICOM_PORT": str(settings.dicom_port),
+        "PACS_CBIR_HTTP_PORT": str(settings.http_port),
         "PACS_CBIR_SETTLE_SECONDS": str(SETTLE_SECONDS),
     }
     url = f"http://{settings.http_host}:{settings.http_port}"

@@ -6,6 +6,7 @@ PacsCbirError
 │   ├── DatabaseUnavailable  Postgres does not answer
 │   ├── SchemaOutdated       the schema is older than the code; names the command that upgrades it
 │   ├── DiskUnavailable      the data directory cannot be written, or is full
+│   ├── JobLost              a job's lease ran out and another worker has it
 │   ├── IndexNotReady        the vector index is being loaded
 │   └── EncoderMismatch      the rows belong to another encoder than the one that is loaded
 ├── InstanceError            received bytes that cannot become an instance
@@ -16,6 +17,7 @@ PacsCbirError
 │   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
 │   ├── NotAVolume           geometry that is no regular stack of slices
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
+├── DemoFailed               the demonstration did not come to its end
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
 └── QueryError
@@ -48,6 +50,10 @@ class SchemaOutdated(StoreError):
 
 class DiskUnavailable(StoreError):
     """The data directory cannot be written."""
+
+
+class JobLost(StoreError):
+    """The lease ran out and the job was given to another worker, or its series was deleted."""
 
 
 class IndexNotReady(StoreError):
@@ -88,6 +94,10 @@ class NotAVolume(VolumeError):
 
 class NotEmbeddable(VolumeError):
     """Deliberately not embedded: a localiser, a derived map, or no MR image at all."""
+
+
+class DemoFailed(PacsCbirError):
+    """The demonstration did not come to its end."""
 
 
 class PeerError(PacsCbirError):

@@ -26,7 +26,7 @@ def embed_all(settings: Settings, database: Database, stop: threading.Event, con
     with Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder:
         worker = Worker(settings, database, decoder, re_embed=True)
         with database.transaction() as connection:
-            total = jobs.enqueue_all(connection)
+            total = jobs.enqueue_all(connection, worker.encoder_id)
         working = threading.Thread(target=worker.run, args=(stop_working := threading.Event(),))
         working.start()
         try:

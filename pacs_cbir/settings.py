@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         return self.data_dir / "incoming"
 
     @property
+    def orphans_dir(self) -> Path:
+        """Whole files that were found without rows: never acknowledged, kept for the admin to look at."""
+        return self.data_dir / "orphans"
+
+    @property
     def index_dir(self) -> Path:
         """Snapshots of the vector index; a cache."""
         return self.data_dir / "index"

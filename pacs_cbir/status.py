@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import SecretStr
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
 from pacs_cbir.store import catalogue
@@ -58,7 +58,9 @@ def _print_rows(console: Console, title: str, columns: tuple[str, ...], rows: Se
 
 def print_settings(settings: Settings, console: Console) -> None:
     """A line for each setting: variable, value in force (passwords hidden), where it comes from, what it is for."""
-    table = Table("Setting", "Value", "From", "What it is for")
+    table = Table(
+        Column("Setting", no_wrap=True), Column("Value", overflow="fold"), "From", "What it is for", show_lines=True
+    )
     file = os.environ.get(SETTINGS_FILE_VARIABLE)
     for name, field in type(settings).model_fields.items():
         variable = f"PACS_CBIR_{name.upper()}"

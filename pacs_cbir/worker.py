@@ -17,7 +17,7 @@ from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, DrawnStack
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.errors import DatabaseUnavailable, EncoderMismatch, PacsCbirError, VolumeError
+from pacs_cbir.errors import DatabaseUnavailable, EncoderMismatch, JobLost, PacsCbirError, VolumeError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders, jobs
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
@@ -36,6 +36,9 @@ log = structlog.get_logger()
 class Worker:
     """One worker process: an encoder, a decoder child, and the jobs it claims.
 
+    Attributes:
+        encoder_id: the row of its encoder.
+
     Args:
         re_embed: make this worker's encoder the active one, whichever was.
 
@@ -50,7 +53,7 @@ class Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         enter = encoders.activate if re_embed else encoders.register
         with database.transaction() as connection:
-            self._encoder_id = enter(connection, self._encoder.identity, self._encoder.card.model_dump(mode="json"))
+            self.encoder_id = enter(connection, self._encoder.identity, self._encoder.card.model_dump(mode="json"))
         log.info("worker is ready", encoder=self._encoder.card.name, precision=self._encoder.precision)
 
     def run(self, stop: threading.Event) -> None:
@@ -82,7 +85,7 @@ class Worker:
             EncoderMismatch: another encoder became the active one; this worker has no more to do.
         """
         with self._database.transaction() as connection:
-            encoders.hold_active(connection, self._encoder_id)
+            encoders.hold_active(connection, self.encoder_id)
             job = jobs.claim(connection, self._name, self._settings)
         if job is None:
             return False
@@ -90,12 +93,10 @@ class Worker:
             with self._lease(job):
                 found = self._embed(job)
                 self._save(job, found)
-        except jobs.JobLost:
+        except JobLost:
             log.warning("job was given to another worker", job=job.id)
-        except DatabaseUnavailable:
-            raise
-        except EncoderMismatch as error:
-            self._give_back(job, error)
+        except (DatabaseUnavailable, EncoderMismatch):
+            # No fault of the series: its lease runs out, and the job is claimed again.
             raise
         except Exception as error:
             self._give_back(job, error)
@@ -144,7 +145,7 @@ class Worker:
     def _save(self, job: jobs.Job, found: list[NewStack]) -> None:
         with self._database.transaction() as connection:
             jobs.finish(connection, job)
-            embeddings.save(connection, job.series_id, self._encoder_id, found)
+            embeddings.save(connection, job.series_id, self.encoder_id, found)
         reasons = sorted({stack.not_embedded for stack in found if stack.not_embedded})
         log.info(
             "series done",
@@ -160,7 +161,7 @@ class Worker:
         with self._database.transaction() as connection:
             try:
                 parked = jobs.fail(connection, job, text, self._settings)
-            except jobs.JobLost:
+            except JobLost:
                 return
         expected = isinstance(error, VolumeError)
         log.warning("job failed", job=job.id, parked=parked, error=text, exc_info=None if expected else error)
@@ -175,7 +176,7 @@ class Worker:
                 try:
                     with self._database.transaction() as connection:
                         jobs.extend(connection, job, self._settings.lease_seconds)
-                except (DatabaseUnavailable, jobs.JobLost) as error:
+                except (DatabaseUnavailable, JobLost) as error:
                     # The fence in `finish` decides; a lease that was not prolonged only risks double work.
                     log.warning("lease not prolonged", job=job.id, error=str(error))
 

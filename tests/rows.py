@@ -42,6 +42,8 @@ def add_series(
     if study_id is None:
         study_id = _insert(connection, studies, study_instance_uid=study_uid, attributes=_lists(study))
         add_patient(connection, study_id, study_uid, str((study or {}).get("PatientID", "")))
+    patient = select(study_patients.c.patient_id).where(study_patients.c.study_id == study_id).limit(1)
+    patient_id = connection.execute(patient).scalar_one()
     series_id = _insert(
         connection, series, study_id=study_id, series_instance_uid=series_uid, attributes=_lists(attributes)
     )
@@ -50,6 +52,7 @@ def add_series(
             connection,
             instances,
             series_id=series_id,
+            patient_id=patient_id,
             sop_instance_uid=uid,
             sop_class_uid=sop_class,
             transfer_syntax_uid=EXPLICIT_LITTLE,

@@ -43,6 +43,13 @@ GRANT SELECT ON alembic_version TO pacs_cbir_service;
 
 def upgrade() -> None:
     op.create_table(
+        "installation",
+        sa.Column("id", sa.UUID(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_installation")),
+        comment="one row: which instances directory belongs to this database",
+    )
+    op.execute("INSERT INTO installation DEFAULT VALUES")
+    op.create_table(
         "encoders",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("identity", sa.Text(), nullable=False, comment="sha256 of weights, preprocessing and precision"),
@@ -149,13 +156,14 @@ def upgrade() -> None:
             ["study_id"], ["studies.id"], name=op.f("fk_study_patients_study_id_studies"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("study_id", "patient_id", name=op.f("pk_study_patients")),
-        comment="one row a study; more than one is a conflict to be looked at",
+        comment="the patients of a study's instances; more than one is a conflict to be looked at",
     )
     op.create_index(op.f("ix_study_patients_patient_id"), "study_patients", ["patient_id"], unique=False)
     op.create_table(
         "instances",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("series_id", sa.BigInteger(), nullable=False),
+        sa.Column("patient_id", sa.BigInteger(), nullable=False),
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
         sa.Column("sop_class_uid", sa.Text(), nullable=False),
         sa.Column("transfer_syntax_uid", sa.Text(), nullable=False),
@@ -176,11 +184,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["series_id"], ["series.id"], name=op.f("fk_instances_series_id_series"), ondelete="CASCADE"
         ),
+        sa.ForeignKeyConstraint(["patient_id"], ["patients.id"], name=op.f("fk_instances_patient_id_patients")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
         sa.UniqueConstraint("file", name=op.f("uq_instances_file")),
         sa.UniqueConstraint("sop_instance_uid", name=op.f("uq_instances_sop_instance_uid")),
     )
     op.create_index(op.f("ix_instances_series_id"), "instances", ["series_id"], unique=False)
+    op.create_index(op.f("ix_instances_patient_id"), "instances", ["patient_id"], unique=False)
     op.create_table(
         "jobs",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -281,6 +291,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_jobs_series_id"), table_name="jobs")
     op.drop_index("ix_jobs_due", table_name="jobs", postgresql_where=sa.text("status = 'waiting'"))
     op.drop_table("jobs")
+    op.drop_index(op.f("ix_instances_patient_id"), table_name="instances")
     op.drop_index(op.f("ix_instances_series_id"), table_name="instances")
     op.drop_table("instances")
     op.drop_index(op.f("ix_study_patients_patient_id"), table_name="study_patients")
@@ -296,6 +307,7 @@ def downgrade() -> None:
     op.drop_table("patients")
     op.drop_index("uq_encoders_active", table_name="encoders", postgresql_where=sa.text("active"))
     op.drop_table("encoders")
+    op.drop_table("installation")
     op.execute("DROP FUNCTION record_stack_change")
     op.execute("DROP FUNCTION notify_stack_changes")
     op.execute("DROP TYPE job_status")

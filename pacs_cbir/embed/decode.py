@@ -19,7 +19,7 @@ from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import build_volume
 from pacs_cbir.embed.picture import render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
-from pacs_cbir.errors import DecodingError, NotAVolume
+from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError
 
 
 @dataclass(frozen=True)
@@ -130,3 +130,8 @@ class Decoder:
             raise DecodingError(f"the decoder process died (exit code {error.exitcode})") from None
         except MemoryError:
             raise DecodingError("decoding needed more memory than PACS_CBIR_DECODE_MEGABYTES allows") from None
+        except PacsCbirError:
+            raise
+        except Exception as error:
+            # What a header may make a library raise has no end; its text may quote the header, its name does not.
+            raise DecodingError(f"a header holds what cannot be understood ({type(error).__name__})") from error

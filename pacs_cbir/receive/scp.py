@@ -55,10 +55,11 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     """Serve until `stop` is set; transfers under way are finished first.
 
     Raises:
-        SettingsError: the address is taken or not ours.
+        SettingsError: the address is taken or not ours, or the data directory is another database's.
         DiskUnavailable: the data directory cannot be written.
     """
     files.prepare(settings)
+    files.claim(settings, database)
     _config.STORE_RECV_CHUNKED_DATASET = True
     # By default pynetdicom logs the identifiers of what it receives.
     _config.LOG_HANDLER_LEVEL = "none"
@@ -94,4 +95,4 @@ def _sweep(settings: Settings, database: Database) -> None:
         log.warning("left-over files were not swept", error=str(error))
         return
     if removed:
-        log.info("left-over files removed", files=removed)
+        log.warning("left-over files cleared away", files=removed, whole_ones_are_in=str(settings.orphans_dir))

@@ -60,16 +60,16 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
     if named is None:
         raise UnknownExample("the example is not here: no such study, series, instance or frame was received")
     study_id, series_ids = named
+    due = examples.pending(connection, series_ids, encoder_id)
+    if due is not None:
+        # Also where other series of the study are ready: half an example would be answered as if it were whole.
+        raise ExampleNotReady("the example was received and is not embedded yet", due + EMBEDDING_SECONDS)
     stacks = examples.embedded_rows(connection, example, series_ids, encoder_id)
     vectors = tuple(_vector(rows, example) for rows in stacks)
-    if vectors:
-        return ResolvedExample(study_id, series_ids, vectors)
-    missing = examples.why_not_embedded(connection, series_ids)
-    if missing.due is not None:
-        raise ExampleNotReady(
-            "the example was received and is not embedded yet", missing.due + EMBEDDING_SECONDS
-        )
-    raise ExampleNotEmbedded(f"the example has no embeddings: {missing.reason}")
+    if not vectors:
+        reason = examples.why_not_embedded(connection, series_ids)
+        raise ExampleNotEmbedded(f"the example has no embeddings: {reason}")
+    return ResolvedExample(study_id, series_ids, vectors)
 
 
 def _vector(rows: Sequence[Any], example: Example) -> ExampleVector:

@@ -24,19 +24,6 @@ class Example:
     frame_number: int | None = None
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Why an example has no embeddings.
-
-    Attributes:
-        due: seconds until its job is due; None where no job is waiting or running.
-        reason: the error with which its job was parked, or why nothing of it is embedded.
-    """
-
-    due: float | None
-    reason: str
-
-
 def named_series(connection: Connection, example: Example) -> tuple[int, frozenset[int]] | None:
     """The study and series that an example names, or that hold the instance or frame; None where it is not here."""
     rows = connection.execute(_series_of(example)).all()
@@ -97,19 +84,28 @@ def embedded_rows(
 
 
 WHY_NOT = text("""
-    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
-                           WHEN 'running' THEN 0 END) AS due,
-           max(error) FILTER (WHERE status = 'parked') AS parked,
+    SELECT (SELECT max(error) FROM jobs WHERE status = 'parked' AND series_id = ANY(:series_ids)) AS parked,
            (SELECT string_agg(DISTINCT not_embedded, '; ') FROM stacks WHERE series_id = ANY(:series_ids)) AS reasons
-    FROM jobs WHERE series_id = ANY(:series_ids)
+""")
+
+PENDING = text("""
+    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
+                           ELSE 0 END)
+    FROM jobs WHERE series_id = ANY(:series_ids) AND status <> 'parked' AND NOT EXISTS (
+        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
 """)
 
 
-def why_not_embedded(connection: Connection, series_ids: Collection[int]) -> Missing:
-    """What keeps series from having embeddings."""
+def pending(connection: Connection, series_ids: Collection[int], encoder_id: int | None) -> float | None:
+    """Seconds until the first of these series that was never looked at is due; None where all were."""
+    due = connection.execute(PENDING, {"series_ids": list(series_ids), "encoder_id": encoder_id}).scalar()
+    return None if due is None else float(due)
+
+
+def why_not_embedded(connection: Connection, series_ids: Collection[int]) -> str:
+    """The error with which a series' job was parked, or why nothing of it is embedded."""
     row = connection.execute(WHY_NOT, {"series_ids": list(series_ids)}).one()
-    reason = row.parked or row.reasons or "no part of it could be embedded"
-    return Missing(None if row.due is None else float(row.due), reason)
+    return str(row.parked or row.reasons or "no part of it could be embedded")
 
 
 def series_of_studies(connection: Connection, study_ids: Collection[int]) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -11,10 +12,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from pacs_cbir.errors import DiskUnavailable
+from pacs_cbir.errors import DiskUnavailable, SettingsError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import instances
+from pacs_cbir.store.tables import installation, instances
 
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
 # Between a file's rename and its rows' commit there are milliseconds; an hour leaves room for a stopped clock.
@@ -43,7 +44,7 @@ def prepare(settings: Settings) -> None:
     """
     with disk_errors():
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        for folder in (settings.incoming_dir, settings.instances_dir, settings.index_dir):
+        for folder in (settings.incoming_dir, settings.instances_dir, settings.orphans_dir, settings.index_dir):
             folder.mkdir(mode=0o700, exist_ok=True)
         for name in FOLDERS:
             (settings.instances_dir / name).mkdir(mode=0o700, exist_ok=True)
@@ -82,30 +83,61 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def claim(settings: Settings, database: Database) -> None:
+    """Tie the instances directory to its database, the first time; refuse it to another one ever after.
+
+    Without this, files that one database knows would be orphans to the other.
+
+    Raises:
+        SettingsError: the directory belongs to another database.
+        DatabaseUnavailable, DiskUnavailable.
+    """
+    with database.transaction() as connection:
+        ours = str(connection.execute(select(installation.c.id)).scalar_one())
+    mark = settings.data_dir / "instances.database"
+    with disk_errors():
+        with contextlib.suppress(FileExistsError), mark.open("x") as file:
+            file.write(ours)
+            file.flush()
+            os.fsync(file.fileno())
+        theirs = mark.read_text()
+    if theirs != ours:
+        raise SettingsError(
+            f"{settings.instances_dir} belongs to another database: set PACS_CBIR_DATABASE_URL and PACS_CBIR_DATA_DIR "
+            f"to those that belong together; remove {mark} only if this database holds the rows of these files"
+        )
+
+
 def sweep(settings: Settings, database: Database) -> int:
-    """Remove what processes that died left behind: old transfers, and files that never got their rows.
+    """Clear away what processes that died left behind: old transfers, and files that never got their rows.
+
+    Parts of transfers are removed. Whole files are moved to the orphans directory: their senders were not told that
+    they are here, but a database that was restored from an older backup may have known them.
 
     Returns:
-        how many files were removed.
+        how many files were cleared away.
     """
     before = time.time() - ORPHAN_SECONDS
-    removed = 0
     with disk_errors():
         abandoned = [path for path in settings.incoming_dir.iterdir() if _older(path, before)]
         for path in abandoned:
             path.unlink(missing_ok=True)
-        removed += len(abandoned)
-        for folder in FOLDERS:
-            candidates = [path for path in (settings.instances_dir / folder).iterdir() if _older(path, before)]
-            for start in range(0, len(candidates), SWEEP_BATCH):
-                batch = candidates[start : start + SWEEP_BATCH]
-                names = {str(path.relative_to(settings.instances_dir)): path for path in batch}
-                with database.transaction() as connection:
-                    known = set(connection.scalars(select(instances.c.file).where(instances.c.file.in_(names))))
-                for name in names.keys() - known:
-                    names[name].unlink(missing_ok=True)
-                    removed += 1
-    return removed
+        return len(abandoned) + sum(_sweep_folder(settings, database, folder, before) for folder in FOLDERS)
+
+
+def _sweep_folder(settings: Settings, database: Database, folder: str, before: float) -> int:
+    candidates = [path for path in (settings.instances_dir / folder).iterdir() if _older(path, before)]
+    moved = 0
+    for start in range(0, len(candidates), SWEEP_BATCH):
+        names = {f"{folder}/{path.name}": path for path in candidates[start : start + SWEEP_BATCH]}
+        with database.transaction() as connection:
+            known = set(connection.scalars(select(instances.c.file).where(instances.c.file.in_(names))))
+        for name in names.keys() - known:
+            # Gone meanwhile: replaced, and removed by the one who replaced it.
+            with contextlib.suppress(FileNotFoundError):
+                names[name].rename(settings.orphans_dir / names[name].name)
+                moved += 1
+    return moved
 
 
 def _older(path: Path, moment: float) -> bool:

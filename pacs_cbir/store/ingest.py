@@ -11,11 +11,14 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance, read_instance
-from pacs_cbir.errors import InstanceError, WrongIdentifier
+from pacs_cbir.errors import InstanceError, InvalidIdentifier, WrongIdentifier
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, jobs
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances, patients, series, studies, study_patients
+
+# An LO has 64 characters (PS3.5 6.2); some devices write more, and an index entry of Postgres ends at 2704 bytes.
+LONGEST_IDENTIFIER = 256
 
 log = structlog.get_logger()
 
@@ -79,11 +82,15 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             before = _known(connection, instance.sop_instance_uid)
             if before is not None and _is_unchanged(instance, before, settings):
                 return Outcome.UNCHANGED
-            series_id = _upsert_series(connection, instance, source, settings)
+            patient_id = _upsert_patient(connection, instance, source, settings)
+            study_id = _upsert_study(connection, instance, patient_id)
+            series_id = _upsert_series(connection, instance, study_id)
             outcome = _outcome(instance, before, series_id, settings)
             kept = files.keep(received, settings.instances_dir)
-            _upsert_instance(connection, instance, series_id, kept, source)
+            _upsert_instance(connection, instance, series_id, patient_id, file=kept, source=source)
             if before is not None:
+                if (before.patient_id, before.series_id) != (patient_id, series_id):
+                    connection.execute(FORGET_FORMER_PATIENT, {"patient_id": before.patient_id})
                 # A series' attributes are its first instance's, until one is corrected.
                 connection.execute(
                     update(series)
@@ -113,6 +120,14 @@ def _committed(database: Database, kept: str) -> bool:
         return True
 
 
+# After a corrected identity: a patient leaves the studies of which no instance is theirs any more.
+FORGET_FORMER_PATIENT = text("""
+    DELETE FROM study_patients AS former WHERE patient_id = :patient_id AND NOT EXISTS (
+        SELECT FROM instances JOIN series ON series.id = instances.series_id
+        WHERE instances.patient_id = former.patient_id AND series.study_id = former.study_id)
+""")
+
+
 def _lock(connection: Connection, instance: Instance) -> None:
     # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them. The second
     # lock is for one instance that comes under two studies; the order is the same for all.
@@ -120,10 +135,11 @@ def _lock(connection: Connection, instance: Instance) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": uid})
 
 
-def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, str, bytes, bytes] | None:
+def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, str, bytes, bytes] | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
+        instances.c.patient_id,
         instances.c.file,
         instances.c.file_sha256,
         instances.c.pixel_sha256,
@@ -134,7 +150,7 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, str, 
 
 
 def _outcome(
-    instance: Instance, before: Row[int, int, str, bytes, bytes] | None, series_id: int, settings: Settings
+    instance: Instance, before: Row[int, int, int, str, bytes, bytes] | None, series_id: int, settings: Settings
 ) -> Outcome:
     if before is None:
         return Outcome.STORED
@@ -145,8 +161,8 @@ def _outcome(
     return Outcome.REPLACED
 
 
-def _is_unchanged(instance: Instance, before: Row[int, int, str, bytes, bytes], settings: Settings) -> bool:
-    return before.file_sha256 == instance.file_sha256 and (settings.instances_dir / before.file).is_file()
+def _is_unchanged(instance: Instance, before: Row[int, int, int, str, bytes, bytes], settings: Settings) -> bool:
+    return bool(before.file_sha256 == instance.file_sha256) and (settings.instances_dir / before.file).is_file()
 
 
 def _kept(file: Path) -> Instance | None:
@@ -170,6 +186,8 @@ def _same_acquisition(earlier: Instance | None, later: Instance) -> bool:
 
 
 def _upsert_patient(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
+    if max(len(instance.patient_id), len(instance.issuer_of_patient_id)) > LONGEST_IDENTIFIER:
+        raise InvalidIdentifier(f"PatientID or IssuerOfPatientID is longer than {LONGEST_IDENTIFIER} characters")
     if instance.patient_id:
         issuer = instance.issuer_of_patient_id or settings.default_issuers.get(source.calling_ae_title, "")
         key = {"issuer_of_patient_id": issuer, "patient_id": instance.patient_id}
@@ -180,8 +198,7 @@ def _upsert_patient(connection: Connection, instance: Instance, source: Source, 
     return int(connection.execute(select(patients.c.id).filter_by(**key)).scalar_one())
 
 
-def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
-    patient_id = _upsert_patient(connection, instance, source, settings)
+def _upsert_study(connection: Connection, instance: Instance, patient_id: int) -> int:
     row = connection.execute(
         select(studies.c.id, studies.c.attributes)
         .where(studies.c.study_instance_uid == instance.study_instance_uid)
@@ -202,8 +219,7 @@ def _upsert_study(connection: Connection, instance: Instance, source: Source, se
     return study_id
 
 
-def _upsert_series(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
-    study_id = _upsert_study(connection, instance, source, settings)
+def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:
     row = connection.execute(
         select(series.c.id)
         .where(series.c.study_id == study_id, series.c.series_instance_uid == instance.series_instance_uid)
@@ -219,9 +235,12 @@ def _upsert_series(connection: Connection, instance: Instance, source: Source, s
     return int(connection.execute(insert(series).values(values).returning(series.c.id)).scalar_one())
 
 
-def _upsert_instance(connection: Connection, instance: Instance, series_id: int, file: str, source: Source) -> None:
+def _upsert_instance(
+    connection: Connection, instance: Instance, series_id: int, patient_id: int, *, file: str, source: Source
+) -> None:
     values = {
         "series_id": series_id,
+        "patient_id": patient_id,
         "sop_class_uid": instance.sop_class_uid,
         "transfer_syntax_uid": instance.transfer_syntax_uid,
         "attributes": instance.instance_attributes,

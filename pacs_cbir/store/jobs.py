@@ -14,12 +14,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from pacs_cbir.errors import StoreError
+from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-
-
-class JobLost(StoreError):
-    """The lease ran out and the job was given to another worker, or its series was deleted."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +105,13 @@ PARK = text("""
     SELECT count(*) FROM failed
 """)
 
+# Where an earlier call's jobs are under way, they stay, and what that call did with another encoder is done again.
 ENQUEUE_ALL = text("""
     INSERT INTO jobs (series_id, not_before, re_embed)
-    SELECT id, clock_timestamp(), true FROM series ORDER BY id FOR KEY SHARE
+    SELECT id, clock_timestamp(), true FROM series
+    WHERE NOT :under_way
+       OR NOT EXISTS (SELECT FROM stacks WHERE stacks.series_id = series.id AND encoder_id = :encoder_id)
+      AND NOT EXISTS (SELECT FROM jobs WHERE jobs.series_id = series.id AND re_embed AND status <> 'parked')
     ON CONFLICT (series_id) WHERE status = 'waiting' DO UPDATE SET re_embed = true
 """)
 
@@ -150,12 +150,11 @@ def finish(connection: Connection, job: Job) -> None:
     _fenced(connection.execute(FINISH, {"id": job.id, "attempt": job.attempt}).scalar_one())
 
 
-def fail(connection: Connection, job: Job, error: str, settings: Settings, *, final: bool = False) -> bool:
+def fail(connection: Connection, job: Job, error: str, settings: Settings) -> bool:
     """Give the job back with its error: tried again later, or parked after the last attempt.
 
     Args:
         error: what happened; shown to the admin, so without a patient's identity.
-        final: another attempt could not end otherwise.
 
     Returns:
         whether it is parked.
@@ -164,7 +163,7 @@ def fail(connection: Connection, job: Job, error: str, settings: Settings, *, fi
         JobLost: it is no longer ours.
     """
     ours = {"id": job.id, "attempt": job.attempt}
-    if final or job.attempt >= settings.job_attempts:
+    if job.attempt >= settings.job_attempts:
         _fenced(connection.execute(PARK, ours | {"error": error}).scalar_one())
         return True
     # Ingest makes waiting rows under this lock too: without it one could appear between the two statements.
@@ -174,12 +173,15 @@ def fail(connection: Connection, job: Job, error: str, settings: Settings, *, fi
     return False
 
 
-def enqueue_all(connection: Connection) -> int:
-    """A job for every series, unless an earlier call's are still under way; returns how many are to be done."""
-    under_way: int = connection.execute(COUNT_RE_EMBED).scalar_one()
-    if under_way:
-        return under_way
-    return connection.execute(ENQUEUE_ALL).rowcount
+def enqueue_all(connection: Connection, encoder_id: int) -> int:
+    """Jobs to embed every series with an encoder; those that an interrupted call left are gone on with.
+
+    Returns:
+        how many are to be done.
+    """
+    under_way = count_re_embed(connection) > 0
+    connection.execute(ENQUEUE_ALL, {"under_way": under_way, "encoder_id": encoder_id})
+    return count_re_embed(connection)
 
 
 def count_re_embed(connection: Connection) -> int:

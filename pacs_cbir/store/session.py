@@ -26,6 +26,8 @@ CONNECT_SECONDS = 5
 RECOVERY_SECONDS = 0.2
 # A statement that waits longer than this for a lock or a result is answered as an unavailable database.
 STATEMENT_SECONDS = 60
+# SQLSTATE classes: connection, rollback (deadlock), resources, lock not available, operator's intervention, system.
+TRANSIENT_CLASSES = {"08", "40", "53", "55", "57", "58"}
 
 log = structlog.get_logger()
 
@@ -127,12 +129,11 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
-            cause = type(getattr(error, "orig", None) or error).__name__
-            raise DatabaseUnavailable(f"Postgres does not answer ({cause})") from error
+        except (sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+            raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
         except sqlalchemy.exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailable("the connection to Postgres was lost") from error
+            if error.connection_invalidated or _may_go_away(error):
+                raise DatabaseUnavailable(f"Postgres does not answer ({type(error.orig).__name__})") from error
             raise
 
     @contextmanager
@@ -178,6 +179,14 @@ class Database:
     def close(self) -> None:
         """Close the pool."""
         self.engine.dispose()
+
+
+def _may_go_away(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Whether the same statement may succeed later; a limit that the data exceed is no such thing."""
+    if not isinstance(error, sqlalchemy.exc.OperationalError):
+        return False
+    state = getattr(error.orig, "pgcode", None)
+    return state is None or state[:2] in TRANSIENT_CLASSES
 
 
 def without_password(url: str) -> str:

@@ -48,6 +48,13 @@ def _reference(name: str, target: str, *, cascade: bool = True) -> Column[int]:
     )
 
 
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=func.gen_random_uuid()),
+    comment="one row: which instances directory belongs to this database",
+)
+
 patients = Table(
     "patients",
     metadata,
@@ -80,7 +87,7 @@ study_patients = Table(
     metadata,
     Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
     Column("patient_id", BigInteger, ForeignKey("patients.id"), primary_key=True, index=True),
-    comment="one row a study; more than one is a conflict to be looked at",
+    comment="the patients of a study's instances; more than one is a conflict to be looked at",
 )
 
 series = Table(
@@ -100,6 +107,7 @@ instances = Table(
     metadata,
     _id(),
     _reference("series_id", "series.id"),
+    _reference("patient_id", "patients.id", cascade=False),
     Column("sop_instance_uid", Text, nullable=False, unique=True),
     Column("sop_class_uid", Text, nullable=False),
     Column("transfer_syntax_uid", Text, nullable=False),

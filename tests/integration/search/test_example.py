@@ -170,6 +170,21 @@ def test_what_is_waiting_running_and_parked(database: Database, encoder_id: int,
         ask(database, "1.2.3")
 
 
+def test_half_a_study_is_no_example_yet_but_a_late_instance_takes_no_answer_away(
+    database: Database, encoder_id: int
+) -> None:
+    dice = np.random.default_rng(0)
+    with database.transaction() as connection:
+        ready = add_series(connection, "1.2.3", "1.2.3.1")
+        waiting = add_series(connection, "1.2.3", "1.2.3.2")
+        save(connection, ready.series_id, encoder_id, new_stack(random_vectors(dice, 3)))
+        jobs.enqueue(connection, ready.series_id, 100)
+        jobs.enqueue(connection, waiting.series_id, 100)
+    with pytest.raises(ExampleNotReady):
+        ask(database, "1.2.3")
+    assert len(ask(database, "1.2.3", "1.2.3.1").vectors) == 1
+
+
 def test_an_overdue_job_is_due_now(database: Database, encoder_id: int) -> None:
     with database.transaction() as connection:
         added = add_series(connection, "1.2.3", "1.2.3.1")

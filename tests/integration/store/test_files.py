@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from rows import add_series
-from sqlalchemy import update
+from sqlalchemy import text, update
 
-from pacs_cbir.errors import DiskUnavailable
+from pacs_cbir.errors import DiskUnavailable, SettingsError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files
 from pacs_cbir.store.session import Database
@@ -93,3 +93,24 @@ def test_the_sweep_takes_what_is_old_and_unknown(
     assert left == {names["known"], names["recent"]}
     assert list(settings.incoming_dir.iterdir()) == [under_way]
     assert files.sweep(settings, database) == 0
+
+
+def test_whole_files_without_rows_are_kept_apart_and_not_removed(settings: Settings, database: Database) -> None:
+    received = settings.incoming_dir / "transfer.part"
+    received.write_bytes(b"not acknowledged, or known to a later backup")
+    kept = settings.instances_dir / files.keep(received, settings.instances_dir)
+    os.utime(kept, (0, 0))
+    assert files.sweep(settings, database) == 1
+    assert not kept.exists()
+    assert [path.read_bytes() for path in settings.orphans_dir.iterdir()] == [
+        b"not acknowledged, or known to a later backup"
+    ]
+
+
+def test_an_instances_directory_belongs_to_one_database(settings: Settings, database: Database) -> None:
+    files.claim(settings, database)
+    files.claim(settings, database)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE installation SET id = gen_random_uuid()"))
+    with pytest.raises(SettingsError, match="another database"):
+        files.claim(settings, database)

@@ -365,3 +365,23 @@ def test_files_of_the_rows_are_bit_exact(
     (name,) = stored(settings)
     assert (settings.instances_dir / name).read_bytes() == original.read_bytes()
     assert files.sweep(settings, database) == 0
+
+
+def test_a_corrected_patient_id_takes_the_study_to_its_patient(
+    database: Database, receive: Callable[..., Outcome]
+) -> None:
+    for uid in ("1.1", "1.2"):
+        receive(mr_image(uid, PatientID="WRONG"))
+    receive(mr_image("1.1", PatientID="RIGHT"))
+    linked = "SELECT patient_id FROM patients WHERE id IN (SELECT patient_id FROM study_patients) ORDER BY 1"
+    assert table(database, linked) == [("RIGHT",), ("WRONG",)]
+    receive(mr_image("1.2", PatientID="RIGHT"))
+    assert table(database, linked) == [("RIGHT",)]
+
+
+def test_an_identifier_that_no_index_can_hold_is_refused_for_good(
+    database: Database, receive: Callable[..., Outcome]
+) -> None:
+    with pytest.raises(InvalidIdentifier, match="longer than 256"):
+        receive(mr_image(PatientID="x" * 300))
+    assert counts(database) == (0, 0, 0, 0, 0)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as budget
@@ -28,10 +29,12 @@ from hypothesis.stateful import (
 )
 from rows import add_series
 from sqlalchemy import text
+from stack_rows import add_encoder, new_stack
 
+from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import jobs
-from pacs_cbir.store.jobs import Job, JobLost
+from pacs_cbir.store import embeddings, jobs
+from pacs_cbir.store.jobs import Job
 from pacs_cbir.store.session import Database
 
 ATTEMPTS = 3
@@ -187,14 +190,12 @@ class JobMachine(RuleBasedStateMachine):
     @rule()
     def embed_all_again(self) -> None:
         with self.database.transaction() as connection:
-            left = jobs.count_re_embed(connection)
-            made = jobs.enqueue_all(connection)
-        if left:
-            assert made == left
-        else:
-            assert made == SERIES
-            for series in self.series:
-                self.arrived[series] += 1
+            query = text("SELECT series_id FROM jobs WHERE re_embed AND status <> 'parked'")
+            under_way = set(connection.scalars(query))
+            # Nothing of this machine leaves stacks, so nothing counts as embedded already.
+            assert jobs.enqueue_all(connection, 0) >= SERIES
+        for series in set(self.series) - under_way:
+            self.arrived[series] += 1
 
     @invariant()
     def one_of_each(self) -> None:
@@ -399,16 +400,6 @@ def test_a_success_clears_what_was_parked(database: Database, settings: Settings
     assert states(database) == []
 
 
-def test_a_final_failure_is_not_tried_again(database: Database, settings: Settings) -> None:
-    (series_id,) = make_series(database)
-    enqueue(database, series_id)
-    job = claim_one(database, settings)
-    with database.transaction() as connection:
-        assert jobs.fail(connection, job, "NotAVolume: knee", settings, final=True)
-    assert claim(database, settings) is None
-    assert errors(database) == ["NotAVolume: knee"]
-
-
 def test_workers_that_die_at_every_attempt_park_the_job(database: Database, settings: Settings) -> None:
     (series_id,) = make_series(database)
     for _ in range(2):
@@ -482,11 +473,36 @@ def test_embedding_everything_anew_is_counted_and_resumed(database: Database, se
     made = make_series(database, 3)
     enqueue(database, made[0])
     with database.transaction() as connection:
-        assert jobs.enqueue_all(connection) == 3
-    finish(database, claim_one(database, settings))
+        encoder_id = add_encoder(connection)
+        assert jobs.enqueue_all(connection, encoder_id) == 3
+    job = claim_one(database, settings)
     with database.transaction() as connection:
-        assert jobs.enqueue_all(connection) == 2
+        jobs.finish(connection, job)
+        embeddings.save(connection, job.series_id, encoder_id, [new_stack(np.eye(8, dtype=np.float32)[:1])])
+    with database.transaction() as connection:
+        assert jobs.enqueue_all(connection, encoder_id) == 2
         assert jobs.count_re_embed(connection) == 2
+
+
+def test_what_an_interrupted_call_did_with_another_encoder_is_done_again(
+    database: Database, settings: Settings
+) -> None:
+    make_series(database, 2)
+    with database.transaction() as connection:
+        former = add_encoder(connection)
+        jobs.enqueue_all(connection, former)
+    job = claim_one(database, settings)
+    with database.transaction() as connection:
+        jobs.finish(connection, job)
+        embeddings.save(connection, job.series_id, former, [new_stack(np.eye(8, dtype=np.float32)[:1])])
+        latter = add_encoder(connection, "b" * 64)
+        assert jobs.enqueue_all(connection, latter) == 2
+
+
+def test_a_parked_job_is_not_waited_for(database: Database, settings: Settings) -> None:
+    make_series(database, 2)
+    with database.transaction() as connection:
+        jobs.enqueue_all(connection, 0)
     once = settings.model_copy(update={"job_attempts": 1})
     fail(database, claim_one(database, once), once)
     finish(database, claim_one(database, once))

@@ -12,7 +12,6 @@ from pacs_cbir import errors
 from pacs_cbir.errors import PacsCbirError
 from pacs_cbir.serve import problems
 from pacs_cbir.serve.problems import MEDIA_TYPE, PROBLEMS, problem_of
-from pacs_cbir.store import jobs
 
 # Raised while a process starts, while an instance is received or sent, and in a worker.
 NOT_OVER_HTTP = (
@@ -20,7 +19,8 @@ NOT_OVER_HTTP = (
     errors.CheckpointError,
     errors.InstanceError,
     errors.PeerError,
-    jobs.JobLost,
+    errors.JobLost,
+    errors.DemoFailed,
 )
 
 
