@@ -15,7 +15,7 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
-from pacs_cbir.errors import NotDicom
+from pacs_cbir.errors import NotDicom, PacsCbirError
 from pacs_cbir.receive.status import SUCCESS, status_of
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
@@ -57,10 +57,14 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
     peer = {"calling_ae_title": source.calling_ae_title, "sop_class": UID(source.sop_class_uid or "").name}
     try:
         outcome = ingest(_received(request), source, database, settings)
-    except Exception as error:
+    except PacsCbirError as error:
         code = status_of(error)
         log.warning("instance refused", status=f"{code:04X}", error=str(error), kind=type(error).__name__, **peer)
         return _answer(code, str(error))
+    except Exception as error:
+        code = status_of(error)
+        log.exception("instance refused", status=f"{code:04X}", **peer)
+        return _answer(code, "an error that was not foreseen; see the log")
     log.info("instance received", outcome=outcome.value, **peer)
     return _answer(SUCCESS)
 
