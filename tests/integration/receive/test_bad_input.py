@@ -58,16 +58,13 @@ REFUSED: dict[str, tuple[Callable[[], Request], int]] = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("what", REFUSED)
-def test_bad_input_is_refused_with_its_status(scp: Settings, database: Database, what: str) -> None:
-    make, status = REFUSED[what]
-    request = make()
+def test_bad_input_is_refused_with_its_status(scp: Settings, database: Database) -> None:
     with association(scp) as asked:
-        assert store_bytes(asked, *request) == status
-        assert files(scp) == []
-        assert rows(database, instances) == []
-        assert store(asked, mr_instance()) == SUCCESS
-    assert len(rows(database, instances)) == len(files(scp)) == 1
+        for good, (what, (make, status)) in enumerate(REFUSED.items()):
+            assert store_bytes(asked, *make()) == status, what
+            assert len(files(scp)) == len(rows(database, instances)) == good, what
+            assert store(asked, mr_instance(series="good", number=good)) == SUCCESS, what
+    assert len(files(scp)) == len(rows(database, instances)) == len(REFUSED)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
