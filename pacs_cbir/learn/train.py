@@ -205,7 +205,8 @@ def first_checkpoint(
         name=name,
         purpose=(
             "A first checkpoint, trained in minutes on simulated patients alone and measured on simulated patients "
-            "alone: it shows that the parts work together. It has seen no real patient and is not for clinical use."
+            "alone: it shows that the parts work together. It ranks by the head as much as by the tumour, only a "
+            "little better than random weights do. It has seen no real patient and is not for clinical use."
         ),
         architecture=ARCHITECTURE,
         preprocessing=PREPROCESSING,
