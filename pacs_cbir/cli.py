@@ -36,10 +36,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_SETTINGS)
     except PacsCbirError as error:
-        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_FAILURE)
 
 
