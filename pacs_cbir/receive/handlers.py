@@ -106,7 +106,7 @@ def _free_association(event: Event) -> None:
     # A connection that closes before it asked for anything, as a port check does, would count among the associations
     # until the ACSE timeout ends.
     if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # as pynetdicom itself ends a wait
+        event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what a time-out gives
 
 
 def _log_rejected(event: Event) -> None:
