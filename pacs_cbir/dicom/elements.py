@@ -6,12 +6,13 @@ length for a short one. A store that stays flat and refuses cut-off files needs 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct, calcsize, iter_unpack
 from typing import BinaryIO
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32, PN_DELIMS, TEXT_VR_DELIMS
 
@@ -24,6 +25,7 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _VRS = {str(vr).encode("ascii") for vr in EXPLICIT_VR_LENGTH_16 | EXPLICIT_VR_LENGTH_32}
 _LONG_VRS = {str(vr).encode("ascii") for vr in EXPLICIT_VR_LENGTH_32}
+_ISO_TERM = re.compile(r"ISO.(2022.)?IR.[0-9]+")
 _SINGLE_TEXT = {"LT", "ST", "UT", "UR"}
 _MULTIPLE_TEXT = {"SH", "LO", "UC", "PN"}
 _ASCII = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
@@ -170,7 +172,9 @@ def _vr(tag: int, encoded: bytes) -> str:
 
 def encodings_of(specific_character_set: bytes) -> list[str]:
     """Python's names of the character sets in a value of (0008,0005), ISO 2022 escapes included (PS3.3 C.12.1.1.2)."""
-    return convert_encodings([name.strip() for name in specific_character_set.decode("latin-1").split("\\")])
+    names = [name.strip() for name in specific_character_set.decode("latin-1").split("\\")]
+    # pydicom takes any codec of Python's for a character set, and mends terms with other punctuation.
+    return convert_encodings([name if name in python_encoding or _ISO_TERM.fullmatch(name) else "" for name in names])
 
 
 def text_values(element: Element, encodings: Sequence[str]) -> list[str]:
@@ -190,6 +194,8 @@ def text_values(element: Element, encodings: Sequence[str]) -> list[str]:
         text = element.value.decode("latin-1")
     elif element.vr in _SINGLE_TEXT | _MULTIPLE_TEXT:
         text = decode_bytes(element.value, encodings, _PN_DELIMITERS if element.vr == "PN" else _DELIMITERS)
+        # UTF-8, in which all text is kept and sent, has no lone surrogates.
+        text = text.encode("utf-8", "replace").decode("utf-8")
     else:
         return []
     text = text.replace("\0", "")

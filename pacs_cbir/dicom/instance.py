@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs_cbir.dicom.elements import Element, MalformedDataSet, encodings_of, read_elements, text_values
@@ -31,6 +31,7 @@ _ENCAPSULATED_DOCUMENT = 0x00420011
 # Float Pixel Data, Double Float Pixel Data, Pixel Data.
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
+_NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 # PS3.5 9.1, save that components may begin with a zero, as some devices write them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MAX_UID_LENGTH = 64
@@ -220,7 +221,8 @@ def _attributes(elements: list[Element]) -> dict[str, list[str]]:
             encodings = encodings_of(element.value or b"")
             continue
         keyword = keyword_for_tag(element.tag)
-        if not keyword or element.tag & 0xFFFF == 0:
+        if not keyword or element.tag & 0xFFFF == 0 or dictionary_VR(element.tag).split(" or ")[0] in _NO_TEXT:
+            # Whatever VR the file gives it: a sequence written as text is no text.
             continue
         try:
             values = text_values(element, encodings)

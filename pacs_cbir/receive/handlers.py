@@ -106,7 +106,8 @@ def _free_association(event: Event) -> None:
     # A connection that closes before it asked for anything, as a port check does, would count among the associations
     # until the ACSE timeout ends.
     if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what a time-out gives
+        waiting: Any = event.assoc.dul.to_user_queue
+        waiting.put(None)  # what a time-out gives
 
 
 def _log_rejected(event: Event) -> None:

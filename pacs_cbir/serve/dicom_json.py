@@ -13,6 +13,7 @@ from pacs_cbir.store.catalogue import Attributes
 
 _INTEGERS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _FLOATS = frozenset({"FD", "FL"})
+_NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 _NUMBERS = _INTEGERS | _FLOATS | {"DS", "IS"}
 
 
@@ -49,6 +50,8 @@ def _element(keyword: str, values: list[str]) -> DataElement | None:
     if tag is None:
         return None
     vr = dictionary_VR(tag).split(" or ")[0]
+    if vr in _NO_TEXT:
+        return None
     try:
         # pydicom's JSON knows no empty value among several of these.
         present = [value for value in values if value.strip("=")] if vr in _NUMBERS | {"PN"} else values

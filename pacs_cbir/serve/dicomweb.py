@@ -17,6 +17,7 @@ from pacs_cbir.serve.schemas import problems
 from pacs_cbir.store import catalogue
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.value_tests import is_uid
 
 MAX_RESULTS = 5000
 MORE_WARNING = (
@@ -77,6 +78,8 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         fields = ReturnKeys(includefield, keys)
         media_type = negotiate(request.headers.get("accept"), (DICOM_JSON, JSON))
         for part, uid in request.path_params.items():
+            if not is_uid(uid):
+                raise InvalidQuery(f"the {part} in the path is no UID")
             if keys.setdefault(_PATH_KEYS[part], uid) != uid:
                 raise InvalidQuery(f"{_PATH_KEYS[part]} is in the path already")
         count = min(limit, MAX_RESULTS)

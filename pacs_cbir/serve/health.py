@@ -23,11 +23,13 @@ def health_router(database: Database, searcher: Searcher, metrics: Metrics) -> A
     """Routes for operators and their tools."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live")
-    def live() -> dict[str, str]:
-        """The process is up and answers."""
+    async def live() -> dict[str, str]:
+        """The process is up and answers; requests that wait for the database or a decoder are not in its way."""
         return {"status": "live"}
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", response_class=JSONResponse, responses=problems(503))
     def ready() -> Any:
         """The database answers, its schema is this version's, and the index is loaded; else 503 with the reasons."""

@@ -21,6 +21,7 @@ from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue
 from pacs_cbir.store.catalogue import StoredFile
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.value_tests import is_uid
 
 MAX_VIEWPORT = 4096
 JPEG_QUALITY = 90
@@ -41,6 +42,8 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         return Response(_encode(pixels, media_type, size), media_type=media_type)
 
     def stored_file(study: str, series: str, instance: str) -> StoredFile:
+        if not all(is_uid(uid) for uid in (study, series, instance)):
+            raise InvalidQuery("study, series and instance in the path are UIDs")
         with database.transaction() as connection:
             stored = catalogue.stored_file(connection, study, series, instance)
         if stored is None:

@@ -22,6 +22,7 @@ from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 
 MAX_RESULTS = 1000
+MAX_EXAMPLES = 100
 
 RESERVED = frozenset({"example", "limit", "offset", "includefield", "own_patient", "fuzzymatching"})
 
@@ -47,8 +48,9 @@ def asked(
     example: Annotated[
         list[str],
         Query(
+            max_length=MAX_EXAMPLES,
             description="What to look for: `{study}`, `{study}/{series}`, `{study}/{series}/{instance}` or "
-            "`{study}/{series}/{instance}/{frame}`, by UIDs and frame number. Several: what is like all of them."
+            "`{study}/{series}/{instance}/{frame}`, by UIDs and frame number. Several: what is like all of them.",
         ),
     ],
     limit: Annotated[int, Query(ge=1, le=MAX_RESULTS, description="How many to answer.")] = 10,
@@ -68,7 +70,7 @@ def asked(
     """
     keys = matching_keys(request, RESERVED)
     return Asked(
-        examples=[example_of(text) for text in example],
+        examples=[example_of(text) for text in dict.fromkeys(example)],
         keys=keys,
         own_patient=own_patient,
         limit=limit,

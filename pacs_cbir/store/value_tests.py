@@ -19,7 +19,8 @@ Test = Callable[[ColumnElement[str]], ColumnElement[bool]]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64
-_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+# One way to read each text: alternatives that overlap take quadratic time to fail.
+_NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _WILDCARD_TEXT = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT"})
 _PLAIN_TEXT = frozenset({"AS", "UR"})
@@ -31,6 +32,10 @@ _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9](([0-5][0-9]|60)(\.[0-9]{1,6})
 _YEAR_MONTH = re.compile(r"[0-9]{4}(0[1-9]|1[0-2])?")
 _UTC_OFFSET = r"[+-][0-9]{4}$"
 _PN_GROUPS = 3
+MAX_VALUE_CHARACTERS = 1024
+"""Nothing longer is stored, so nothing longer matches."""
+MAX_UIDS = 1000
+MAX_MODALITIES = 100
 _ESCAPE = "/"
 
 
@@ -54,22 +59,33 @@ def value_test(keyword: str, text: str) -> Test | None:
         return None
     if vr == "UI":
         return _uid_test(keyword, text)
+    if len(text) > MAX_VALUE_CHARACTERS:
+        raise InvalidQuery(f"{keyword} accepts at most {MAX_VALUE_CHARACTERS} characters")
     if vr in _NUMBERS:
         return _number_test(keyword, text)
     if vr in _DIGITS:
         return _range_test(keyword, vr, text)
-    listed = text.split("\\" if "\\" in text else ",") if keyword == "ModalitiesInStudy" else [text]
+    listed = _modalities(text) if keyword == "ModalitiesInStudy" else [text]
     if vr not in _BACKSLASH_TEXT and any("\\" in value for value in listed):
         raise InvalidQuery(f"{keyword} accepts one value; lists are for UIDs and ModalitiesInStudy")
     if vr == "PN":
-        return _name_test(text)
+        return _name_test(keyword, text)
     tests = [_text_test(value.strip(), wildcards=vr in _WILDCARD_TEXT) for value in listed]
     return lambda value: or_(*(test(value) for test in tests))
 
 
+def _modalities(text: str) -> list[str]:
+    listed = text.split("\\" if "\\" in text else ",")
+    if len(listed) > MAX_MODALITIES:
+        raise InvalidQuery(f"ModalitiesInStudy accepts at most {MAX_MODALITIES} values")
+    return listed
+
+
 def _uid_test(keyword: str, text: str) -> Test:
     """List of UID matching (PS3.4 C.2.2.2.2)."""
-    uids = [uid.strip() for uid in re.split(r"[\\,]", text)]
+    uids = list(dict.fromkeys(uid.strip() for uid in re.split(r"[\\,]", text)))
+    if len(uids) > MAX_UIDS:
+        raise InvalidQuery(f"{keyword} accepts at most {MAX_UIDS} UIDs")
     if not all(is_uid(uid) for uid in uids):
         raise InvalidQuery(f"{keyword} accepts UIDs, several with a comma or backslash between them, and no wildcards")
     return lambda value: value.in_(uids)
@@ -130,9 +146,11 @@ def _is_moment(vr: str, text: str) -> bool:
     return date.isdecimal() and date.isascii() and (not time or (vr == "DT" and _TIME.fullmatch(time) is not None))
 
 
-def _name_test(text: str) -> Test:
+def _name_test(keyword: str, text: str) -> Test:
     """Person names: any case, any component group, or the groups that `=` names (PS3.4 C.2.2.2.1, PS3.5 6.2.1)."""
     wanted = [group.strip() for group in text.split("=")]
+    if len(wanted) > _PN_GROUPS:
+        raise InvalidQuery(f"{keyword} accepts at most {_PN_GROUPS} component groups, with = between them")
 
     def group_test(value: ColumnElement[str], number: int, group: str) -> ColumnElement[bool]:
         stored = func.lower(func.split_part(value, "=", number, type_=String))

@@ -105,3 +105,30 @@ def test_nothing_is_an_empty_list(two: Api) -> None:
 def test_what_cannot_be_understood(two: Api, path: str) -> None:
     answer = two.client.get(f"/dicom-web{path}")
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "path", ["/studies/*/series", "/studies/%20/series", "/studies/1,2/series", "/studies/%00/series"]
+)
+def test_a_path_names_one_study(two: Api, path: str) -> None:
+    assert two.client.get(f"/dicom-web{path}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/studies/%00/series/1/instances/1/rendered", "/studies/1/series/1/instances/*/rendered"]
+)
+def test_a_picture_is_of_one_instance(two: Api, path: str) -> None:
+    assert two.client.get(f"/dicom-web{path}").status_code == 400
+
+
+def test_an_attribute_that_is_no_value_of_its_vr_is_left_out(two: Api) -> None:
+    with two.database.transaction() as connection:
+        instance = {"RedPaletteColorLookupTableData": "text", "ReferencedImageSequence": "text", "InstanceNumber": "3"}
+        add_series(connection, "3", "3.1", instance=instance)
+    [found] = search(two, "/instances", StudyInstanceUID="3", includefield="all")
+    assert found.InstanceNumber == 3
+    assert "ReferencedImageSequence" not in found
+
+
+def test_a_load_balancer_may_ask_with_head(two: Api) -> None:
+    assert two.client.head("/health/live").status_code == 200

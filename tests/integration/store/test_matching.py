@@ -14,7 +14,7 @@ from sqlalchemy import delete
 
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.catalogue import find
-from pacs_cbir.store.matching import Level, keyword_of, series_filter
+from pacs_cbir.store.matching import Level, conditions, keyword_of, series_filter
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import studies
 
@@ -230,3 +230,20 @@ def test_text_matches_as_a_shell_pattern_does(database: Database, stored: str, k
     # A shell pattern's classes are not DICOM's.
     expected = pattern in {"", "*"} or fnmatchcase(value, pattern.replace("[", "[[]"))
     assert matches(database, {"StudyDescription": key}) == expected
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("InstanceNumber", "1" * 60_000 + "x"),
+        ("InstanceNumber", "1" * 1000 + "x"),
+        ("PatientName", "=".join("a" * 5000)),
+        ("PatientID", "x" * 1025),
+        ("ModalitiesInStudy", ",".join(["MR"] * 101)),
+        ("StudyInstanceUID", ",".join(f"1.{number}" for number in range(1001))),
+    ],
+)
+def test_what_is_too_long_is_refused_at_once(key: str, value: str) -> None:
+    with pytest.raises(InvalidQuery, match=key):
+        conditions({key: value})

@@ -388,3 +388,22 @@ def test_real_files_agree_with_pydicom() -> None:
                 expected = ds[keyword].value
                 assert len(values) == (len(expected) if ds[keyword].VM > 1 else 1), keyword
     assert hashed > 200
+
+
+@pytest.mark.parametrize("charset", ["rot13", "utf_7", "utf_16", "idna", "unicode_escape"])
+def test_a_codec_of_pythons_is_no_character_set(tmp_path: Path, charset: str) -> None:
+    content = encode(with_pixels(mr_image(PatientName="+2AA-Doe")))
+    named = encode(with_pixels(mr_image(PatientName="+2AA-Doe", SpecificCharacterSet="ISO_IR 100")))
+    assert len(named) > len(content)
+    swapped = named.replace(b"CS\x0a\x00ISO_IR 100", b"CS" + struct.pack("<H", 14) + charset.ljust(14).encode())
+    assert swapped != named
+    read = read_instance(write(tmp_path, swapped))
+    assert read.study_attributes["PatientName"] == ["+2AA-Doe"]
+
+
+def test_text_in_place_of_a_sequence_or_bytes_is_no_attribute(tmp_path: Path) -> None:
+    ds = with_pixels(mr_image())
+    ds.add_new(0x00081140, "LO", "a sequence?")
+    ds.add_new(0x00281201, "LO", "bytes?")
+    attributes = read_instance(write(tmp_path, encode(ds))).instance_attributes
+    assert not {"ReferencedImageSequence", "RedPaletteColorLookupTableData"} & attributes.keys()
