@@ -15,6 +15,8 @@ _INTEGERS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _FLOATS = frozenset({"FD", "FL"})
 _NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 _NUMBERS = _INTEGERS | _FLOATS | {"DS", "IS"}
+# What pydicom raises over values that are not their VR's.
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def data_set(attributes: Attributes, keywords: Iterable[str]) -> Dataset:
@@ -30,6 +32,17 @@ def data_set(attributes: Attributes, keywords: Iterable[str]) -> Dataset:
         if element is not None:
             ds.add(element)
     return ds
+
+
+def model(ds: Dataset) -> dict[str, Any]:
+    """The DICOM JSON Model of a data set; elements that have none are left out, so that one spoils no answer."""
+    found: dict[str, Any] = {}
+    for element in ds:
+        try:
+            found[f"{int(element.tag):08X}"] = element.to_json_dict(None, 0)
+        except _UNFIT:
+            continue
+    return found
 
 
 def plain(attributes: Attributes, keywords: Iterable[str]) -> dict[str, Any]:
@@ -58,7 +71,7 @@ def _element(keyword: str, values: list[str]) -> DataElement | None:
         given = [_typed(vr, value) for value in present]
         # What came is shown as it came: a PACS is full of values that are not quite their VR's.
         return DataElement(tag, vr, given[0] if len(given) == 1 else given, validation_mode=config.IGNORE)
-    except (ValueError, TypeError, OverflowError, ArithmeticError):
+    except _UNFIT:
         return None
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.dicom_json import data_set
+from pacs_cbir.serve.dicom_json import data_set, model
 from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import problems
@@ -89,7 +89,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         content = []
         for attributes in found[:count]:
             shown = with_availability(attributes, level, base_url)
-            content.append(data_set(shown, fields.of(shown, default)).to_json_dict())
+            content.append(model(data_set(shown, fields.of(shown, default))))
         warnings = [FUZZY_WARNING] * fuzzymatching + [MORE_WARNING] * (len(found) > count == MAX_RESULTS)
         headers = {"Warning": ", ".join(warnings)} if warnings else None
         return Response(json.dumps(content), media_type=media_type, headers=headers)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.answers import series_data_set, series_plain, study_data_set, study_plain
+from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, example_of, matching_keys
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import SimilarSeries, SimilarStudy, problems
@@ -107,9 +108,7 @@ def similar_router(database: Database, searcher: Searcher) -> APIRouter:
         found = [(match, studies[match.study_id]) for match in answer.studies if match.study_id in studies]
         if query.media_type == JSON:
             return _response([study_plain(match, study, uids, query.fields) for match, study in found], query)
-        return _response(
-            [study_data_set(match, study, uids, query.fields).to_json_dict() for match, study in found], query
-        )
+        return _response([model(study_data_set(match, study, uids, query.fields)) for match, study in found], query)
 
     @router.get("/series", response_class=Response, responses=_responses(list[SimilarSeries]))
     def similar_series(query: Annotated[Asked, Depends(asked)]) -> Response:
@@ -121,7 +120,7 @@ def similar_router(database: Database, searcher: Searcher) -> APIRouter:
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
             return _response([series_plain(match, one, query.fields) for match, one in found], query)
-        return _response([series_data_set(match, one, query.fields).to_json_dict() for match, one in found], query)
+        return _response([model(series_data_set(match, one, query.fields)) for match, one in found], query)
 
     return router
 

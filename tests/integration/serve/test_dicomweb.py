@@ -130,5 +130,9 @@ def test_an_attribute_that_is_no_value_of_its_vr_is_left_out(two: Api) -> None:
     assert "ReferencedImageSequence" not in found
 
 
-def test_a_load_balancer_may_ask_with_head(two: Api) -> None:
-    assert two.client.head("/health/live").status_code == 200
+def test_a_name_that_has_no_json_spoils_no_answer(two: Api) -> None:
+    with two.database.transaction() as connection:
+        add_series(connection, "3", "3.1", study={"PatientID": "P3", "PatientName": "\\"})
+    found = search(two, "/studies", includefield="all")
+    assert [ds.PatientID for ds in found] == ["P1", "P2", "P3"]
+    assert "PatientName" not in found[2]

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from pacs_cbir.search.query import SeriesMatch, StudyMatch
 from pacs_cbir.serve.answers import OUTSIDE_DOMAIN, PRIVATE_CREATOR, series_data_set, study_data_set, study_plain
-from pacs_cbir.serve.dicom_json import data_set, plain
+from pacs_cbir.serve.dicom_json import data_set, model, plain
 from pacs_cbir.serve.parameters import ReturnKeys
 
 ATTRIBUTES = {
@@ -35,7 +35,7 @@ VALUE = st.one_of(
 
 
 def test_the_dicom_json_model() -> None:
-    found = data_set(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]).to_json_dict()
+    found = model(data_set(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]))
     assert found["0020000D"] == {"vr": "UI", "Value": ["1.2"]}
     assert found["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎"}]}
     assert found["00201206"] == {"vr": "IS", "Value": [2]}
@@ -63,7 +63,7 @@ def test_whatever_was_stored_is_valid_json(attributes: dict[str, list[str]]) -> 
     with warnings.catch_warnings():
         # pydicom's warnings quote values, and warnings go to the log.
         warnings.simplefilter("error")
-        encoded = json.dumps(data_set(attributes, attributes).to_json_dict(), allow_nan=False)
+        encoded = json.dumps(model(data_set(attributes, attributes)), allow_nan=False)
         json.dumps(plain(attributes, attributes), allow_nan=False)
         warnings.simplefilter("ignore")
         Dataset.from_json(encoded)
