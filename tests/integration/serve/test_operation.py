@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import anyio
+import anyio.to_thread
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from served import Api
@@ -32,6 +35,24 @@ def without_database(settings: Settings, database: Database, decoder: Decoder) -
 def test_ready(api: Api) -> None:
     assert api.client.get("/health/live").status_code == 200
     assert api.client.get("/health/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_a_load_balancer_may_ask_with_head(api: Api, path: str) -> None:
+    assert api.client.head(path).status_code == 200
+
+
+def test_live_while_every_thread_is_busy(api: Api) -> None:
+    async def ask() -> int:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        for _ in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(object())
+        transport = httpx.ASGITransport(api.client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            with anyio.fail_after(5):
+                return (await client.get("/health/live")).status_code
+
+    assert anyio.run(ask) == 200
 
 
 def test_not_ready_without_an_index(settings: Settings, database: Database, decoder: Decoder) -> None:
@@ -121,6 +142,7 @@ def test_what_nobody_foresaw_is_a_problem_without_its_cause(api: Api, owner_url:
     assert "study_patients" not in answer.text
     broken = next(line for line in lines if line["event"] == "request broke")
     assert broken["kind"] == "ProgrammingError"
+    assert "study_patients" not in repr(lines)
     assert any("catalogue.py" in frame for frame in broken["frames"])
 
 

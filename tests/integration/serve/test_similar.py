@@ -114,6 +114,7 @@ WRONG = [
     ("example=1&includefield=Nonsense", 400, "Nonsense"),
     ("example=1&StudyDate=yesterday", 400, "StudyDate accepts YYYYMMDD"),
     ("example=1&PatientID=a%00b", 400, "PatientID"),
+    ("&".join(f"example=1.{number}" for number in range(101)), 400, "at most 100"),
     ("example=9.9", 404, "not here"),
     ("example=1/9.9", 404, "not here"),
 ]
