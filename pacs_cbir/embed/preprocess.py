@@ -5,7 +5,7 @@ Runs in the process that decodes pixels, and so must not import torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from pacs_cbir.dicom.volume import FrameReference, Plane, Volume
 from pacs_cbir.errors import NotAVolume
 
-REVISION = 1
+REVISION = 2
 """Raised with every change of what `draw_slices` returns: embeddings from before it are another encoder's."""
 
 FOREGROUND_GRID_MM = 4.0
@@ -53,9 +53,6 @@ class Preprocessing:
         slice_spacing_mm: distance between the slices that are taken from a finely spaced stack.
         resliced_plane: the plane into which stacks of other planes are resliced.
         reslice_max_spacing_mm: largest through-plane spacing at which they are.
-        white_level: the grey value shown as 1, as a multiple of the foreground's median. The median of a head is
-            near that of grey and white matter in every sequence, with or without skull, and unlike a high
-            percentile it moves neither with the amount of fat in view nor with contrast medium.
         revision: the `REVISION` of this module that it describes.
     """
 
@@ -64,12 +61,11 @@ class Preprocessing:
     slice_spacing_mm: float = 5.0
     resliced_plane: Plane = Plane.AXIAL
     reslice_max_spacing_mm: float = 2.0
-    white_level: float = 3.0
     revision: int = REVISION
 
     def __post_init__(self) -> None:
         """Refuse values that `draw_slices` cannot work with, with ValueError."""
-        lengths = (self.field_of_view_mm, self.size, self.slice_spacing_mm, self.white_level)
+        lengths = (self.field_of_view_mm, self.size, self.slice_spacing_mm)
         if not all(np.isfinite(lengths)) or min(lengths) <= 0:
             raise ValueError(f"Preprocessing needs positive lengths, not {self}")
 
@@ -79,7 +75,9 @@ class Slices:
     """What is drawn from one volume.
 
     Attributes:
-        pixels: float32, shape (n, size, size), n >= 1, in [0, 1]; outside the foreground 0. Display order of the plane.
+        pixels: float32, shape (n, size, size), n >= 1, in [0, 1]: 0 is black and outside the foreground, 1 the
+            foreground's brightest voxel, so that nothing of it is cut off. Display order of the plane.
+        masks: bool, shape (n, size, size): a mask of the volume, drawn alike; None if none was given.
         plane: the plane of all n.
         frames: the source of each; of a resliced one the source frame nearest to its centre.
         positions_mm: float64, shape (n,), ascending: position of each along the plane's normal in LPS.
@@ -89,6 +87,7 @@ class Slices:
     plane: Plane
     frames: tuple[FrameReference, ...]
     positions_mm: npt.NDArray[np.float64]
+    masks: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,28 +99,32 @@ class _Foreground:
         stride: voxels between neighbours of the coarse grid.
         centre: middle of the foreground in voxels of the volume: (slice, row, column).
         black: grey value shown as 0.
-        median: median grey value of the foreground.
+        white: grey value shown as 1.
     """
 
     mask: npt.NDArray[np.bool_]
     stride: tuple[int, int, int]
     centre: tuple[float, float, float]
     black: float
-    median: float
+    white: float
 
 
-def draw_slices(volume: Volume, preprocessing: Preprocessing) -> Slices:
+def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[np.bool_] | None = None) -> Slices:
     """Draw the slices of a volume that are embedded.
 
     The field of view is centred on the foreground. A stack that is fine enough is resliced into
     `preprocessing.resliced_plane`, obliques along their own axes; any other keeps its plane. A finely spaced stack
     gives the slices nearest to multiples of `slice_spacing_mm` along the plane's normal, a coarser one each slice.
 
+    Args:
+        mask: of the volume's shape, such as a lesion; it moves nothing, and is drawn where the slices are.
+
     Raises:
         NotAVolume: nothing stands out from the background: all values are alike, or none is finite.
     """
     plane = _plane_to_draw(volume, preprocessing)
     array, affine, frames, frames_axis = _orient(volume, plane)
+    masks = None if mask is None else _orient(replace(volume, array=mask.astype(np.float32)), plane)[0]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     foreground = _find_foreground(array, spacing)
 
@@ -131,8 +134,11 @@ def draw_slices(volume: Volume, preprocessing: Preprocessing) -> Slices:
     chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
 
     pixels = np.stack([_draw(array, k, spacing, foreground, preprocessing) for k in chosen])
+    drawn = (
+        masks if masks is None else np.stack([_draw_mask(masks[k], spacing, foreground, preprocessing) for k in chosen])
+    )
     sources = chosen if frames_axis == 0 else [round(foreground.centre[frames_axis])] * len(chosen)
-    return Slices(pixels, plane, tuple(frames[i] for i in sources), positions[chosen])
+    return Slices(pixels, plane, tuple(frames[i] for i in sources), positions[chosen], drawn)
 
 
 def _plane_to_draw(volume: Volume, preprocessing: Preprocessing) -> Plane:
@@ -183,12 +189,21 @@ def _find_foreground(array: npt.NDArray[np.float32], spacing: npt.NDArray[np.flo
     mask = _largest_piece(above, steps)
     inside = [np.quantile(axis, (0.01, 0.99)).mean() for axis in np.nonzero(mask)]
     slices, rows, columns = (float(middle * stride) for middle, stride in zip(inside, strides, strict=True))
-    median = float(np.median(coarse[above & mask]))
-    if not median > black:
+    white = _brightest(array, mask, strides)
+    if not white > black:
         raise NotAVolume("the volume shows nothing that stands out from its background")
-    return _Foreground(
-        mask, (int(strides[0]), int(strides[1]), int(strides[2])), (slices, rows, columns), black, median
-    )
+    return _Foreground(mask, (int(strides[0]), int(strides[1]), int(strides[2])), (slices, rows, columns), black, white)
+
+
+def _brightest(array: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], strides: npt.NDArray[np.int_]) -> float:
+    """The foreground's largest finite value, at full resolution; slice by slice, so that no large array is made."""
+    white = -np.inf
+    for k in range(len(array)):
+        coarse = mask[min(k // strides[0], len(mask) - 1)]
+        inside = coarse.repeat(strides[1], axis=0).repeat(strides[2], axis=1)[: array.shape[1], : array.shape[2]]
+        values = array[k, : inside.shape[0], : inside.shape[1]][inside]
+        white = max(white, float(np.max(values, where=np.isfinite(values), initial=-np.inf)))
+    return white
 
 
 def _otsu_threshold(values: npt.NDArray[np.float64], black: float) -> float:
@@ -249,7 +264,7 @@ def _draw(
     zoom = preprocessing.field_of_view_mm / size / spacing[1:]  # source pixels a drawn pixel
     centre = np.array(foreground.centre[1:])
     source = np.nan_to_num(array[k].astype(np.float64), nan=foreground.black, posinf=foreground.black)
-    source = (source - foreground.black) / (preprocessing.white_level * (foreground.median - foreground.black))
+    source = (source - foreground.black) / (foreground.white - foreground.black)
     # A drawn pixel wider than a source pixel averages: Gaussian of the standard deviation that parts their widths.
     source = ndimage.gaussian_filter(source, np.sqrt(np.maximum(zoom**2 - 1, 0)) / 2, mode="nearest")
     grey = _window(source, zoom, centre, size)
@@ -260,6 +275,18 @@ def _draw(
     stride = np.array(foreground.stride[1:])
     shown = _window(wide, zoom / stride, centre / stride, size) > 0.5
     return np.where(shown, np.clip(grey, 0, 1), 0).astype(np.float32)
+
+
+def _draw_mask(
+    mask: npt.NDArray[np.float32],
+    spacing: npt.NDArray[np.float64],
+    foreground: _Foreground,
+    preprocessing: Preprocessing,
+) -> npt.NDArray[np.bool_]:
+    zoom = preprocessing.field_of_view_mm / preprocessing.size / spacing[1:]
+    smooth = ndimage.gaussian_filter(mask.astype(np.float64), np.sqrt(np.maximum(zoom**2 - 1, 0)) / 2, mode="nearest")
+    covered: npt.NDArray[np.bool_] = _window(smooth, zoom, np.array(foreground.centre[1:]), preprocessing.size) >= 0.5
+    return covered
 
 
 def _window(
