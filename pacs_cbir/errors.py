@@ -20,6 +20,7 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
+├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
     ├── UnknownExample       the example is not here
@@ -106,6 +107,10 @@ class PeerError(PacsCbirError):
 
 class CheckpointError(PacsCbirError):
     """An encoder's checkpoint cannot be trusted or read."""
+
+
+class NotMeasurable(PacsCbirError):
+    """Data on which a ranking cannot be measured."""
 
 
 class QueryError(PacsCbirError):
