@@ -13,7 +13,7 @@ from pacs_cbir.errors import PacsCbirError
 from pacs_cbir.serve import problems
 from pacs_cbir.serve.problems import MEDIA_TYPE, PROBLEMS, problem_of
 
-# Raised while a process starts, while an instance is received or sent, and in a worker.
+# Raised while a process starts, while an instance is received or sent, in a worker, and by commands.
 NOT_OVER_HTTP = (
     errors.SettingsError,
     errors.CheckpointError,
@@ -21,6 +21,7 @@ NOT_OVER_HTTP = (
     errors.PeerError,
     errors.JobLost,
     errors.DemoFailed,
+    errors.NotMeasurable,
 )
 
 
