@@ -20,6 +20,7 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
+├── RecipeError              a training recipe or table that cannot work, or not on these data; says what to change
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
@@ -107,6 +108,10 @@ class PeerError(PacsCbirError):
 
 class CheckpointError(PacsCbirError):
     """An encoder's checkpoint cannot be trusted or read."""
+
+
+class RecipeError(PacsCbirError):
+    """A training recipe or a table of them cannot work, or not on the data it is given."""
 
 
 class NotMeasurable(PacsCbirError):

@@ -22,6 +22,7 @@ NOT_OVER_HTTP = (
     errors.JobLost,
     errors.DemoFailed,
     errors.NotMeasurable,
+    errors.RecipeError,
 )
 
 
