@@ -17,7 +17,7 @@ DIMENSION = 8
 
 def card(dimension: int = DIMENSION) -> dict[str, Any]:
     """What the follower reads of a checkpoint's card."""
-    return {"name": "test", "architecture": {"embedding_dimension": dimension}}
+    return {"name": "test", "architecture": {"appearance": dimension, "weights": {"appearance": 1.0}}}
 
 
 def add_encoder(connection: Connection, identity: str = "a" * 64, dimension: int = DIMENSION) -> int:

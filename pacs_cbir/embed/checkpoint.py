@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.preprocess import REVISION, Preprocessing
 from pacs_cbir.errors import CheckpointError
 
@@ -28,13 +28,6 @@ DEFAULT_NAME = "simulated-gliomas-1"
 
 class _CardPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Architecture(_CardPart):
-    """The network: one grey channel in, `embedding_dimension` numbers out."""
-
-    network: Literal["resnet18"]
-    embedding_dimension: int = Field(ge=2, le=512)
 
 
 class Domain(_CardPart):

@@ -10,13 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
-from torchvision.models import resnet18
 
-from pacs_cbir.embed.checkpoint import Architecture, Checkpoint
+from pacs_cbir.embed.checkpoint import Checkpoint
+from pacs_cbir.embed.network import build_network, lesion_areas
 from pacs_cbir.errors import CheckpointError
 
 CPU_BATCH = 32
 GPU_BATCH = 512
+AREA_POWER = 2
+"""Slices count by this power of the lesion's area."""
+LEAST_AREA = 1e-3
+"""Cells; so that a stack without a lesion is the plain mean of its slices."""
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
@@ -26,8 +30,7 @@ BFLOAT16_TOLERANCE = 2e-2
 class Encoder:
     """A checkpoint ready to embed.
 
-    A slice's embedding is the network's output, a linear projection of ResNet18's pooled features (He et al. 2016),
-    scaled to length 1.
+    A slice's embedding is a unit vector made of named parts; see `pacs_cbir.embed.network`.
 
     Attributes:
         card: what the checkpoint says of itself.
@@ -49,10 +52,9 @@ class Encoder:
         self.identity = checkpoint.identity(self.precision)
         network = build_network(self.card.architecture)
         _load_weights(network, checkpoint.weights)
-        network = fuse(network.eval())
-        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        self._network = network.to(self._device, dtype).to(memory_format=torch.channels_last)
-        self._dtype = dtype
+        network.eval()
+        network.trunk = fuse(network.trunk)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self._batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
 
     def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -72,37 +74,39 @@ class Encoder:
         if pixels.ndim != 3 or not len(pixels) or pixels.shape[1:] != (size, size):
             raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
         vectors = []
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             for start in range(0, len(pixels), self._batch):
                 batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self._batch], dtype=np.float32))
-                images = batch[:, None].to(self._device, self._dtype, memory_format=torch.channels_last)
-                vectors.append(nn.functional.normalize(self._network(images).float(), dim=1).cpu())
+                images = batch[:, None].to(self._device, memory_format=torch.channels_last)
+                vectors.append(self._network(images).embedding.cpu())
         embeddings: npt.NDArray[np.float32] = torch.cat(vectors).numpy()
         return embeddings
 
     def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The stack's embedding: the mean of its slices', of length 1.
+        """The stack's embedding: the mean of its slices', each part scaled to its own length again.
+
+        A stack that shows a lesion is about its lesion: slices count by the lesion's area. What is the same in all
+        slices of a head would drown it in a plain mean.
 
         Args:
-            embeddings: shape (n, dimension), n >= 1, unit vectors.
+            embeddings: shape (n, dimension), n >= 1, as `embed` gives them.
 
         Returns:
-            float32, shape (dimension,).
+            float32, shape (dimension,), of length 1.
         """
-        mean = embeddings.mean(axis=0, dtype=np.float64)
-        length = float(np.linalg.norm(mean))
-        if length == 0:  # opposite vectors: any of them stands for the stack as well as another
-            mean, length = embeddings[0], 1.0
-        pooled: npt.NDArray[np.float32] = np.asarray(mean / length, dtype=np.float32)
+        architecture = self.card.architecture
+        vectors = torch.from_numpy(embeddings).double()
+        weights = torch.ones(len(vectors), dtype=torch.float64)
+        if architecture.lesion_grid:
+            weights = LEAST_AREA + lesion_areas(vectors[:, architecture.places["lesion"]])
+            weights = (weights / weights.max()) ** AREA_POWER
+        mean = (weights @ vectors) / weights.sum()
+        for part, place in architecture.places.items():
+            length = mean[place].norm()
+            # Opposite vectors leave nothing: any of them stands for the stack as well as another.
+            mean[place] = mean[place] / length * architecture.shares[part] ** 0.5 if length > 0 else vectors[0, place]
+        pooled: npt.NDArray[np.float32] = mean.float().numpy()
         return pooled
-
-
-def build_network(architecture: Architecture) -> nn.Module:
-    """ResNet18 with random weights, for images (n, 1, size, size) → (n, embedding_dimension), not yet unit vectors."""
-    network = resnet18(weights=None, num_classes=architecture.embedding_dimension)
-    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network  # type: ignore[no-any-return]
 
 
 def _load_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.errors import DatabaseUnavailable
 from pacs_cbir.search.snapshot import read_snapshot, snapshot_path, write_snapshot
 from pacs_cbir.search.stack_index import StackIndex
@@ -198,4 +199,4 @@ class Follower:
 
 
 def _dimension(encoder: encoders.EncoderRow) -> int:
-    return int(encoder.card["architecture"]["embedding_dimension"])
+    return Architecture.model_validate(encoder.card["architecture"]).embedding_dimension

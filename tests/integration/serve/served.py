@@ -14,7 +14,7 @@ from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.session import Database
 
-CARD = {"name": "test", "architecture": {"network": "resnet18", "embedding_dimension": 2}}
+CARD = {"name": "test", "architecture": {"network": "resnet18", "appearance": 2, "weights": {"appearance": 1.0}}}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.checkpoint import (
-    Architecture,
     Card,
     Checkpoint,
     Domain,
@@ -17,7 +17,7 @@ from pacs_cbir.embed.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pacs_cbir.embed.encoder import build_network
+from pacs_cbir.embed.network import build_network
 from pacs_cbir.embed.preprocess import Preprocessing
 
 
@@ -27,7 +27,13 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = Card(
         name="untrained",
         purpose="tests",
-        architecture=Architecture(network="resnet18", embedding_dimension=64),
+        architecture=Architecture(
+            appearance=16,
+            lesion_grid=8,
+            shape_landmarks=5,
+            grey_levels=32,
+            weights={"appearance": 1.0, "lesion": 3.0, "shape": 2.0, "grey": 4.0},
+        ),
         preprocessing=Preprocessing(size=64),
         domain=Domain(body_parts=("BRAIN",), sequences=("T1", "T1CE")),
         training=Training(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from pacs_cbir.embed.checkpoint import Checkpoint
-from pacs_cbir.embed.encoder import BFLOAT16_TOLERANCE, CPU_BATCH, FLOAT32_TOLERANCE, Encoder, build_network
+from pacs_cbir.embed.encoder import BFLOAT16_TOLERANCE, CPU_BATCH, FLOAT32_TOLERANCE, Encoder
+from pacs_cbir.embed.network import build_network, lesion_part
 from pacs_cbir.errors import CheckpointError
 
 PIXELS = np.random.default_rng(0).random((CPU_BATCH + 5, 64, 64), dtype=np.float32)
@@ -37,7 +39,7 @@ def test_fused_network_computes_what_the_weights_say(checkpoint: Checkpoint, enc
     network = build_network(checkpoint.card.architecture)
     network.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in checkpoint.weights.items()})
     with torch.inference_mode():
-        plain = torch.nn.functional.normalize(network.eval()(torch.from_numpy(PIXELS)[:, None]), dim=1).numpy()
+        plain = network.eval()(torch.from_numpy(PIXELS)[:, None]).embedding.numpy()
     np.testing.assert_allclose(encoder.embed(PIXELS), plain, atol=1e-4)
 
 
@@ -49,12 +51,42 @@ def test_gpu_agrees_with_cpu(checkpoint: Checkpoint, encoder: Encoder) -> None:
     np.testing.assert_allclose(gpu.embed(PIXELS[:1]), gpu.embed(PIXELS)[:1], atol=BFLOAT16_TOLERANCE)
 
 
-def test_stack_embedding_is_the_unit_mean(encoder: Encoder) -> None:
-    vectors = np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32)
-    np.testing.assert_allclose(encoder.pool(vectors), [0.5**0.5, 0.5**0.5, 0], atol=1e-7)
-    assert encoder.pool(vectors).dtype == np.float32
-    opposite = np.array([[1, 0], [-1, 0]], dtype=np.float32)
-    assert np.linalg.norm(encoder.pool(opposite)) == pytest.approx(1)
+def slice_vector(encoder: Encoder, lesion: npt.NDArray[np.floating], grey: int) -> npt.NDArray[np.float32]:
+    """An embedding as the network would give it of a slice with a lesion and one grey level."""
+    architecture = encoder.card.architecture
+    parts = {
+        "appearance": np.eye(architecture.appearance)[0],
+        "lesion": lesion_part(torch.from_numpy(lesion)[None, None].float(), architecture.lesion_grid)[0].numpy(),
+        "shape": np.eye(architecture.shape_landmarks + 1)[0],
+        "grey": np.eye(architecture.grey_levels)[grey],
+    }
+    shares = architecture.shares
+    return np.concatenate([parts[name] * shares[name] ** 0.5 for name in architecture.sizes]).astype(np.float32)
+
+
+def test_stack_embedding_is_about_its_lesion(encoder: Encoder) -> None:
+    empty, small, large = np.zeros((3, 32, 32))
+    small[4:8, 4:8], large[16:32, 16:32] = 1, 1
+    pooled = encoder.pool(np.stack([slice_vector(encoder, m, g) for g, m in enumerate((empty, small, large))]))
+    like = [float(pooled @ slice_vector(encoder, m, g)) for g, m in enumerate((empty, small, large))]
+    assert pooled.dtype == np.float32
+    assert np.linalg.norm(pooled) == pytest.approx(1)
+    assert like[2] > 0.95 > 0.5 > max(like[:2])
+
+
+def test_without_a_lesion_the_stack_is_the_mean_of_its_slices(encoder: Encoder) -> None:
+    empty = np.zeros((32, 32))
+    pooled = encoder.pool(np.stack([slice_vector(encoder, empty, grey) for grey in (0, 1)]))
+    place = encoder.card.architecture.places["grey"]
+    share = encoder.card.architecture.shares["grey"]
+    np.testing.assert_allclose(pooled[place][:3] / share**0.5, [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
+
+
+def test_slices_that_cancel_out_still_give_a_unit_vector(encoder: Encoder) -> None:
+    vector = slice_vector(encoder, np.zeros((32, 32)), 0)
+    opposite = vector.copy()
+    opposite[encoder.card.architecture.places["grey"]] *= -1
+    assert np.linalg.norm(encoder.pool(np.stack([vector, opposite]))) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("shape", [(0, 64, 64), (64, 64), (2, 64, 32), (2, 128, 128)])
@@ -67,9 +99,9 @@ def test_slices_of_another_shape_are_refused(encoder: Encoder, shape: tuple[int,
 def test_weights_of_another_architecture_are_refused(checkpoint: Checkpoint, spoil: str) -> None:
     weights = dict(checkpoint.weights)
     if spoil == "missing":
-        del weights["fc.bias"]
+        del weights["appearance.bias"]
     elif spoil == "shape":
-        weights["conv1.weight"] = np.zeros((64, 3, 7, 7), dtype=np.float32)
+        weights["trunk.conv1.weight"] = np.zeros((64, 3, 7, 7), dtype=np.float32)
     else:
         weights["fc2.bias"] = np.zeros(3, dtype=np.float32)
     with pytest.raises(CheckpointError, match="architecture"):
