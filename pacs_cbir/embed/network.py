@@ -105,11 +105,13 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.trunk = Trunk()
+        self.trunk: nn.Module = Trunk()
         self.head = LesionHead() if architecture.lesion_grid else None
         self.features = CHANNELS[-1] + (0 if self.head is None else CHANNELS[-2] + HEAD_CHANNELS)
         self.appearance = nn.Linear(self.features, architecture.appearance) if architecture.appearance else None
         landmarks = architecture.shape_landmarks
+        self.landmarks: torch.Tensor
+        self.whitening: torch.Tensor
         self.register_buffer("landmarks", torch.rand(landmarks, DESCRIPTORS))
         self.register_buffer("whitening", torch.eye(landmarks))
 
@@ -218,7 +220,7 @@ def _doubled(image: torch.Tensor) -> torch.Tensor:
 
 def _inside(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of a level's features (n, c, h, w) where the lesion is → (n, c)."""
-    weight = functional.adaptive_avg_pool2d(mask, level.shape[-2:]).to(level.dtype)
+    weight = functional.adaptive_avg_pool2d(mask, (level.shape[2], level.shape[3])).to(level.dtype)
     return (level * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1e-3)
 
 
