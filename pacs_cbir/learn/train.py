@@ -1,247 +1,233 @@
-"""The first checkpoint: ResNet18 from random weights, supervised contrastive, on simulated patients alone.
+"""One trainer for every recipe: deterministic for a seed on one device, and gone on with after a kill.
 
-Every sequence of a patient, with and without skull, shows the same tumour in the same head: those pictures are made
-alike, and unlike those of other patients: patient = label (Khosla et al., Supervised Contrastive Learning, 2020).
-`python -m pacs_cbir.learn.train OUT` writes OUT.safetensors and its card.
+What an epoch shows is drawn from (seed, epoch) alone, so a run that was killed and resumed ends in the same weights,
+bit by bit, as one that was not.
 """
 
 from __future__ import annotations
 
-import datetime
+import hashlib
+import os
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import typer
-from pytorch_metric_learning.losses import SupConLoss
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional
 
-from pacs_cbir.embed.checkpoint import Architecture, Card, Checkpoint, Domain, Training, save_checkpoint
-from pacs_cbir.embed.encoder import Encoder, build_network
-from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.learn.cohort import Study, simulate_studies
-from pacs_cbir.learn.figures import measure
-from pacs_cbir.learn.phantom import SEQUENCES
+from pacs_cbir.embed.checkpoint import Checkpoint
+from pacs_cbir.embed.network import Network, Outputs
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.augment import augment
+from pacs_cbir.learn.draw import Batch, Drawing
+from pacs_cbir.learn.losses import Contrast, Decoder, lesion_loss, relevance_loss, relevances_of
+from pacs_cbir.learn.recipe import Recipe, digest
+from pacs_cbir.learn.relevance import gfd_d95
+from pacs_cbir.learn.stacks import Stack
+from pacs_cbir.learn.weights import check_name, initial_network, save_trained
 
-ARCHITECTURE = Architecture(network="resnet18", embedding_dimension=256)
-PREPROCESSING = Preprocessing()
-TEMPLATE_LICENCE = (
-    "ICBM 152 2009a: copyright 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological "
-    "Institute, McGill University; use, copying, modification and distribution without fee, with this notice"
-)
-WHITENING_PATIENTS = 64
-HELD_OUT_PATIENTS = 40
-HELD_OUT_COHORT = 2_000_000
-"""Added to the seed for the cohort that figures are measured on."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the run, kept in the card.
-
-    Attributes:
-        patients_a_batch, stacks_a_patient, slices_a_stack: what a batch shows.
-        level_jitter: the slices of a patient's stacks lie within so many slices of a common level.
-        temperature: of the loss.
-        shift, turn, scale, bend: largest or, of the bend, usual displacement: share of half the picture, radians,
-            logarithm, share of half the picture. The bend makes the head's outline an unsure sign of the patient.
-        gamma, gain: largest logarithm of each.
-        noise: largest standard deviation.
-    """
-
-    patients_a_batch: int = 12
-    stacks_a_patient: int = 2
-    slices_a_stack: int = 4
-    level_jitter: int = 1
-    temperature: float = 0.1
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    shift: float = 0.1
-    turn: float = 0.25
-    scale: float = 0.15
-    bend: float = 0.06
-    gamma: float = 0.3
-    gain: float = 0.2
-    noise: float = 0.03
+WARM_UP = 0.2
+"""Share of the steps in which the learning rate rises."""
+LARGEST_GRADIENT = 5.0
+"""Norm at which gradients are cut: one odd batch must not undo an epoch."""
+SAVE_SECONDS = 20.0
+"""At least so long between two saved states: of short epochs not each is worth 130 MB."""
 
 
-RECIPE = Recipe()
+def train(
+    recipe: Recipe, stacks: Sequence[Stack], *, seed: int, out: Path, weights: Path | None = None
+) -> dict[str, Checkpoint]:
+    """Train, and write OUT.safetensors with its card OUT.json; OUT-t1.safetensors and so on of one for each sequence.
 
+    OUT.state holds the run until it is finished; where it is of the same recipe, stacks, weights and seed, the run
+    goes on from it.
 
-def train(studies: Sequence[Study], epochs: int, seed: int, recipe: Recipe = RECIPE) -> nn.Module:
-    """Train on some patients; the same seed gives the same weights on the same machine.
+    Args:
+        stacks: as `recipe.preprocessing` draws them; every one is trained on.
+        weights: see `initial_network`.
+
+    Returns:
+        Sequence → its checkpoint; "" → that of all sequences.
 
     Raises:
-        ValueError: fewer than two patients: none would be unlike another.
+        RecipeError: the recipe does not fit the stacks, the name or the weights, or the loss is not finite.
     """
-    if len(studies) < 2:
-        raise ValueError("contrastive training needs two patients or more")
+    check_name(out)
+    if not recipe.a_network_a_sequence:
+        return {"": _train_one(recipe, stacks, seed, out, weights)}
+    trained = {}
+    for sequence in sorted({stack.sequence for stack in stacks}):
+        alike = [stack for stack in stacks if stack.sequence == sequence]
+        own = out.with_name(f"{out.name}-{sequence.lower()}")
+        check_name(own)
+        trained[sequence] = _train_one(recipe, alike, seed, own, weights)
+    return trained
+
+
+@dataclass
+class _Run:
+    """What a state file holds beside the number of finished epochs."""
+
+    network: Network
+    contrast: Contrast
+    decoder: Decoder
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        for name in self.__dataclass_fields__:
+            getattr(self, name).load_state_dict(state[name])
+
+
+def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None) -> Checkpoint:
+    network = initial_network(recipe, stacks, seed, weights)
+    if not recipe.epochs:
+        return save_trained(network.eval(), recipe, stacks, seed, out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = build_network(ARCHITECTURE).to(device).to(memory_format=torch.channels_last).train()
-    batches = -(-len(studies) // recipe.patients_a_batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=epochs * batches + 1)
-    for epoch in range(epochs):
-        losses = []
-        for chosen in np.array_split(rng.permutation(len(studies)), batches):
-            pixels = np.concatenate([_draw_views(rng, studies[i], recipe) for i in chosen])  # uint8 (p * v * s, x, x)
-            images = _augment(torch.from_numpy(pixels)[:, None].float() / 255, recipe)  # (p * v * s, 1, x, x)
-            images = images.to(device, memory_format=torch.channels_last)
-            # bfloat16 is three times as fast on CPUs that have AMX, and on GPUs.
-            with torch.autocast(device, torch.bfloat16):
-                features = network(images)  # (p * v * s, dimension)
-            slices = functional.normalize(features.float(), dim=1)
-            loss = _loss(slices, len(chosen), recipe)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        typer.echo(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.3f}")
-    network.eval()
-    return network.cpu()
+    _be_deterministic(device)
+    drawing = Drawing(stacks, recipe)
+    run = _start(network, recipe, recipe.epochs * drawing.batches, device)
+    d95 = gfd_d95(stacks) if recipe.positives == "relevance" else 1.0
+    state = out.with_name(f"{out.name}.state")
+    identity = digest(recipe, seed, device, fingerprint(stacks), _fingerprint_of(network))
+    finished = _resume(run, state, identity, device)
+    saved = -SAVE_SECONDS
+    with _progress() as progress:
+        task = progress.add_task(out.name, total=recipe.epochs * drawing.batches, completed=finished * drawing.batches)
+        for epoch in range(finished, recipe.epochs):
+            torch.manual_seed(int(digest(seed, epoch)[:15], 16))
+            run.network.train()
+            for batch in drawing.epoch(seed, epoch):
+                loss = _step(run, batch, recipe, device, d95)
+                progress.update(task, advance=1, description=f"{out.name}  loss {loss:.3f}")
+            if time.monotonic() - saved >= SAVE_SECONDS and epoch + 1 < recipe.epochs:
+                _save(state, {"identity": identity, "finished": epoch + 1, **run.state()})
+                saved = time.monotonic()
+    checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out)
+    state.unlink(missing_ok=True)
+    return checkpoint
 
 
-def _draw_views(rng: np.random.Generator, study: Study, recipe: Recipe) -> npt.NDArray[np.uint8]:
-    """Some of a patient's stacks at the same levels, uint8 (stacks * slices, size, size), mirrored half of the time.
-
-    The levels are spread over the head, as those of a whole stack are; one of them shows the tumour.
-    """
-    first = max(stack.levels[0] for stack in study.stacks)
-    last = min(stack.levels[-1] for stack in study.stacks)
-    step = (last - first) / recipe.slices_a_stack
-    levels = first + step * (np.arange(recipe.slices_a_stack) + rng.random(recipe.slices_a_stack))
-    if len(study.tumour_levels):
-        tumour = rng.choice(study.tumour_levels)
-        levels[np.abs(levels - tumour).argmin()] = tumour
-    pixels = []
-    for i in rng.permutation(len(study.stacks))[: recipe.stacks_a_patient]:
-        near = levels + rng.uniform(-recipe.level_jitter, recipe.level_jitter, len(levels))
-        nearest = np.abs(study.stacks[i].levels - near[:, None]).argmin(axis=1)
-        pixels.append(study.stacks[i].pixels[nearest])
-    views = np.concatenate(pixels)
-    # All views together: a mirrored head is another patient, and left stays unlike right.
-    return views[:, :, ::-1] if rng.random() < 0.5 else views
+def _be_deterministic(device: str) -> None:
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _loss(slices: torch.Tensor, patients: int, recipe: Recipe) -> torch.Tensor:
-    """Like should be the slices at one level of one patient, and the stacks of one patient: pooled as in `Encoder`."""
-    supervised = SupConLoss(temperature=recipe.temperature)
-    by_stack = slices.view(patients, recipe.stacks_a_patient, recipe.slices_a_stack, -1)  # (p, v, s, dimension)
-    stacks = functional.normalize(by_stack.mean(dim=2), dim=-1).flatten(0, 1)  # (p * v, dimension)
-    labels = torch.arange(patients, device=slices.device)[:, None, None]
-    levels = torch.arange(recipe.slices_a_stack, device=slices.device)
-    slice_labels = (labels * recipe.slices_a_stack + levels).expand(by_stack.shape[:3]).flatten()
-    stack_labels = labels[:, 0].expand(by_stack.shape[:2]).flatten()
-    loss: torch.Tensor = supervised(slices, slice_labels) + supervised(stacks, stack_labels)
+def _start(network: Network, recipe: Recipe, steps: int, device: str) -> _Run:
+    network = network.to(device).to(memory_format=torch.channels_last)
+    contrast = Contrast(recipe).to(device)
+    decoder = Decoder(recipe.architecture.embedding_dimension).to(device)
+    parameters = [*network.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # One step more: the schedule is asked for the rate after the last.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=max(WARM_UP, 2 / (steps + 1))
+    )
+    return _Run(network, contrast, decoder, optimizer, schedule)
+
+
+def _step(run: _Run, batch: Batch, recipe: Recipe, device: str, d95: float) -> float:
+    """One batch forth and back; the loss."""
+    drawn = batch.to(device)
+    seen = _change(drawn, recipe)
+    with torch.autocast(device, torch.bfloat16, enabled=_has_fast_bfloat16(device)):
+        outputs = run.network(seen.images.contiguous(memory_format=torch.channels_last))
+        loss = _loss(run, seen, recipe, outputs)
+        if recipe.contrast and recipe.positives == "relevance":
+            relevances = relevances_of(drawn.images, seen.masks, d95)
+            ranked = relevance_loss(outputs.embedding, relevances, seen.comparable(), recipe)
+            loss = loss + recipe.contrast * ranked
+    if not torch.isfinite(loss):
+        raise RecipeError("the loss is not finite any more: lower learning_rate, or raise temperature")
+    run.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.network.parameters(), LARGEST_GRADIENT)
+    run.optimizer.step()
+    run.schedule.step()
+    return float(loss.detach())
+
+
+def _change(batch: Batch, recipe: Recipe) -> Batch:
+    """The batch as the network sees it: a mirrored head is another patient."""
+    groups = int(batch.groups[-1]) + 1
+    mirrored = (torch.rand(groups, device=batch.groups.device) < recipe.augmentation.flip / 2)[batch.groups]
+    flips = mirrored.repeat_interleave(recipe.slices_a_view)
+    images, masks = augment(batch.images, batch.masks, recipe.augmentation, flips)
+    labels = batch.labels if recipe.positives == "label" else 2 * batch.labels + mirrored
+    return replace(batch, images=images, masks=masks, labels=labels)
+
+
+def _loss(run: _Run, seen: Batch, recipe: Recipe, outputs: Outputs) -> torch.Tensor:
+    """The weighted sum of all losses but that of relevance, which needs the grey levels as they were."""
+    embeddings = outputs.embedding
+    loss = embeddings.sum() * 0
+    if recipe.contrast and recipe.positives in {"picture", "patient", "label"}:
+        views = functional.normalize(embeddings.view(len(seen.labels), recipe.slices_a_view, -1).mean(dim=1), dim=1)
+        loss = loss + recipe.contrast * run.contrast(views, seen.labels)
+    if recipe.reconstruction:
+        loss = loss + recipe.reconstruction * run.decoder.loss(embeddings, seen.images)
+    if recipe.lesion and outputs.lesion is not None and seen.known.any():
+        loss = loss + recipe.lesion * lesion_loss(outputs.lesion[seen.known], seen.masks[seen.known])
     return loss
 
 
-def _augment(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Each image moved, bent and made brighter or noisier by itself; (n, 1, size, size) in [0, 1] → the same."""
-    n, _, size, _ = images.shape
-
-    def uniform(largest: float, *shape: int) -> torch.Tensor:
-        return (torch.rand(n, *shape) * 2 - 1) * largest
-
-    turn, scale = uniform(recipe.turn), uniform(recipe.scale).exp()
-    linear = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], dim=1).view(n, 2, 2) * scale[:, None, None]
-    grid = functional.affine_grid(torch.cat([linear, uniform(recipe.shift, 2, 1)], dim=2), [n, 1, size, size], False)
-    bend = functional.interpolate(recipe.bend * torch.randn(n, 2, 6, 6), size=(size, size), mode="bicubic")
-    images = functional.grid_sample(images, grid + bend.permute(0, 2, 3, 1), align_corners=False)
-    images = uniform(recipe.gain, 1, 1, 1).exp() * images.clamp(0, 1) ** uniform(recipe.gamma, 1, 1, 1).exp()
-    noise = recipe.noise * torch.rand(n, 1, 1, 1) * torch.randn_like(images)
-    return torch.where(images > 0, (images + noise).clamp(0, 1), 0)
+def _has_fast_bfloat16(device: str) -> bool:
+    """On a CPU without AMX bfloat16 is emulated, and slower than float32."""
+    return device == "cuda" or torch.cpu._is_amx_tile_supported()
 
 
-def whiten(network: nn.Module, studies: Sequence[Study]) -> None:
-    """Put a whitening of ResNet's pooled features in the place of the projection that was trained with.
-
-    A few loud directions, such as the level of a slice, would drown what is rare: a tumour. After PCA whitening each
-    of the `embedding_dimension` strongest directions counts the same (Jégou & Chum, ECCV 2012).
-    """
-    device = next(network.parameters()).device
-    network.fc = nn.Identity()
-    features = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-        for stack in (stack for study in studies[:WHITENING_PATIENTS] for stack in study.stacks):
-            images = torch.from_numpy(stack.pixels)[:, None].to(device, memory_format=torch.channels_last) / 255
-            features.append(network(images).double().cpu())  # (n, 512)
-    pooled = torch.cat(features)
-    variances, directions = torch.linalg.eigh(torch.cov(pooled.T))  # ascending
-    strongest = slice(-ARCHITECTURE.embedding_dimension, None)
-    floor = 1e-3 * variances.mean()  # so that directions without variance do not become noise
-    weight = (directions[:, strongest] / (variances[strongest] + floor).sqrt()).T
-    network.fc = nn.Linear(*weight.T.shape)
-    network.load_state_dict({**network.state_dict(), "fc.weight": weight, "fc.bias": -weight @ pooled.mean(dim=0)})
+def fingerprint(stacks: Sequence[Stack]) -> str:
+    """SHA-256 of what is known and seen of stacks, 64 hex digits."""
+    sha256 = hashlib.sha256()
+    for stack in stacks:
+        sha256.update(f"{stack.patient}\0{stack.study}\0{stack.sequence}\0{stack.label}\0{stack.best}\0".encode())
+        sha256.update(stack.pixels.tobytes())
+        sha256.update(b"" if stack.masks is None else stack.masks.tobytes())
+        sha256.update(b"" if stack.picture is None else stack.picture.tobytes())
+        sha256.update(b"" if stack.truth is None else stack.truth.tobytes())
+    return sha256.hexdigest()
 
 
-def train_first_checkpoint(out: Path, *, patients: int = 384, epochs: int = 14, seed: int = 20261123) -> Checkpoint:
-    """Simulate, train, measure on a cohort of its own, and write OUT.safetensors and OUT.json.
-
-    Args:
-        out: path without suffix; its last part names the checkpoint.
-        patients: simulated patients to train on.
-        epochs: how often each is seen.
-        seed: of cohort, weights and augmentation.
-    """
-    studies = simulate_studies(seed, range(patients), PREPROCESSING)
-    held_out = simulate_studies(seed + HELD_OUT_COHORT, range(HELD_OUT_PATIENTS), PREPROCESSING)
-    checkpoint = first_checkpoint(out.name, studies, held_out, epochs=epochs, seed=seed)
-    return save_checkpoint(out.with_name(f"{out.name}.safetensors"), checkpoint.card, checkpoint.weights)
+def _fingerprint_of(network: nn.Module) -> str:
+    """Of the weights a run starts from: another file of them makes another run."""
+    sha256 = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        sha256.update(tensor.cpu().contiguous().numpy().tobytes())
+    return sha256.hexdigest()
 
 
-def first_checkpoint(
-    name: str, studies: Sequence[Study], held_out: Sequence[Study], *, epochs: int, seed: int
-) -> Checkpoint:
-    """Train on some patients and measure on others, beside the same network with random weights."""
-    card = Card(
-        name=name,
-        purpose=(
-            "A first checkpoint, trained in minutes on simulated patients alone and measured on simulated patients "
-            "alone: it shows that the parts work together. It ranks by the head as much as by the tumour, only a "
-            "little better than random weights do. It has seen no real patient and is not for clinical use."
-        ),
-        architecture=ARCHITECTURE,
-        preprocessing=PREPROCESSING,
-        domain=Domain(body_parts=("BRAIN",), sequences=SEQUENCES),
-        training=Training(
-            method=(
-                "supervised contrastive (Khosla et al. 2020), patient = label, from random weights; then PCA whitening"
-            ),
-            data="pacs_cbir.learn.phantom: heads simulated from nilearn's MNI152 T1, grey and white matter templates",
-            licences=(TEMPLATE_LICENCE,),
-            patients=len(studies),
-            epochs=epochs,
-            seed=seed,
-            settings=asdict(RECIPE),
-            date=datetime.datetime.now(datetime.UTC).date(),
-        ),
-        figures={},
-    )
-    trained = Checkpoint(card, _weights(train(studies, epochs, seed), studies))
-    torch.manual_seed(seed)
-    untrained = Checkpoint(card, _weights(build_network(ARCHITECTURE).eval(), studies))
-    figures = measure(Encoder(trained), held_out)
-    for figure, value in measure(Encoder(untrained), held_out).items():
-        figures.setdefault(
-            figure if figure.endswith(("chance", "histogram", "patients")) else f"{figure}_untrained", value
-        )
-    return Checkpoint(card.model_copy(update={"figures": figures}), trained.weights)
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all, whenever the process or the machine dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
-def _weights(network: nn.Module, studies: Sequence[Study]) -> dict[str, npt.NDArray[np.generic]]:
-    """Whiten, and give the matrices in float16, which halves the file."""
-    whiten(network, studies)
-    weights = {name: weight.numpy() for name, weight in network.state_dict().items()}
-    return {name: weight.astype(np.float16) if weight.ndim > 1 else weight for name, weight in weights.items()}
+def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
+    """Take over a state if it is of this very run; the number of finished epochs."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["identity"] != identity:
+        return 0
+    run.resume(state)
+    finished: int = state["finished"]
+    return finished
 
 
-if __name__ == "__main__":
-    typer.run(train_first_checkpoint)
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,104 @@
+"""Encoders as rows of the table, by what of a stack they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pacs_cbir.embed.checkpoint import Checkpoint
+from pacs_cbir.embed.encoder import Encoder
+from pacs_cbir.errors import NotMeasurable
+from pacs_cbir.learn.baselines import EncoderMethod
+from pacs_cbir.learn.method import Method, SeriesMethod
+from pacs_cbir.learn.stacks import Stack
+
+Floats = npt.NDArray[np.float64]
+
+
+class Ranking(Method, SeriesMethod, Protocol):
+    """What can be measured under every protocol."""
+
+
+@dataclass(frozen=True)
+class MeanMethod:
+    """Cosine of the stacks' pooled embeddings, as the service pools them: no slice is chosen under any protocol."""
+
+    name: str
+    encoder: Encoder
+
+    def similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
+        """Whole stacks in the place of best slices."""
+        one = self._pool(queries)
+        two = one if queries is gallery else self._pool(gallery)
+        return one @ two.T
+
+    def series_similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
+        """By the service's own index."""
+        return EncoderMethod(self.name, self.encoder).series_similarities(queries, gallery)
+
+    def _pool(self, stacks: Sequence[Stack]) -> Floats:
+        return np.stack([self.encoder.pool(self.encoder.embed(s.pixels)) for s in stacks]).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class LateMethod:
+    """Late interaction (Khattab & Zaharia, SIGIR 2020): the mean over a query's slices of the nearest one's cosine."""
+
+    name: str
+    encoder: Encoder
+
+    def similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
+        """Each slice with each."""
+        slices = [self.encoder.embed(stack.pixels).astype(np.float64) for stack in gallery]
+        asked = slices if queries is gallery else [self.encoder.embed(s.pixels).astype(np.float64) for s in queries]
+        starts = np.cumsum([0, *(len(vectors) for vectors in slices[:-1])])
+        everything = np.concatenate(slices).T
+        return np.stack([np.maximum.reduceat(one @ everything, starts, axis=1).mean(axis=0) for one in asked])
+
+    series_similarities = similarities
+
+
+@dataclass(frozen=True)
+class BySequence:
+    """One method for each sequence; stacks of different sequences are not compared: -inf."""
+
+    name: str
+    methods: Mapping[str, Ranking]
+
+    def similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
+        """Raises NotMeasurable for a sequence that none was trained for."""
+        return self._compare(queries, gallery, lambda method, one, two: method.similarities(one, two))
+
+    def series_similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
+        """The same for whole series."""
+        return self._compare(queries, gallery, lambda method, one, two: method.series_similarities(one, two))
+
+    def _compare(
+        self,
+        queries: Sequence[Stack],
+        gallery: Sequence[Stack],
+        compare: Callable[[Ranking, Sequence[Stack], Sequence[Stack]], Floats],
+    ) -> Floats:
+        similarities = np.full((len(queries), len(gallery)), -np.inf)
+        for sequence in sorted({stack.sequence for stack in queries}):
+            if sequence not in self.methods:
+                raise NotMeasurable(f"{self.name} has no network for {sequence}: none of it was trained on")
+            rows = [i for i, stack in enumerate(queries) if stack.sequence == sequence]
+            columns = [i for i, stack in enumerate(gallery) if stack.sequence == sequence]
+            if columns:
+                found = compare(self.methods[sequence], [queries[i] for i in rows], [gallery[i] for i in columns])
+                similarities[np.ix_(rows, columns)] = found
+        return similarities
+
+
+def ranking(name: str, trained: Mapping[str, Checkpoint], pooling: Literal["best", "mean", "late"]) -> Ranking:
+    """The row of what `train` returns."""
+    kind = {"best": EncoderMethod, "mean": MeanMethod, "late": LateMethod}[pooling]
+    methods: dict[str, Ranking] = {
+        sequence: kind(name, Encoder(checkpoint)) for sequence, checkpoint in trained.items()
+    }
+    return methods[""] if "" in methods else BySequence(name, methods)

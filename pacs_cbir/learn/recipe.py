@@ -1,0 +1,256 @@
+"""A recipe: everything that one training run is decided by, in a TOML file; and a table, which is rows of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pacs_cbir.embed.architecture import Architecture
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import RecipeError
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augmentation(_Part):
+    """How far each image is changed by itself; 0 leaves a change out.
+
+    Attributes:
+        flip: mirror left and right, half of the time; all views of a patient alike, since sides are not the same.
+        turn: largest angle in radians.
+        shift: largest share of half the picture.
+        scale: largest natural logarithm of the size's factor.
+        bend: usual displacement of an elastic deformation, share of half the picture.
+        gamma, gain: largest natural logarithm of each.
+        bias: usual natural logarithm of a smooth field that the grey levels are multiplied by.
+        noise: largest standard deviation, grey levels being in [0, 1].
+    """
+
+    flip: bool = False
+    turn: float = Field(default=0, ge=0, le=3.15)
+    shift: float = Field(default=0, ge=0, le=1)
+    scale: float = Field(default=0, ge=0, le=1)
+    bend: float = Field(default=0, ge=0, le=1)
+    gamma: float = Field(default=0, ge=0, le=1)
+    gain: float = Field(default=0, ge=0, le=1)
+    bias: float = Field(default=0, ge=0, le=1)
+    noise: float = Field(default=0, ge=0, le=1)
+
+
+class Recipe(_Part):
+    """What one training run does. The defaults are those of supervised contrast by patient.
+
+    Attributes:
+        purpose, data, licences: what the checkpoint's card says for people.
+        architecture: of the network; its parts are what the losses can train.
+        size, field_of_view_mm: of the slices; see `Preprocessing`.
+        init: "random" weights; "pretrained" on ImageNet: torchvision's, or a file with torchvision's names; "shipped":
+            this package's own checkpoint. What a file does not hold keeps its random weights.
+        epochs: 0 measures the encoder that the training would start from.
+        draws_a_stack: slices drawn of each stack an epoch, so that all recipes with equal epochs see as many images.
+        slices: which are drawn: the "best", those that show the "tumour", or "all".
+        slices_a_view: how many make one view; the losses see the mean of their embeddings.
+        positives: what belongs together: nothing ("none": no contrast), two views of one "picture" (SimCLR, Chen et
+            al. 2020), of one "patient" or of one class "label" (Khosla et al. 2020), or, by degrees, what is alike by
+            "relevance": a list-wise loss (Cao et al. 2007) against the measure itself, in need of masks.
+        groups_a_batch, views: a batch is so many pictures, patients or classes, with so many views of each.
+        memory: embeddings of earlier batches to compare with (cross-batch memory, Wang et al. 2020); 0: none.
+        temperature: of the similarities.
+        target_temperature: of relevances: the smaller, the more the most relevant alone counts.
+        contrast, reconstruction, lesion: what each loss counts; 0 leaves it out.
+        pooling: what of a stack is compared: its "best" slice, the "mean" of all, or each with each ("late"
+            interaction; Khattab & Zaharia 2020).
+        a_network_a_sequence: train one for each MR sequence.
+        learning_rate: the largest of the one-cycle schedule (Smith & Topin 2019).
+    """
+
+    purpose: str = "Trained with `pacs-cbir train`, for measuring. Not for clinical use."
+    data: str = ""
+    licences: tuple[str, ...] = ()
+    architecture: Architecture = Architecture(appearance=512, weights={"appearance": 1})
+    size: int = Field(default=128, ge=32, multiple_of=32)
+    field_of_view_mm: float = Field(default=Preprocessing.field_of_view_mm, gt=0)
+    init: Literal["random", "pretrained", "shipped"] = "random"
+    epochs: int = Field(default=10, ge=0)
+    draws_a_stack: int = Field(default=1, ge=1)
+    slices: Literal["best", "tumour", "all"] = "best"
+    slices_a_view: int = Field(default=1, ge=1)
+    positives: Literal["none", "picture", "patient", "label", "relevance"] = "patient"
+    groups_a_batch: int = Field(default=16, ge=1)
+    views: int = Field(default=2, ge=1)
+    memory: int = Field(default=0, ge=0)
+    temperature: float = Field(default=0.1, gt=0)
+    target_temperature: float = Field(default=0.1, gt=0)
+    contrast: float = Field(default=1, ge=0)
+    reconstruction: float = Field(default=0, ge=0)
+    lesion: float = Field(default=0, ge=0)
+    augmentation: Augmentation = Augmentation()
+    pooling: Literal["best", "mean", "late"] = "best"
+    a_network_a_sequence: bool = False
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        contrasted = self.positives in {"picture", "patient", "label"}
+        if contrasted and (self.views < 2 or self.groups_a_batch < 2):
+            raise ValueError("contrast needs views = 2 or more, and groups_a_batch = 2 or more")
+        if self.memory and (not contrasted or self.memory < self.groups_a_batch * self.views):
+            raise ValueError("memory holds a batch (groups_a_batch * views) or more, of a contrast by like and unlike")
+        if self.lesion and not self.architecture.lesion_grid:
+            raise ValueError("the lesion loss needs architecture.lesion_grid: without it nothing draws a lesion")
+        if self.slices_a_view > 1 and (self.lesion or self.reconstruction or self.positives == "relevance"):
+            raise ValueError("slices_a_view > 1 goes with a contrast alone: the other losses are of single slices")
+        if self.epochs and not (self.lesion or self.reconstruction or (self.positives != "none" and self.contrast)):
+            raise ValueError("nothing is trained: give positives, lesion or reconstruction, or set epochs = 0")
+        return self
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the slices are drawn that it trains on."""
+        return Preprocessing(field_of_view_mm=self.field_of_view_mm, size=self.size)
+
+    def changed(self, changes: dict[str, Any]) -> Recipe:
+        """The recipe with some settings changed, those of a nested part one by one.
+
+        Raises:
+            RecipeError: a setting is unknown or out of range.
+        """
+        merged = self.model_dump()
+        for name, value in changes.items():
+            nested = isinstance(value, dict) and isinstance(merged.get(name), dict)
+            # The parts of an architecture have weights each: half an architecture says nothing.
+            merged[name] = {**merged[name], **value} if nested and name != "architecture" else value
+        return _validate(Recipe, merged, "a changed recipe")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; a bare name, such as `ours`, is one of the package's own.
+
+    Raises:
+        RecipeError: the file is missing, or is no recipe.
+    """
+    return _validate(Recipe, _read_toml(path, "recipes"), str(path))
+
+
+class TableRow(_Part):
+    """One row: a method without training, a recipe with changes, or a checkpoint as it is.
+
+    Attributes:
+        baseline: a name in `pacs_cbir.learn.baselines`.
+        recipe: a file beside the table, or a name of the package's own.
+        changes: settings of the recipe that this row has otherwise.
+        checkpoint: a .safetensors file, or "shipped".
+    """
+
+    name: str = Field(min_length=1)
+    baseline: str | None = None
+    recipe: str | None = None
+    changes: dict[str, Any] = {}
+    checkpoint: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(kind is not None for kind in (self.baseline, self.recipe, self.checkpoint)) != 1:
+            raise ValueError(f"row {self.name!r} needs one of baseline, recipe and checkpoint")
+        return self
+
+
+class Simulated(_Part):
+    """A cohort in the place of a manifest."""
+
+    seed: int = 0
+    patients: int = Field(ge=4)
+
+
+class Table(_Part):
+    """Rows that are measured alike.
+
+    Attributes:
+        title: names the results' files.
+        protocols: how each row is measured.
+        seeds: each recipe is trained with each.
+        test_split: the split that is measured on, all others being trained on; without it two folds by patient, of
+            which each is trained on once and measured on once.
+        changes: settings that all recipes have otherwise, such as epochs: the budget.
+        simulated: the data, where no manifest is given.
+        rows_of: another table whose rows come before these, less those named in `without`.
+    """
+
+    title: str = Field(pattern=r"^[a-z0-9-]+$")
+    protocols: tuple[Literal["poster", "service", "labelled"], ...] = ("poster", "service")
+    seeds: tuple[int, ...] = (0,)
+    test_split: str | None = None
+    changes: dict[str, Any] = {}
+    simulated: Simulated | None = None
+    rows_of: str | None = None
+    without: tuple[str, ...] = ()
+    rows: tuple[TableRow, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rows are named {', '.join(twice)}")
+        if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
+            raise ValueError("a table needs a seed, and the labelled protocol a test_split")
+        return self
+
+
+def read_table(path: Path) -> Table:
+    """Read a table with the rows of the one it builds on; a bare name, such as `quick`, is one of the package's own.
+
+    Raises:
+        RecipeError: a file is missing, or is no table, or `without` names no row.
+    """
+    table = _validate(Table, _read_toml(path, "tables"), str(path))
+    if table.rows_of is None:
+        return table
+    rows = read_table(path.parent / table.rows_of).rows
+    unknown = set(table.without) - {row.name for row in rows}
+    if unknown:
+        raise RecipeError(f"{path} leaves out rows that {table.rows_of} does not have: {', '.join(sorted(unknown))}")
+    kept = [row.model_dump() for row in rows if row.name not in table.without]
+    merged = {
+        **table.model_dump(exclude={"rows_of", "without"}),
+        "rows": [*kept, *(r.model_dump() for r in table.rows)],
+    }
+    return _validate(Table, merged, str(path))
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of what pydantic or JSON can write, 64 hex digits: equal for equal parts alone."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _read_toml(path: Path, own: Literal["recipes", "tables"]) -> dict[str, Any]:
+    source = path if path.suffix else path.with_suffix(".toml")
+    if not source.exists():  # a table's own folder first, then the package's
+        source = Path(str(resources.files("pacs_cbir.learn"))) / own / source.name
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(file.stem for file in source.parent.glob("*.toml")))
+        raise RecipeError(f"{path} is not there; the package's own {own} are: {names}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+
+
+def _validate(kind: type[Kind], content: dict[str, Any], source: str) -> Kind:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'as a whole'}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"{source}: {faults}") from error

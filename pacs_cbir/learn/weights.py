@@ -1,0 +1,153 @@
+"""Where a training starts from, and what it leaves behind: weights in, a checkpoint with its card out."""
+
+from __future__ import annotations
+
+import datetime
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models import ResNet18_Weights
+
+from pacs_cbir.embed.checkpoint import (
+    Card,
+    Checkpoint,
+    Domain,
+    Training,
+    default_checkpoint_path,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pacs_cbir.embed.network import Network, build_network, fourier_descriptors
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.recipe import Recipe
+from pacs_cbir.learn.stacks import Stack
+
+CARD_NAME = r"[a-z0-9][a-z0-9.-]*"
+
+
+def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights: Path | None) -> Network:
+    """The network as it is before the first step, on the CPU.
+
+    Args:
+        stacks: to train on: the landmarks among shapes are taken from their lesions.
+        weights: of a recipe that starts "pretrained": a file with torchvision's names, or a checkpoint of ours; None
+            for torchvision's own, which are downloaded.
+
+    Raises:
+        RecipeError: the weights are missing or belong to another network.
+        CheckpointError: a checkpoint cannot be read.
+    """
+    torch.manual_seed(seed)
+    network = build_network(recipe.architecture)
+    appearance = network.appearance
+    if appearance is not None and appearance.in_features == appearance.out_features:
+        # The features themselves, so that an encoder without training is what it is called.
+        nn.init.eye_(appearance.weight)
+        nn.init.zeros_(appearance.bias)
+    if recipe.init == "shipped":
+        _fill(network, _of_checkpoint(default_checkpoint_path()), "the package's own checkpoint")
+    elif recipe.init == "pretrained":
+        _fill(network, _pretrained(weights), str(weights or "torchvision's checkpoint"))
+    if recipe.architecture.shape_landmarks and (recipe.init == "random" or recipe.lesion):
+        network.fit_shapes(_shapes(stacks, recipe.architecture.shape_landmarks, seed))
+    return network
+
+
+def _pretrained(path: Path | None) -> Mapping[str, torch.Tensor]:
+    if path is not None and path.suffix == ".safetensors":
+        return _of_checkpoint(path)
+    try:
+        if path is None:
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RecipeError(
+            f"pretrained weights cannot be read: {error}; name a file of ResNet18's weights with --weights"
+        ) from error
+    # One grey channel answers as three equal ones did.
+    trunk = {f"trunk.{name}": tensor.float() for name, tensor in state.items() if not name.startswith("fc.")}
+    if "trunk.conv1.weight" in trunk:
+        trunk["trunk.conv1.weight"] = trunk["trunk.conv1.weight"].sum(dim=1, keepdim=True)
+    return trunk
+
+
+def _of_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(weight)) for name, weight in load_checkpoint(path).weights.items()}
+
+
+def _fill(network: Network, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    own = network.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    missing = [n for n in own if n.startswith("trunk.") and n not in fitting and not n.endswith("num_batches_tracked")]
+    if missing:
+        raise RecipeError(f"{source} is no ResNet18: it lacks {', '.join(missing[:3])}")
+    network.load_state_dict(fitting, strict=False)
+
+
+def _shapes(stacks: Sequence[Stack], landmarks: int, seed: int) -> torch.Tensor:
+    """Generic Fourier descriptors of some lesions, (landmarks, 45)."""
+    masks = [s.masks[s.best] for s in stacks if s.masks is not None and s.best is not None]
+    if not masks:
+        raise RecipeError("architecture.shape_landmarks needs stacks with lesion masks: set it to 0 without them")
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(masks), landmarks, replace=len(masks) < landmarks)
+    return fourier_descriptors(torch.from_numpy(np.stack([masks[i] for i in chosen])).float()[:, None])
+
+
+def check_name(out: Path) -> None:
+    """Refuse a path whose last part cannot name a checkpoint, before hours of training."""
+    if not re.fullmatch(CARD_NAME, out.name):
+        raise RecipeError(f"{out.name!r} cannot name a checkpoint: lower-case letters, digits, dots and hyphens can")
+
+
+def save_trained(network: Network, recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path) -> Checkpoint:
+    """Write OUT.safetensors and OUT.json.
+
+    Matrices are stored in float16, which halves the file, so the checkpoint is to be measured as it is read again.
+    """
+    halved = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    weights = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
+    patients = {stack.patient for stack in stacks}
+    card = Card(
+        name=out.name,
+        purpose=recipe.purpose,
+        architecture=recipe.architecture,
+        preprocessing=recipe.preprocessing,
+        domain=Domain(body_parts=("BRAIN", "HEAD"), sequences=tuple(sorted({stack.sequence for stack in stacks}))),
+        training=Training(
+            method=", ".join(f"{key} {value}" for key, value in recipe.model_dump().items() if _is_choice(key, value)),
+            data=recipe.data or "what the manifest named",
+            licences=recipe.licences,
+            patients=len(patients) if recipe.epochs else 0,
+            epochs=recipe.epochs,
+            seed=seed,
+            settings=dict(_numbers(recipe.model_dump())),
+            date=datetime.datetime.now(datetime.UTC).date(),
+        ),
+        figures={},
+    )
+    return save_checkpoint(
+        out.with_name(f"{out.name}.safetensors"),
+        card,
+        {name: weight.astype(np.float16) if name in halved else weight for name, weight in weights.items()},
+    )
+
+
+def _is_choice(key: str, value: object) -> bool:
+    return isinstance(value, str) and key not in {"purpose", "data"}
+
+
+def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number, those of nested parts under `part.name`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", float(value)
