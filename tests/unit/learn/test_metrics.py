@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def orders(similarities: list[int], allowed: list[bool]) -> list[list[int]]:
     return [
         list(order)
         for order in permutations(here)
-        if all(similarities[a] >= similarities[b] for a, b in zip(order, order[1:], strict=False))
+        if all(similarities[a] >= similarities[b] for a, b in pairwise(order))
     ]
 
 

@@ -1,0 +1,112 @@
+"""What a hospital changes of a query: its grey levels, the head's position, the field of view, the slice.
+
+Every change but the slice's is made on the source volume, so that the preprocessing meets it as it would in a hospital.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pacs_cbir.dicom.volume import Volume
+from pacs_cbir.learn.stacks import Stack
+
+BIAS_FACTORS = (0.7, 1.4)
+"""In the two opposite corners of a slice; BrainWeb's strongest field is 0.8 to 1.2."""
+SHIFT_MM = 15.0
+ROTATION_DEGREES = 10.0
+
+
+def scale_grey(volume: Volume, factor: float) -> Volume:
+    """Grey levels times a factor; nothing is cut off."""
+    return replace(volume, array=volume.array * np.float32(factor))
+
+
+def gamma(volume: Volume, exponent: float) -> Volume:
+    """Grey levels to a power, their largest staying what it is; what is below 0 becomes 0."""
+    white = np.float32(max(float(np.max(volume.array, where=np.isfinite(volume.array), initial=0)), 1e-6))
+    return replace(volume, array=white * np.clip(volume.array / white, 0, None) ** np.float32(exponent))
+
+
+def bias_field(volume: Volume) -> Volume:
+    """A receive coil's field: grey levels times a factor that rises evenly in its logarithm from corner to corner."""
+    rows, columns = (np.linspace(0, 1, size, dtype=np.float32) for size in volume.array.shape[1:])
+    low, high = np.log(BIAS_FACTORS)
+    field = np.exp(low + (high - low) * (rows[:, None] + columns) / 2)
+    return replace(volume, array=volume.array * field.astype(np.float32))
+
+
+def shift(volume: Volume, rows_mm: float, columns_mm: float) -> Volume:
+    """The head elsewhere in the same field."""
+    return _move(volume, np.eye(2), np.array([rows_mm, columns_mm]))
+
+
+def rotate(volume: Volume, degrees: float) -> Volume:
+    """The head turned in the slices' plane about the field's centre, clockwise as shown."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return _move(volume, turn, np.zeros(2))
+
+
+def field_of_view(volume: Volume, factor: float) -> Volume:
+    """A field so much wider, the head so much smaller in it, and the header's spacing as before.
+
+    With a spacing that told of it, preprocessing would undo the change.
+    """
+    return _move(volume, np.eye(2) * factor, np.zeros(2))
+
+
+def _move(volume: Volume, matrix: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]) -> Volume:
+    """Each slice resampled: what was at `matrix @ (p - offset)` is shown at p, in mm (row, column) from the centre."""
+    spacing = np.array(volume.spacing[1:])
+    pixels = matrix * spacing / spacing[:, None]
+    centre = (np.array(volume.array.shape[1:]) - 1) / 2
+    start = centre - pixels @ (centre + offset / spacing)
+    black = float(np.min(volume.array, where=np.isfinite(volume.array), initial=np.inf))
+    moved = [ndimage.affine_transform(s, pixels, start, order=1, mode="constant", cval=black) for s in volume.array]
+    return replace(volume, array=np.stack(moved))
+
+
+CHANGES: Mapping[str, Callable[[Volume], Volume]] = MappingProxyType(
+    {
+        "grey levels × 0.5": partial(scale_grey, factor=0.5),
+        "grey levels × 2": partial(scale_grey, factor=2.0),
+        "gamma 0.7": partial(gamma, exponent=0.7),
+        "gamma 1.4": partial(gamma, exponent=1.4),
+        "bias field": bias_field,
+        "shift 15 mm down": partial(shift, rows_mm=SHIFT_MM, columns_mm=0.0),
+        "shift 15 mm right": partial(shift, rows_mm=0.0, columns_mm=SHIFT_MM),
+        "rotation +10°": partial(rotate, degrees=ROTATION_DEGREES),
+        "rotation −10°": partial(rotate, degrees=-ROTATION_DEGREES),
+        "field of view +20 %": partial(field_of_view, factor=1.2),
+        "field of view −20 %": partial(field_of_view, factor=0.8),
+    }
+)
+"""Name → the change of a volume."""
+
+SLICES: Mapping[str, int] = MappingProxyType({"slice +1": 1, "slice −1": -1})
+"""Name → step for `neighbour`."""
+
+
+def neighbour(stack: Stack, step: int) -> Stack | None:
+    """The stack with another slice as its best, `step` drawn slices further; None beyond its ends or without a best."""
+    if stack.best is None or not 0 <= stack.best + step < len(stack.pixels):
+        return None
+    return replace(stack, best=stack.best + step)
+
+
+def in_place_of(stack: Stack, changed: Stack) -> Stack | None:
+    """The changed stack, showing the slice that is the unchanged one's best; None where that was not drawn.
+
+    A changed head may be drawn in other slices, and a query has no mask to choose one with.
+    """
+    if stack.best is None:
+        return None
+    nearest = int(np.argmin(np.abs(changed.levels - stack.levels[stack.best])))
+    return replace(changed, best=nearest)
