@@ -20,6 +20,7 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
+├── ManifestError            rows of a data set that cannot be used; lists every one and says what to do
 ├── RecipeError              a training recipe or table that cannot work, or not on these data; says what to change
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
@@ -28,6 +29,10 @@ PacsCbirError
     ├── ExampleNotReady      the example is received and not yet embedded
     └── ExampleNotEmbedded   the example is here and has no embeddings; says why
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class PacsCbirError(Exception):
@@ -108,6 +113,18 @@ class PeerError(PacsCbirError):
 
 class CheckpointError(PacsCbirError):
     """An encoder's checkpoint cannot be trusted or read."""
+
+
+class ManifestError(PacsCbirError):
+    """A data set's manifest, or what it names, cannot be used.
+
+    Attributes:
+        faults: what is wrong and what to do, each with its row where it has one.
+    """
+
+    def __init__(self, name: str, faults: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([f"{name} cannot be used:", *faults]))
+        self.faults = tuple(faults)
 
 
 class RecipeError(PacsCbirError):

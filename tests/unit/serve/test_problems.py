@@ -21,6 +21,7 @@ NOT_OVER_HTTP = (
     errors.PeerError,
     errors.JobLost,
     errors.DemoFailed,
+    errors.ManifestError,
     errors.NotMeasurable,
     errors.RecipeError,
 )
