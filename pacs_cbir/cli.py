@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pacs_cbir import __version__, logs
+from pacs_cbir import __version__, cli_dataset, cli_learn, logs
 from pacs_cbir.errors import PacsCbirError, SettingsError
 from pacs_cbir.settings import Settings, load_settings
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 database_commands = typer.Typer(help="The database's schema.", no_args_is_help=True)
 app.add_typer(database_commands, name="db")
+app.add_typer(cli_dataset.commands, name="dataset")
+app.add_typer(cli_learn.commands)
 
 
 def main() -> None:

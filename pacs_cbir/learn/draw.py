@@ -76,15 +76,10 @@ class Drawing:
         self.batches = -(-len(self._stacks) * recipe.draws_a_stack // (recipe.slices_a_view * self._batch))
 
     def _class_of(self, stack: Stack, number: int) -> str:
-        match self._recipe.positives:
-            case "patient":
-                return stack.patient
-            case "label" if stack.label is None:
-                raise RecipeError("contrast by label needs a label for every row of the manifest; some have none")
-            case "label":
-                return str(stack.label)
-            case _:
-                return f"{number:09d}"
+        if self._recipe.positives == "label" and stack.label is None:
+            raise RecipeError("contrast by label needs a label for every row of the manifest; some have none")
+        known = {"patient": stack.patient, "label": stack.label}.get(self._recipe.positives)
+        return f"{number:09d}" if known is None else known
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch: always the same for the same seed and epoch."""

@@ -97,8 +97,8 @@ class BySequence:
 
 def ranking(name: str, trained: Mapping[str, Checkpoint], pooling: Literal["best", "mean", "late"]) -> Ranking:
     """The row of what `train` returns."""
-    kind = {"best": EncoderMethod, "mean": MeanMethod, "late": LateMethod}[pooling]
-    methods: dict[str, Ranking] = {
-        sequence: kind(name, Encoder(checkpoint)) for sequence, checkpoint in trained.items()
-    }
+    kinds: dict[str, Callable[[str, Encoder], Ranking]]
+    kinds = {"best": EncoderMethod, "mean": MeanMethod, "late": LateMethod}
+    make = kinds[pooling]
+    methods = {key: make(name, Encoder(checkpoint)) for key, checkpoint in trained.items()}
     return methods[""] if "" in methods else BySequence(name, methods)

@@ -1,4 +1,4 @@
-"""A recipe: everything that one training run is decided by, in a TOML file; and a table, which is rows of them."""
+"""A recipe: everything that one training run is decided by, in a TOML file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from pacs_cbir.errors import RecipeError
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class _Part(BaseModel):
+class Frozen(BaseModel):
+    """Base of what a TOML file says: a word that it should not have is a fault."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Augmentation(_Part):
+class Augmentation(Frozen):
     """How far each image is changed by itself; 0 leaves a change out.
 
     Attributes:
@@ -47,7 +49,7 @@ class Augmentation(_Part):
     noise: float = Field(default=0, ge=0, le=1)
 
 
-class Recipe(_Part):
+class Recipe(Frozen):
     """What one training run does. The defaults are those of supervised contrast by patient.
 
     Attributes:
@@ -131,7 +133,7 @@ class Recipe(_Part):
             nested = isinstance(value, dict) and isinstance(merged.get(name), dict)
             # The parts of an architecture have weights each: half an architecture says nothing.
             merged[name] = {**merged[name], **value} if nested and name != "architecture" else value
-        return _validate(Recipe, merged, "a changed recipe")
+        return validate(Recipe, merged, "a changed recipe")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -140,93 +142,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, or is no recipe.
     """
-    return _validate(Recipe, _read_toml(path, "recipes"), str(path))
-
-
-class TableRow(_Part):
-    """One row: a method without training, a recipe with changes, or a checkpoint as it is.
-
-    Attributes:
-        baseline: a name in `pacs_cbir.learn.baselines`.
-        recipe: a file beside the table, or a name of the package's own.
-        changes: settings of the recipe that this row has otherwise.
-        checkpoint: a .safetensors file, or "shipped".
-    """
-
-    name: str = Field(min_length=1)
-    baseline: str | None = None
-    recipe: str | None = None
-    changes: dict[str, Any] = {}
-    checkpoint: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if sum(kind is not None for kind in (self.baseline, self.recipe, self.checkpoint)) != 1:
-            raise ValueError(f"row {self.name!r} needs one of baseline, recipe and checkpoint")
-        return self
-
-
-class Simulated(_Part):
-    """A cohort in the place of a manifest."""
-
-    seed: int = 0
-    patients: int = Field(ge=4)
-
-
-class Table(_Part):
-    """Rows that are measured alike.
-
-    Attributes:
-        title: names the results' files.
-        protocols: how each row is measured.
-        seeds: each recipe is trained with each.
-        test_split: the split that is measured on, all others being trained on; without it two folds by patient, of
-            which each is trained on once and measured on once.
-        changes: settings that all recipes have otherwise, such as epochs: the budget.
-        simulated: the data, where no manifest is given.
-        rows_of: another table whose rows come before these, less those named in `without`.
-    """
-
-    title: str = Field(pattern=r"^[a-z0-9-]+$")
-    protocols: tuple[Literal["poster", "service", "labelled"], ...] = ("poster", "service")
-    seeds: tuple[int, ...] = (0,)
-    test_split: str | None = None
-    changes: dict[str, Any] = {}
-    simulated: Simulated | None = None
-    rows_of: str | None = None
-    without: tuple[str, ...] = ()
-    rows: tuple[TableRow, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        names = [row.name for row in self.rows]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two rows are named {', '.join(twice)}")
-        if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
-            raise ValueError("a table needs a seed, and the labelled protocol a test_split")
-        return self
-
-
-def read_table(path: Path) -> Table:
-    """Read a table with the rows of the one it builds on; a bare name, such as `quick`, is one of the package's own.
-
-    Raises:
-        RecipeError: a file is missing, or is no table, or `without` names no row.
-    """
-    table = _validate(Table, _read_toml(path, "tables"), str(path))
-    if table.rows_of is None:
-        return table
-    rows = read_table(path.parent / table.rows_of).rows
-    unknown = set(table.without) - {row.name for row in rows}
-    if unknown:
-        raise RecipeError(f"{path} leaves out rows that {table.rows_of} does not have: {', '.join(sorted(unknown))}")
-    kept = [row.model_dump() for row in rows if row.name not in table.without]
-    merged = {
-        **table.model_dump(exclude={"rows_of", "without"}),
-        "rows": [*kept, *(r.model_dump() for r in table.rows)],
-    }
-    return _validate(Table, merged, str(path))
+    return validate(Recipe, read_toml(path, "recipes"), str(path))
 
 
 def digest(*parts: object) -> str:
@@ -235,7 +151,12 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _read_toml(path: Path, own: Literal["recipes", "tables"]) -> dict[str, Any]:
+def read_toml(path: Path, own: Literal["recipes", "tables"]) -> dict[str, Any]:
+    """A TOML file, or the package's own of that name.
+
+    Raises:
+        RecipeError: neither is there, or it is no TOML.
+    """
     source = path if path.suffix else path.with_suffix(".toml")
     if not source.exists():  # a table's own folder first, then the package's
         source = Path(str(resources.files("pacs_cbir.learn"))) / own / source.name
@@ -248,7 +169,12 @@ def _read_toml(path: Path, own: Literal["recipes", "tables"]) -> dict[str, Any]:
         raise RecipeError(f"{path} cannot be read: {error}") from error
 
 
-def _validate(kind: type[Kind], content: dict[str, Any], source: str) -> Kind:
+def validate(kind: type[Kind], content: dict[str, Any], source: str) -> Kind:
+    """The content as what it should be.
+
+    Raises:
+        RecipeError: it is not; lists each fault.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:

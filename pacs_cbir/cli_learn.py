@@ -1,0 +1,128 @@
+"""Commands of the learn room: train, evaluate, experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pacs_cbir.learn.experiment import Cohort
+    from pacs_cbir.learn.table import Table
+
+commands = typer.Typer()
+
+ManifestPath = Annotated[Path, typer.Option(help="The data, as `pacs-cbir dataset` lists it.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="ResNet18's weights for what starts pretrained: torchvision's names, or a checkpoint of ours."),
+]
+
+
+@commands.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, or a name of the package's own, such as `ours`.")],
+    out: Annotated[Path, typer.Argument(help="The checkpoint without suffix; its last part is its name.")],
+    *,
+    manifest: ManifestPath,
+    splits: Annotated[str | None, typer.Option(help="Train on these splits alone, as in `1,2,3`.")] = None,
+    weights: Weights = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on the same device.")] = 0,
+) -> None:
+    """Train an encoder on a manifest's studies; called again after a kill, it goes on from its last saved epoch.
+
+    Example: `pacs-cbir train unlabelled checkpoints/our-hospital --manifest studies.csv`
+    """
+    from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.recipe import read_recipe
+    from pacs_cbir.learn.stacks import load_stacks
+    from pacs_cbir.learn.train import train as run
+
+    settings, rows = read_recipe(recipe), read_manifest(manifest)
+    stacks = load_stacks(rows, settings.preprocessing, splits=None if splits is None else splits.split(","))
+    run(settings, stacks, seed=seed, out=out, weights=weights)
+    typer.echo(str(out))
+
+
+@commands.command()
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    *,
+    manifest: ManifestPath,
+    encoder: Annotated[str, typer.Option(help="A .safetensors file, `shipped`, or a baseline: `grey-histogram`, …")],
+    protocol: Annotated[
+        Literal["poster", "service", "labelled"],
+        typer.Option(help="Best slices, whole series, or whole series by label."),
+    ] = "service",
+    test_split: Annotated[
+        str | None, typer.Option(help="The split that asks; without it two folds by patient, each within itself.")
+    ] = None,
+) -> None:
+    """Measure one encoder or baseline, without training it.
+
+    Example: `pacs-cbir evaluate result.json --manifest lgg.csv --encoder shipped --protocol service`
+    """
+    from pacs_cbir.learn.experiment import Experiment
+    from pacs_cbir.learn.report import write_whole
+    from pacs_cbir.learn.rows import Rows
+    from pacs_cbir.learn.table import make_table
+
+    kind = "checkpoint" if encoder == "shipped" or encoder.endswith(".safetensors") else "baseline"
+    row = {"name": Path(encoder).stem, kind: encoder}
+    table = make_table({"title": "evaluate", "protocols": [protocol], "test_split": test_split, "rows": [row]})
+    experiment = Experiment(table, _cohort(table, manifest), Rows(table, Path(), None), out.parent)
+    write_whole(out, (experiment.measure(table.rows[0])[protocol].model_dump_json(indent=1) + "\n").encode())
+    typer.echo(str(out))
+
+
+@commands.command()
+def experiment(
+    table: Annotated[Path, typer.Argument(help="A TOML file, or a name of the package's own, such as `quick`.")],
+    *,
+    results: Annotated[
+        Path, typer.Option(help="Folder for figures, tables, plots, and what the next call goes on from.")
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(help="The data; not needed for a table of simulated patients.")
+    ] = None,
+    weights: Weights = None,
+) -> None:
+    """Train and measure every row of a table on the same patients; called again, it goes on where it stopped.
+
+    Example: `pacs-cbir experiment quick --manifest lgg.csv --results results --weights resnet18.pth`
+    """
+    from pacs_cbir.learn.experiment import Experiment, report_of
+    from pacs_cbir.learn.report import write_report
+    from pacs_cbir.learn.rows import Rows
+    from pacs_cbir.learn.table import read_table
+
+    rows = read_table(table)
+    run = Experiment(rows, _cohort(rows, manifest), Rows(rows, table.parent, weights), results)
+    measured, failed = run.run(Console(stderr=True))
+    for protocol, of_rows in measured.items():
+        write_report(report_of(run, protocol, failed), of_rows, results, protocol)
+    typer.echo(str(results))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _cohort(table: Table, manifest: Path | None) -> Cohort:
+    from pacs_cbir.errors import RecipeError
+    from pacs_cbir.learn.experiment import Cohort
+    from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.stacks import load_stacks, simulate_stacks
+
+    simulated = table.simulated
+    if (manifest is None) == (simulated is None):
+        raise RecipeError("name the data with --manifest, or take a table of simulated patients: one of the two")
+    if simulated is None:
+        rows = read_manifest(Path(str(manifest)))
+        return Cohort(Path(str(manifest)).stem, lambda preprocessing: load_stacks(rows, preprocessing))
+    numbers = range(1, simulated.patients + 1)
+    return Cohort(
+        f"{simulated.patients} simulated patients of seed {simulated.seed}",
+        lambda preprocessing: simulate_stacks(simulated.seed, numbers, preprocessing),
+        simulated=True,
+    )

@@ -1,0 +1,210 @@
+"""All rows of a table on the same patients; what is measured is kept, so an experiment goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha1
+from pathlib import Path
+
+from rich.console import Console
+
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import CheckpointError, NotMeasurable, RecipeError
+from pacs_cbir.learn.labelled import LabelledResult, labelled, merge_labelled
+from pacs_cbir.learn.methods import Ranking
+from pacs_cbir.learn.protocols import poster, service
+from pacs_cbir.learn.recipe import digest
+from pacs_cbir.learn.relevance import gfd_d95
+from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet, slug, write_whole
+from pacs_cbir.learn.results import Frozen, Result, merge
+from pacs_cbir.learn.rows import Entry, Rows
+from pacs_cbir.learn.stacks import Stack
+from pacs_cbir.learn.table import Table, TableRow
+from pacs_cbir.learn.train import fingerprint
+
+Measured = Result | LabelledResult
+
+
+@dataclass
+class Cohort:
+    """The patients of an experiment, drawn as each encoder wants to see them.
+
+    Attributes:
+        name: for people; never a patient's.
+        draw: how they are read and drawn.
+        simulated: whether its pictures may be shown to anybody.
+    """
+
+    name: str
+    draw: Callable[[Preprocessing], list[Stack]]
+    simulated: bool = False
+    _drawn: dict[Preprocessing, list[Stack]] = field(default_factory=dict)
+
+    def stacks(self, preprocessing: Preprocessing) -> list[Stack]:
+        """All stacks; drawn once for each preprocessing."""
+        if preprocessing not in self._drawn:
+            self._drawn[preprocessing] = self.draw(preprocessing)
+        return self._drawn[preprocessing]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the patients and their pictures, whatever is drawn of them for an encoder; 64 hex digits."""
+        return fingerprint(self.stacks(Preprocessing()))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Who is trained on and who is measured.
+
+    Attributes:
+        name: of the patients that are measured.
+    """
+
+    name: str
+    training: frozenset[str]
+    measured: frozenset[str]
+
+
+class Kept(Frozen):
+    """One row's result for one protocol, fold and seed, and of what run it is."""
+
+    identity: str
+    result: Result | LabelledResult
+
+
+@dataclass
+class Experiment:
+    """What all rows share.
+
+    Attributes:
+        results: folder of all that is written; `runs/` holds one file a row, protocol, fold and seed.
+    """
+
+    table: Table
+    cohort: Cohort
+    rows: Rows
+    results: Path
+
+    def run(self, console: Console) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+        """Measure what is not measured yet.
+
+        Returns:
+            Protocol → the rows, in the table's order; and name → why it is not there, of rows that could not be
+            measured.
+        """
+        measured: dict[str, list[Measured]] = {protocol: [] for protocol in self.table.protocols}
+        failed = {}
+        for number, row in enumerate(self.table.rows, start=1):
+            console.print(f"{number}/{len(self.table.rows)}  {row.name}", highlight=False, markup=False)
+            try:
+                found = self.measure(row)
+            except (RecipeError, NotMeasurable, CheckpointError) as error:
+                failed[row.name] = str(error)
+                console.print(f"  left out: {error}", style="red", highlight=False, markup=False)
+                continue
+            for protocol, result in found.items():
+                measured[protocol].append(result)
+        return measured, failed
+
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        """By the table's test split, or two by patient.
+
+        Raises:
+            RecipeError: the manifest has no such split, or too few patients.
+        """
+        stacks = self.cohort.stacks(Preprocessing())
+        patients = frozenset(stack.patient for stack in stacks)
+        if self.table.test_split is None:
+            halves = halves_of(patients)
+            return tuple(Fold(str(i), halves[1 - i], halves[i]) for i in (0, 1))
+        test = frozenset(stack.patient for stack in stacks if stack.split == self.table.test_split)
+        if not test or test == patients:
+            raise RecipeError(f"split {self.table.test_split!r} of the manifest holds no patient, or all of them")
+        return (Fold(self.table.test_split, patients - test, test),)
+
+    @cached_property
+    def _d95(self) -> float:
+        return gfd_d95(self.cohort.stacks(Preprocessing()))
+
+    def measure(self, row: TableRow) -> dict[str, Measured]:
+        """One row under each protocol, over all folds and seeds.
+
+        Raises:
+            RecipeError: the row does not fit the data, or names what is not there.
+            NotMeasurable: the data have no masks, or no labels.
+            CheckpointError: a checkpoint cannot be read.
+        """
+        entry = self.rows.resolve(row)
+        found: dict[str, list[Measured]] = {protocol: [] for protocol in self.table.protocols}
+        for seed in self.table.seeds if entry.seeded else self.table.seeds[:1]:
+            for fold in self.folds:
+                for protocol, result in self._measure_run(row.name, entry, seed, fold):
+                    found[protocol].append(result)
+        return {protocol: _merge(results) for protocol, results in found.items()}
+
+    def _measure_run(self, name: str, entry: Entry, seed: int, fold: Fold) -> Iterator[tuple[str, Measured]]:
+        """Train, if anything is to be measured, and measure under each protocol."""
+        stacks = self.cohort.stacks(entry.preprocessing)
+        training = [stack for stack in stacks if stack.patient in fold.training]
+        measured = [stack for stack in stacks if stack.patient in fold.measured]
+        whose = sorted(fold.training), sorted(fold.measured)
+        identity = digest(entry.identity, fold.name, whose, seed, self.cohort.fingerprint)
+        method: Ranking | None = None
+        for protocol in self.table.protocols:
+            path = self.results / "runs" / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
+            kept = Kept.model_validate_json(path.read_bytes()) if path.exists() else None
+            if kept is None or kept.identity != identity:
+                out = self._weights_folder() / f"{slug(name)}-{fold.name}-{seed}"
+                method = method or entry.make(training, seed, out)
+                if protocol == "labelled":
+                    result: Measured = labelled(method, measured, training, fold=fold.name, seed=seed)
+                else:
+                    compare = poster if protocol == "poster" else service
+                    result = compare(method, measured, self._d95, fold=fold.name, seed=seed)
+                kept = Kept(identity=identity, result=result)
+                write_whole(path, kept.model_dump_json().encode())
+            yield protocol, kept.result
+        if method is not None and self.cohort.simulated and fold is self.folds[0]:
+            draw_contact_sheet(method, measured, self.results / "sheets" / f"{slug(name)}.png")
+
+    def _weights_folder(self) -> Path:
+        """Checkpoints of patients in the data: kept out of git, since they are for measuring alone."""
+        folder = self.results / "weights"
+        write_whole(folder / ".gitignore", b"*\n")
+        return folder
+
+
+def report_of(experiment: Experiment, protocol: str, failed: dict[str, str]) -> Report:
+    """How the experiment's rows came about."""
+    return Report(
+        title=experiment.table.title,
+        dataset=experiment.cohort.name,
+        protocol=protocol,
+        split={fold.name: sorted(fold.measured) for fold in experiment.folds},
+        seeds=experiment.table.seeds,
+        device=device_in_words(),
+        commit=commit_of_program(),
+        table=digest(experiment.table),
+        rows=[],
+        failed=failed,
+    )
+
+
+def halves_of(patients: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Two folds: patients sorted by the SHA-1 of their name, alternating; the same wherever they are made.
+
+    Raises:
+        RecipeError: fewer than four patients, so that a fold would have nobody to compare with.
+    """
+    ordered = sorted(patients, key=lambda name: sha1(name.encode(), usedforsecurity=False).hexdigest())
+    if len(ordered) < 4:
+        raise RecipeError(f"{len(ordered)} patients cannot be parted into two folds that have a gallery each")
+    return frozenset(ordered[::2]), frozenset(ordered[1::2])
+
+
+def _merge(results: list[Measured]) -> Measured:
+    by_label = [result for result in results if isinstance(result, LabelledResult)]
+    return merge_labelled(by_label) if by_label else merge([r for r in results if isinstance(r, Result)])

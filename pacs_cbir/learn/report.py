@@ -1,0 +1,218 @@
+"""Measured rows → what people read: JSON, a table in markdown, plots, and contact sheets of simulated patients."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure as Plot
+from pydantic import BaseModel, ConfigDict
+
+from pacs_cbir import __version__
+from pacs_cbir.learn.comparison import Difference, paired
+from pacs_cbir.learn.labelled import LabelledResult
+from pacs_cbir.learn.method import Method
+from pacs_cbir.learn.results import Figure, Result
+from pacs_cbir.learn.stacks import Stack
+
+SHEET_QUERIES, SHEET_MATCHES = 4, 5
+SHEET_SEQUENCE = "FLAIR"
+"""Shown if it is there: lesions stand out in it."""
+NO_FIGURE = "–"
+
+
+class Report(BaseModel):
+    """Rows under one protocol, and how they came about.
+
+    Attributes:
+        split: fold → the patients that it measures, as the manifest names them: pseudonyms or public names.
+        device: what it ran on.
+        commit: of the program; with "+" where files differ from it.
+        recipes: digest of the table.
+        rows: figures without the single queries; `above_histogram` is the paired difference to the grey histogram.
+        failed: rows that could not be measured, and why.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    dataset: str
+    protocol: str
+    split: dict[str, list[str]]
+    seeds: tuple[int, ...]
+    device: str
+    commit: str
+    table: str
+    rows: list[dict[str, Any]]
+    failed: dict[str, str]
+
+
+def write_report(report: Report, results: Sequence[Result | LabelledResult], folder: Path, protocol: str) -> None:
+    """Write TITLE-PROTOCOL.json, .md and .png, and -sequences.png where there are sequences.
+
+    Args:
+        report: all but its rows, which are taken from `results`.
+    """
+    base = folder / f"{report.title}-{protocol}"
+    by_label = [result for result in results if isinstance(result, LabelledResult)]
+    ranked = [result for result in results if isinstance(result, Result)]
+    above = _above_histogram(ranked)
+    rows = [result.model_dump(mode="json", exclude={"per_query"}) for result in by_label]
+    for result in ranked:
+        difference = above[result.name]
+        shown = None if difference is None else difference.model_dump(mode="json")
+        rows.append({**result.model_dump(mode="json", exclude={"queries"}), "above_histogram": shown})
+    full = report.model_copy(update={"rows": rows})
+    write_whole(base.with_suffix(".json"), (full.model_dump_json(indent=1) + "\n").encode())
+    table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above)
+    head = f"{report.dataset}, {results[0].protocol if results else protocol}; seeds {report.seeds}; {report.device}."
+    failed = "".join(f"\n- left out: {name}: {reason}" for name, reason in report.failed.items())
+    write_whole(base.with_suffix(".md"), f"{head}\n\n{table}\n{failed}\n".encode())
+    if by_label:
+        figures_of = [(r.name, r.map, *r.intervals["map"]) for r in by_label]
+        _plot_rows(figures_of, "mAP", base.with_suffix(".png"))
+    elif ranked:
+        _plot_rows([(r.name, r.ndcg5, *r.interval) for r in ranked], "nDCG@5", base.with_suffix(".png"))
+        _plot_sequences(ranked, base.with_name(f"{base.name}-sequences.png"))
+
+
+def _above_histogram(results: Sequence[Result]) -> Mapping[str, Difference | None]:
+    histogram = next((result for result in results if result.name == "grey histogram"), None)
+    return {
+        result.name: None if histogram is None or result is histogram else paired(result, histogram)
+        for result in results
+    }
+
+
+def _ranked_table(results: Sequence[Result], above: Mapping[str, Difference | None]) -> str:
+    sequences = sorted({sequence for result in results for sequence in result.by_sequence})
+    components = list(results[0].by_component) if results else []
+    titles = ["", "nDCG@5 (95 %)", "@10", "@20", "skill@5", *components, *sequences, "above grey histogram (95 %)"]
+    lines = [titles, ["---"] * len(titles)]
+    for result in results:
+        difference = above[result.name]
+        lines.append(
+            [
+                result.name,
+                f"{_show(result.ndcg5)} ({_show(result.interval[0])}–{_show(result.interval[1])})",
+                *(_show(figure) for figure in (result.ndcg10, result.ndcg20, result.skill5)),
+                *(_show(result.by_component[c].ndcg5 if c in result.by_component else None) for c in components),
+                *(_show(result.by_sequence[s].ndcg5 if s in result.by_sequence else None) for s in sequences),
+                NO_FIGURE
+                if difference is None
+                else f"{_show(difference.ndcg5)} ({_show(difference.interval[0])} to {_show(difference.interval[1])})",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _labelled_table(results: Sequence[LabelledResult]) -> str:
+    lines = [["", "mAP (95 %)", "P@5", "P@10", "queries"], ["---"] * 5]
+    for result in results:
+        low, high = result.intervals["map"]
+        figures = [f"{_show(result.map)} ({_show(low)}–{_show(high)})", _show(result.precision5)]
+        lines.append([result.name, *figures, _show(result.precision10), str(result.queries)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _show(figure: Figure) -> str:
+    return NO_FIGURE if figure is None else f"{figure:.3f}"
+
+
+def _plot_rows(figures: Sequence[tuple[str, Figure, Figure, Figure]], title: str, path: Path) -> None:
+    """Each row's figure with its interval, the table's first row on top."""
+    plot = Plot(figsize=(8, 1 + 0.28 * len(figures)), layout="constrained")
+    axes = plot.subplots()
+    for place, (_, mean, low, high) in enumerate(figures):
+        axes.plot([_number(low), _number(high)], [place, place], color="0.6", linewidth=3)
+        axes.plot(_number(mean), place, "o", color="C0", markersize=5)
+    axes.set_yticks(range(len(figures)), [figure[0] for figure in figures])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{title}, 95 % interval over patients")
+    axes.grid(axis="x", alpha=0.3)
+    _save_plot(plot, path)
+
+
+def _plot_sequences(results: Sequence[Result], path: Path) -> None:
+    sequences = sorted({sequence for result in results for sequence in result.by_sequence})
+    plot = Plot(figsize=(8, 1 + 0.28 * len(results)), layout="constrained")
+    axes = plot.subplots()
+    for number, sequence in enumerate(sequences):
+        shown = [(result.by_sequence[sequence].ndcg5 if sequence in result.by_sequence else None) for result in results]
+        axes.plot([_number(f) for f in shown], range(len(results)), "osD^vP*X"[number % 8], label=sequence, alpha=0.8)
+    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.invert_yaxis()
+    axes.set_xlabel("nDCG@5 by sequence")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    _save_plot(plot, path)
+
+
+def draw_contact_sheet(method: Method, stacks: Sequence[Stack], path: Path) -> None:
+    """A row a query: the query first, then its nearest, each with the outline of its lesion.
+
+    For simulated patients alone: a sheet is published, and pictures of real ones are not ours to publish.
+    """
+    sequences = {stack.sequence for stack in stacks}
+    shown = SHEET_SEQUENCE if SHEET_SEQUENCE in sequences else min(sequences)
+    gallery = [stack for stack in stacks if stack.sequence == shown and stack.picture is not None]
+    queries = gallery[:SHEET_QUERIES]
+    similarities = np.array(method.similarities(queries, gallery))
+    plot = Plot(figsize=(1.6 * (SHEET_MATCHES + 1), 1.7 * len(queries)), layout="constrained")
+    grid = plot.subplots(len(queries), SHEET_MATCHES + 1, squeeze=False)
+    for row, query, alike in zip(grid, queries, similarities, strict=True):
+        others = [i for i in np.argsort(-alike, kind="stable") if gallery[i].patient != query.patient]
+        nearest = [gallery[i] for i in others[:SHEET_MATCHES]]
+        for axes in row:
+            axes.set_axis_off()
+        for axes, stack in zip(row, [query, *nearest], strict=False):
+            axes.imshow(stack.picture, cmap="gray", vmin=0, vmax=1)
+            if stack.truth is not None and stack.truth.any():
+                axes.contour(stack.truth, levels=[0.5], colors="C1", linewidths=0.8)
+        row[0].set_title("query", fontsize=8)
+    _save_plot(plot, path)
+
+
+def device_in_words() -> str:
+    """What trains and embeds here."""
+    if torch.cuda.is_available():
+        return f"GPU {torch.cuda.get_device_name()}"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def commit_of_program() -> str:
+    """The commit this runs from; the version where it is installed without its repository."""
+    git, here = shutil.which("git"), Path(__file__).parents[2]
+    if git is None or not (here / ".git").exists():
+        return __version__
+    asked = [[git, "-C", str(here), "rev-parse", "HEAD"], [git, "-C", str(here), "status", "--porcelain", "-uno"]]
+    head, changed = (subprocess.run(one, capture_output=True, text=True, check=False).stdout.strip() for one in asked)
+    return f"{head}+" if changed else head or __version__
+
+
+def slug(name: str) -> str:
+    """A row's name as the name of a file and of a checkpoint."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("×", "x")).strip("-")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _save_plot(plot: Plot, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot.savefig(path, dpi=110)
+
+
+def _number(figure: Figure) -> float:
+    return float("nan") if figure is None else figure

@@ -1,0 +1,102 @@
+"""A row of a table → something that ranks: a baseline, a recipe that is trained first, or a checkpoint as it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, OracleIouHistogram, Pixels, RandomOrder
+from pacs_cbir.learn.methods import Ranking, ranking
+from pacs_cbir.learn.recipe import Recipe, digest, read_recipe
+from pacs_cbir.learn.stacks import Stack
+from pacs_cbir.learn.table import Table, TableRow
+from pacs_cbir.learn.train import train
+
+BASELINES: dict[str, Callable[[str], Ranking]] = {
+    "random-order": RandomOrder,
+    "grey-histogram": GreyHistogram,
+    "pixels": Pixels,
+    "oracle-iou": OracleIou,
+    "oracle-iou-histogram": OracleIouHistogram,
+}
+SHIPPED = "shipped"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that is ready to be measured.
+
+    Attributes:
+        preprocessing: how its slices are drawn.
+        identity: equal for rows that would be measured to be the same.
+        seeded: whether another seed makes another row.
+        make: stacks to train on, seed, path of a checkpoint without suffix → the row.
+    """
+
+    preprocessing: Preprocessing
+    identity: str
+    seeded: bool
+    make: Callable[[Sequence[Stack], int, Path], Ranking]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where rows find what they name.
+
+    Attributes:
+        folder: recipes and checkpoints are looked up here first.
+        weights: file that recipes with `init = "pretrained"` start from; None for torchvision's own.
+    """
+
+    table: Table
+    folder: Path
+    weights: Path | None
+
+    def resolve(self, row: TableRow) -> Entry:
+        """Find what a row is.
+
+        Raises:
+            RecipeError: no such baseline or recipe.
+            CheckpointError: the checkpoint cannot be read.
+        """
+        if row.baseline is not None:
+            return _baseline(row.name, row.baseline)
+        if row.checkpoint is not None:
+            path = default_checkpoint_path() if row.checkpoint == SHIPPED else self.folder / row.checkpoint
+            return _checkpoint(row.name, path)
+        recipe = read_recipe(self.folder / str(row.recipe)).changed(self.table.changes).changed(row.changes)
+        return self._trained(row.name, recipe)
+
+    def _trained(self, name: str, recipe: Recipe) -> Entry:
+        def make(stacks: Sequence[Stack], seed: int, out: Path) -> Ranking:
+            return ranking(name, train(recipe, stacks, seed=seed, out=out, weights=self.weights), recipe.pooling)
+
+        start = ""
+        if recipe.init == "shipped":
+            start = load_checkpoint(default_checkpoint_path()).card.weights_sha256
+        elif recipe.init == "pretrained" and self.weights is not None:
+            start = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        # Weights as they are know no chance.
+        seeded = bool(recipe.epochs) or recipe.init == "random"
+        return Entry(recipe.preprocessing, digest(recipe, start), seeded, make)
+
+
+def _baseline(name: str, baseline: str) -> Entry:
+    if baseline not in BASELINES:
+        raise RecipeError(f"there is no baseline {baseline!r}; there are: {', '.join(BASELINES)}")
+    return Entry(Preprocessing(), digest(baseline), seeded=False, make=lambda *_: BASELINES[baseline](name))
+
+
+def _checkpoint(name: str, path: Path) -> Entry:
+    checkpoint = load_checkpoint(path)
+    return Entry(
+        checkpoint.card.preprocessing,
+        checkpoint.identity("measured"),
+        seeded=False,
+        make=lambda *_: ranking(name, {"": checkpoint}, "best"),
+    )

@@ -1,0 +1,97 @@
+"""A table: rows that are measured alike, in a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pacs_cbir.learn.recipe import Frozen, read_toml, validate
+
+
+class TableRow(Frozen):
+    """One row: a method without training, a recipe with changes, or a checkpoint as it is.
+
+    Attributes:
+        baseline: a name in `pacs_cbir.learn.baselines`.
+        recipe: a file beside the table, or a name of the package's own.
+        changes: settings of the recipe that this row has otherwise.
+        checkpoint: a .safetensors file, or "shipped".
+    """
+
+    name: str = Field(min_length=1)
+    baseline: str | None = None
+    recipe: str | None = None
+    changes: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(kind is not None for kind in (self.baseline, self.recipe, self.checkpoint)) != 1:
+            raise ValueError(f"row {self.name!r} needs one of baseline, recipe and checkpoint")
+        return self
+
+
+class Simulated(Frozen):
+    """A cohort in the place of a manifest."""
+
+    seed: int = 0
+    patients: int = Field(ge=4)
+
+
+class Table(Frozen):
+    """Rows that are measured alike.
+
+    Attributes:
+        title: names the results' files.
+        protocols: how each row is measured.
+        seeds: each recipe is trained with each.
+        test_split: the split that is measured on, all others being trained on; without it two folds by patient, of
+            which each is trained on once and measured on once.
+        changes: settings that all recipes have otherwise, such as epochs: the budget.
+        simulated: the data, where no manifest is given.
+        rows_of: another table whose rows come before these.
+    """
+
+    title: str = Field(pattern=r"^[a-z0-9-]+$")
+    protocols: tuple[Literal["poster", "service", "labelled"], ...] = ("poster", "service")
+    seeds: tuple[int, ...] = (0,)
+    test_split: str | None = None
+    changes: dict[str, Any] = Field(default_factory=dict)
+    simulated: Simulated | None = None
+    rows_of: str | None = None
+    rows: tuple[TableRow, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rows are named {', '.join(twice)}")
+        if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
+            raise ValueError("a table needs a seed, and the labelled protocol a test_split")
+        return self
+
+
+def read_table(path: Path) -> Table:
+    """Read a table with the rows of the one it builds on; a bare name, such as `quick`, is one of the package's own.
+
+    Raises:
+        RecipeError: a file is missing, or is no table.
+    """
+    table = validate(Table, read_toml(path, "tables"), str(path))
+    if table.rows_of is None:
+        return table
+    rows = [*read_table(path.parent / table.rows_of).rows, *table.rows]
+    own = table.model_dump(exclude={"rows_of"})
+    return validate(Table, {**own, "rows": [row.model_dump() for row in rows]}, str(path))
+
+
+def make_table(content: dict[str, Any]) -> Table:
+    """A table that is in no file.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    return validate(Table, content, "the table")
