@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,19 +97,28 @@ def read_manifest(path: Path) -> Manifest:
         faults.append(
             f"row 1: columns {', '.join(unknown)} are not known: rename them or leave them out; known: {known}"
         )
-    if faults or not records:
-        raise ManifestError(path.name, faults or ["no rows: a manifest needs one at least"])
-    rows = []
-    for number, record in enumerate(records, FIRST_ROW):
-        try:
-            rows.append(_row(record, path.parent))
-        except ValidationError as error:
-            faults += [f"row {number}: {_explained(fault)}" for fault in error.errors()]
     if faults:
         raise ManifestError(path.name, faults)
-    manifest = Manifest(tuple(rows))
+    manifest = Manifest(tuple(parse_rows(records, path)))
     check(manifest, path.name)
     return manifest
+
+
+def parse_rows(records: Sequence[Mapping[str, Any]], table: Path) -> list[Row]:
+    """Rows from a table's values, with paths relative to its folder.
+
+    Raises:
+        ManifestError: there are none, or values are at fault: all of them are listed.
+    """
+    rows, faults = [], []
+    for number, record in enumerate(records, FIRST_ROW):
+        try:
+            rows.append(_row(record, table.parent))
+        except ValidationError as error:
+            faults += [f"row {number}: {_explained(fault)}" for fault in error.errors()]
+    if faults or not rows:
+        raise ManifestError(table.name, faults or ["no rows: one at least is needed"])
+    return rows
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -151,7 +160,7 @@ def missing_sequences(manifest: Manifest) -> list[str]:
     for number, row in enumerate(manifest.rows, FIRST_ROW):
         studies.setdefault((row.owner, row.study), (number, set()))[1].add(row.sequence)
     warnings = []
-    for sequence in sorted({row.sequence for row in manifest.rows}):
+    for sequence in sorted({row.sequence for row in manifest.rows} - {"unknown"}):
         lacking = [f"{study} (row {first})" for (_, study), (first, has) in studies.items() if sequence not in has]
         if lacking:
             more = f" and {len(lacking) - LISTED} more" if len(lacking) > LISTED else ""

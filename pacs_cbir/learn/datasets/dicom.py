@@ -1,0 +1,72 @@
+"""A folder of DICOM files."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.dicom.stack import read_stacks
+from pacs_cbir.errors import InstanceError, ManifestError, VolumeError
+from pacs_cbir.learn.manifest import Row
+
+_Series = dict[str, list[Path]]
+_Studies = dict[str, _Series]
+
+
+def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
+    """The MR series below a folder, whatever its files are called, each with its sequence as the service tells it.
+
+    Patients, studies and series are numbered in the order of their identifiers, which the rows do not hold; the paths
+    stay as they are. A study without PatientID is a patient of its own.
+
+    Returns:
+        a row a file, and how many files and stacks were left out, and why.
+
+    Raises:
+        ManifestError: nothing can be used.
+    """
+    left_out: Counter[str] = Counter()
+    patients: dict[tuple[str, str], _Studies] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in track(paths, "Reading headers", console=Console(stderr=True)):
+        try:
+            instance = read_instance(path)
+        except (InstanceError, OSError) as error:
+            left_out[f"file: {error}"] += 1
+            continue
+        patients[_owner(instance)][instance.study_instance_uid][instance.series_instance_uid].append(path)
+    rows: list[Row] = []
+    studies = [(key, study) for key, found in sorted(patients.items()) for _, study in sorted(found.items())]
+    numbers = {key: f"patient {number:05d}" for number, key in enumerate(sorted(patients), 1)}
+    for number, (key, study) in enumerate(studies, 1):
+        patient = numbers[key] if key[1] else ""
+        for place, (_, files) in enumerate(sorted(study.items()), 1):
+            rows += _series_rows(files, patient, f"study {number:05d}", str(place), left_out)
+    notes = [f"left out: {count} x {reason}" for reason, count in sorted(left_out.items())]
+    if not rows:
+        raise ManifestError(str(folder), ["no MR series that can be embedded", *notes])
+    return rows, notes
+
+
+def _owner(instance: Instance) -> tuple[str, str]:
+    """As the service has it; without PatientID the study is a patient of its own."""
+    if instance.patient_id:
+        return (instance.issuer_of_patient_id, instance.patient_id)
+    return (instance.study_instance_uid, "")
+
+
+def _series_rows(files: list[Path], patient: str, study: str, series: str, left_out: Counter[str]) -> list[Row]:
+    try:
+        stacks = read_stacks(files)
+    except VolumeError as error:
+        left_out[f"series: {error}"] += 1
+        return []
+    left_out.update(f"stack: {stack.reason}" for stack in stacks if stack.reason)
+    found = sorted(
+        {(str(stack.sequence.sequence), frame.path) for stack in stacks if not stack.reason for frame in stack.frames}
+    )
+    return [Row(path=path, patient=patient, study=study, series=series, sequence=name) for name, path in found]
