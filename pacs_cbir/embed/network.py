@@ -5,7 +5,8 @@ What makes two slices look alike is said apart, so that each part can be weighed
 - `appearance`: a linear projection of ResNet18's pooled features (He et al. 2016), those inside the lesion beside those
   of the whole picture where there is a lesion head;
 - `lesion`: where it is and how large, as a soft mask on a coarse grid;
-- `shape`: its generic Fourier descriptors (Zhang & Lu 2002), in the feature space of their Laplacian kernel;
+- `shape`: its generic Fourier descriptors (Zhang & Lu 2002), in the feature space of their Laplacian kernel, as far as
+  they can be told: what is expected of them, shorter where it is less sure;
 - `grey`: the square root of the grey-level histogram, so that a product is Bhattacharyya's coefficient.
 """
 
@@ -33,7 +34,7 @@ DESCRIPTORS = RADIAL_FREQUENCIES * ANGULAR_FREQUENCIES
 KERNEL_WIDTH = 2.4
 """City-block distance of descriptors at which shapes are alike by 1/e: the usual largest distance between gliomas."""
 CHANNELS = (64, 128, 256, 512)
-HEAD_CHANNELS, FINE_CHANNELS = 64, 16
+HEAD_CHANNELS, FINE_CHANNELS, SHAPE_CHANNELS = 64, 16, 128
 
 
 class Outputs(NamedTuple):
@@ -44,12 +45,14 @@ class Outputs(NamedTuple):
         features: (n, f), what `appearance` is a projection of.
         maps: (n, 512, size / 32, size / 32), ResNet18's last feature map.
         lesion: (n, 1, size / 2, size / 2), logits of the lesion's mask; None without a lesion head.
+        shape: (n, shape_landmarks), what is expected of `shape_target`; None without that part.
     """
 
     embedding: torch.Tensor
     features: torch.Tensor
     maps: torch.Tensor
     lesion: torch.Tensor | None
+    shape: torch.Tensor | None
 
 
 class Trunk(nn.Module):
@@ -114,32 +117,39 @@ class Network(nn.Module):
         self.whitening: torch.Tensor
         self.register_buffer("landmarks", torch.rand(landmarks, DESCRIPTORS))
         self.register_buffer("whitening", torch.eye(landmarks))
+        self.shape = None
+        if landmarks:
+            self.shape = nn.Sequential(
+                nn.Linear(self.features + DESCRIPTORS, SHAPE_CHANNELS),
+                nn.ReLU(inplace=True),
+                nn.Linear(SHAPE_CHANNELS, landmarks),
+            )
 
     def forward(self, images: torch.Tensor) -> Outputs:
         """See `Outputs`."""
         stem, *levels = self.trunk(_by_median(images))
-        features, lesion = levels[-1].mean(dim=(2, 3)), None
+        features, lesion, shape = levels[-1].mean(dim=(2, 3)), None, None
         parts: dict[str, torch.Tensor] = {}
         if self.head is not None:
             pyramid, lesion = self.head(stem, levels)
             mask = lesion.float().sigmoid()
             features = torch.cat([features, _inside(levels[-2], mask), _inside(pyramid, mask)], dim=1)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
-            if self.architecture.shape_landmarks:
-                parts["shape"] = self._shape_part(mask, parts["lesion"])
+            if self.shape is not None:
+                shape = self.shape(torch.cat([features, fourier_descriptors(mask)], dim=1)).float()
+                parts["shape"] = _completed(shape)
         if self.appearance is not None:
             parts["appearance"] = functional.normalize(self.appearance(features).float(), dim=1)
         if self.architecture.grey_levels:
             parts["grey"] = grey_part(images.float(), self.architecture.grey_levels)
         weights = self.architecture.shares
         embedding = torch.cat([parts[name] * weights[name] ** 0.5 for name in self.architecture.sizes], dim=1)
-        return Outputs(embedding, features, levels[-1], lesion)
+        return Outputs(embedding, features, levels[-1], lesion, shape)
 
-    def _shape_part(self, mask: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
-        kernel = (-torch.cdist(fourier_descriptors(mask), self.landmarks, p=1) / KERNEL_WIDTH).exp()
-        shape = functional.normalize(kernel @ self.whitening, dim=1)
-        nothing = lesion[:, -1:]  # as sure of its shape as of the lesion itself
-        return torch.cat([shape * (1 - nothing**2).clamp(min=0).sqrt(), nothing], dim=1)
+    def shape_target(self, masks: torch.Tensor) -> torch.Tensor:
+        """What `shape` should say of true masks (n, 1, h, w): unit vectors (n, shape_landmarks), 0 of an empty mask."""
+        kernel = (-torch.cdist(fourier_descriptors(masks), self.landmarks, p=1) / KERNEL_WIDTH).exp()
+        return functional.normalize(kernel @ self.whitening, dim=1) * (masks.amax(dim=(1, 2, 3)) > 0.5)[:, None]
 
     def fit_shapes(self, descriptors: torch.Tensor) -> None:
         """Take the kernel's landmarks (k, DESCRIPTORS) for the feature space (Nyström; Williams & Seeger 2001)."""
@@ -216,6 +226,15 @@ def _convolution(channels: int) -> nn.Module:
 
 def _doubled(image: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(image, scale_factor=2, mode="bilinear")
+
+
+def _completed(expected: torch.Tensor) -> torch.Tensor:
+    """Vectors (n, k) of length 1 or less → unit vectors (n, k + 1): what is missing, last."""
+    length = expected.norm(dim=1, keepdim=True)
+    expected = expected / length.clamp(min=1)
+    # Not quite 0: a square root has no slope there.
+    missing = (1 - expected.square().sum(dim=1, keepdim=True)).clamp(min=1e-8).sqrt()
+    return functional.normalize(torch.cat([expected, missing], dim=1), dim=1)
 
 
 def _inside(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
