@@ -122,24 +122,31 @@ def _levels(ordered: list[Numbered], slices: int) -> npt.NDArray[np.intp]:
 
 
 def _dicom(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
+    """A file may hold several stacks: those of the rows' sequence that are volumes count."""
     number, row = rows[0]
+    sources, reasons = [], []
     try:
         stacks = [stack for stack in read_stacks([row.path for _, row in rows]) if stack.reason is None]
-        if len(stacks) > 1:  # those of another sequence have rows of their own
+        if len(stacks) > 1:
             stacks = [stack for stack in stacks if stack.sequence.sequence == row.sequence]
-        volumes = [build_volume(stack) for stack in stacks]
-        whites = [float(_finite(volume.array, row).max()) for volume in volumes]
     except VolumeError as error:
-        return [], [(number, f"the series of {row.path.name} cannot be read: {error}; leave its rows out")]
-    except ManifestError as error:
-        return [], [(number, fault) for fault in error.faults]
-    if not volumes:
-        return [], [(number, f"the series of {row.path.name} holds no {row.sequence} that can be embedded")]
-    numbered = [replace(volume, frames=_references(volume.array)) for volume in volumes]
-    return [
-        Source(volume, None, np.arange(len(volume.array)), _white(white))
-        for volume, white in zip(numbered, whites, strict=True)
-    ], []
+        stacks, reasons = [], [str(error)]
+    for stack in stacks:
+        try:
+            volume = build_volume(stack)
+        except VolumeError as error:
+            reasons.append(str(error))
+            continue
+        try:
+            white = _white(float(_finite(volume.array, row).max()))
+        except ManifestError as error:
+            return [], [(number, fault) for fault in error.faults]
+        numbered = replace(volume, frames=_references(volume.array))
+        sources.append(Source(numbered, None, np.arange(len(volume.array)), white))
+    if sources:
+        return sources, []
+    why = "; ".join(reasons) or f"it holds no {row.sequence} that can be embedded"
+    return [], [(number, f"the series of {row.path.name} cannot be read: {why}; leave its rows out")]
 
 
 def _finite(array: npt.NDArray[np.float32], row: Row) -> npt.NDArray[np.float32]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from operator import itemgetter
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
 from pacs_cbir.dicom.instance import Instance, read_instance
-from pacs_cbir.dicom.stack import read_stacks
+from pacs_cbir.dicom.volume import build_volume, read_stacks
 from pacs_cbir.errors import InstanceError, ManifestError, VolumeError
 from pacs_cbir.learn.manifest import Row
 
@@ -18,7 +19,8 @@ _Studies = dict[str, _Series]
 
 
 def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
-    """The MR series below a folder, whatever its files are called, each with its sequence as the service tells it.
+    """The MR series below a folder that are volumes, whatever their files are called, each with its sequence as the
+    service tells it.
 
     Patients, studies and series are numbered in the order of their identifiers, which the rows do not hold; the paths
     stay as they are. A study without PatientID is a patient of its own.
@@ -41,9 +43,9 @@ def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
         patients[_owner(instance)][instance.study_instance_uid][instance.series_instance_uid].append(path)
     rows: list[Row] = []
     studies = [(key, study) for key, found in sorted(patients.items()) for _, study in sorted(found.items())]
-    numbers = {key: f"patient {number:05d}" for number, key in enumerate(sorted(patients), 1)}
-    for number, (key, study) in enumerate(studies, 1):
-        patient = numbers[key] if key[1] else ""
+    numbers = {key: f"patient {number:05d}" for number, key in enumerate(sorted(filter(itemgetter(1), patients)), 1)}
+    for number, (key, study) in enumerate(track(studies, "Decoding", console=Console(stderr=True)), 1):
+        patient = numbers.get(key, "")
         for place, (_, files) in enumerate(sorted(study.items()), 1):
             rows += _series_rows(files, patient, f"study {number:05d}", str(place), left_out)
     notes = [f"left out: {count} x {reason}" for reason, count in sorted(left_out.items())]
@@ -65,8 +67,12 @@ def _series_rows(files: list[Path], patient: str, study: str, series: str, left_
     except VolumeError as error:
         left_out[f"series: {error}"] += 1
         return []
-    left_out.update(f"stack: {stack.reason}" for stack in stacks if stack.reason)
-    found = sorted(
-        {(str(stack.sequence.sequence), frame.path) for stack in stacks if not stack.reason for frame in stack.frames}
-    )
-    return [Row(path=path, patient=patient, study=study, series=series, sequence=name) for name, path in found]
+    found: set[tuple[str, Path]] = set()
+    for stack in stacks:
+        try:
+            build_volume(stack)
+        except VolumeError as error:
+            left_out[f"stack: {error}"] += 1
+            continue
+        found |= {(str(stack.sequence.sequence), frame.path) for frame in stack.frames}
+    return [Row(path=path, patient=patient, study=study, series=series, sequence=name) for name, path in sorted(found)]

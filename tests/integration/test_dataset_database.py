@@ -1,0 +1,109 @@
+"""The site's own studies become a manifest that names nobody and can be trained on."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import DiskUnavailable, ManifestError
+from pacs_cbir.learn.datasets.database import KEY_FILE, database_rows
+from pacs_cbir.learn.manifest import read_manifest
+from pacs_cbir.learn.stacks import load_stacks
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.session import Database
+from pacs_cbir.worker import Worker
+from tests.dicom_factory import mr_instance
+
+Receive = Callable[[Dataset], None]
+
+
+@pytest.fixture
+def receive(settings: Settings, database: Database) -> Receive:
+    def ingest_one(ds: Dataset) -> None:
+        path = settings.incoming_dir / "transfer.part"
+        ds.save_as(path, enforce_file_format=True)
+        ingest(path, Source("TEST"), database, settings)
+
+    return ingest_one
+
+
+def slices(receive: Receive, patient: str, study: str, series: str = "t2", **attributes: object) -> None:
+    for number in (1, 2, 3):
+        position = ["-120", "-120", str(6 * number)]
+        receive(mr_instance(patient, study, series, number, size=32, ImagePositionPatient=position, **attributes))
+
+
+def embed_all(settings: Settings, database: Database) -> None:
+    with Decoder(60, 4096) as decoder:
+        worker = Worker(settings, database, decoder)
+        while worker.work_once():
+            pass
+
+
+def test_nothing_embedded_says_what_to_run(settings: Settings, database: Database, receive: Receive) -> None:
+    slices(receive, "MEIER-1", "a")
+    with pytest.raises(ManifestError, match="run pacs-cbir worker first"):
+        database_rows(settings, database)
+
+
+def test_a_manifest_of_the_database_names_nobody_and_loads(
+    settings: Settings, database: Database, receive: Receive, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    slices(receive, "MEIER-1", "a")
+    slices(receive, "MEIER-1", "b")
+    slices(receive, "HUBER-2", "c")
+    slices(receive, "", "d")
+    slices(receive, "", "e")
+    slices(receive, "HUBER-2", "c", "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    slices(receive, "HUBER-2", "mixed")
+    receive(mr_instance("MEIER-1", "mixed", "other", 1, size=32))
+    embed_all(settings, database)
+    # A slice whose header was corrected since, and a study that waits for a worker.
+    receive(mr_instance("MEIER-1", "a", "t2", 1, size=32, ImagePositionPatient=["-120", "-120", "6"], StudyID="2"))
+    slices(receive, "HUBER-2", "waiting")
+
+    out = tmp_path / "studies.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "pacs_cbir", "dataset", "database", str(out)],
+        env=os.environ | environment | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "localiser" in done.stdout
+    assert "1 series wait for a worker" in done.stdout
+    assert "1 studies that hold several patients" in done.stdout
+
+    manifest = read_manifest(out)
+    written = out.read_text()
+    for identity in ("MEIER", "HUBER", "Test^", "19600101", "20240102", str(mr_instance("", "a").StudyInstanceUID)):
+        assert identity not in written
+    owners = {row.study: row.owner for row in manifest.rows}
+    assert len(owners) == 5
+    assert len(set(owners.values())) == 4
+    assert sum(row.patient == "" for row in manifest.rows) == 6
+    stacks = load_stacks(manifest, Preprocessing(size=32))
+    assert [(stack.sequence, len(stack.pixels)) for stack in stacks] == [("T2", 3)] * 5
+
+    # The same patient keeps one pseudonym, and no one else can make it.
+    key = settings.data_dir / KEY_FILE
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    rows, _ = database_rows(settings, database)
+    assert {row.study: row.owner for row in rows} == owners
+    key.unlink()
+    others, _ = database_rows(settings, database)
+    assert not {row.patient for row in others if row.patient} & {row.patient for row in rows}
+    key.write_bytes(b"short")
+    with pytest.raises(DiskUnavailable, match="damaged"):
+        database_rows(settings, database)

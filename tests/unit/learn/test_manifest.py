@@ -1,0 +1,165 @@
+"""A manifest says the same after writing and reading, and names every fault by its row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pacs_cbir.errors import ManifestError
+from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences, read_manifest, write_manifest
+
+
+def picture(path: Path, shape: tuple[int, int] = (8, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(shape, 100, np.uint8)).save(path)
+    return path
+
+
+def row(path: Path, **fields: object) -> Row:
+    return Row.model_validate({"path": path, "patient": "p", "study": "s", "sequence": "T1"} | fields)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_everything_comes_back_and_paths_move_with_their_folder(tmp_path: Path, suffix: str) -> None:
+    inside, mask = picture(tmp_path / "data" / "1.png"), picture(tmp_path / "data" / "1_mask.png")
+    full = row(
+        inside,
+        series="x",
+        slice=-3,
+        channel=0,
+        mask=mask,
+        plane="coronal",
+        label="007",
+        split="0",
+        spacing_mm=0.1,
+        slice_spacing_mm=6.5,
+    )
+    sparse = row(inside, patient="", study='a "b", c', sequence="T2*")
+    (tmp_path / "lists").mkdir()
+    write_manifest(Manifest((full, sparse)), tmp_path / "lists" / f"m.{suffix}")
+    assert read_manifest(tmp_path / "lists" / f"m.{suffix}") == Manifest((full, sparse))
+
+    shutil.move(tmp_path / "data", tmp_path / "moved" / "data")
+    shutil.move(tmp_path / "lists", tmp_path / "moved" / "lists")
+    [first, _] = read_manifest(tmp_path / "moved" / "lists" / f"m.{suffix}").rows
+    assert first.path == tmp_path / "moved" / "data" / "1.png"
+
+
+def test_all_faults_are_listed_by_row_at_once(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png", (8, 9))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "m.csv").write_text(
+        "path,patient,study,sequence,slice,mask,split\n"
+        "a.png,p1,s1,T1,1,,train\n"
+        "gone.png,p2,s2,T1,1,,\n"
+        "a.png,p1,s3,T1,1,,test\n"
+        "a.png,p4,s4,T1,1,b.png,\n"
+        "a.png,p5,s5,T1,1,a.png,\n"
+        "a.png,p5,s5,T1,1,a.png,\n"
+        "a.png,p5,s5,T1,2,,\n"
+        "a.png,p6,s6,T1,1,broken.png,\n"
+        "a.dcm,p7,s7,T1,,a.png,\n"
+    )
+    (tmp_path / "a.dcm").write_bytes(b"")
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    expected = (
+        ("row 3:", "gone.png is missing"),
+        ("row 4:", "split 'test' here and in 'train' in row 2"),
+        ("row 5:", "b.png is 8×9, its picture 8×8"),
+        ("row 7:", "the same slice of s5, T1, as row 6"),
+        ("row 8:", "has no mask"),
+        ("row 9:", "broken.png is no picture"),
+        ("row 10:", "masks of DICOM files are not read"),
+    )
+    assert len(raised.value.faults) == len(expected)
+    for fault, (where, what) in zip(raised.value.faults, expected, strict=True):
+        assert fault.startswith(where)
+        assert what in fault
+        assert fault in str(raised.value)
+
+
+def test_values_that_cannot_be_read_are_listed_by_row(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text(
+        "path,patient,study,sequence,slice,spacing_mm,plane\n"
+        "a.png,p,s,T1,one,,\na.png,p,,T1,1,,\na.png,p,s,T1,2,-1,oblique\na.png,p,s,T1,3,nan,axial\n"
+    )
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    named = [tuple(fault.split()[:3]) for fault in raised.value.faults]
+    assert named == [
+        ("row", "2:", "slice"),
+        ("row", "3:", "study"),
+        ("row", "4:", "plane"),
+        ("row", "4:", "spacing_mm"),
+        ("row", "5:", "spacing_mm"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("path,patient,study\na.png,p,s\n", "column 'sequence' is missing"),
+        ("path,patient,study,sequence,Mask\na.png,p,s,T1,b.png\n", "columns Mask are not known"),
+        ("path,patient,study,sequence\n", "no rows"),
+        ("path,patient,study,sequence\na.png,p\n", "cannot be read"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_table_of_another_shape_says_what_is_missing(tmp_path: Path, content: str, fault: str) -> None:
+    (tmp_path / "m.csv").write_text(content)
+    with pytest.raises(ManifestError, match=fault):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_a_manifest_is_csv_or_parquet(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"name it \.csv or \.parquet"):
+        write_manifest(Manifest(()), tmp_path / "m.xlsx")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(tmp_path / "gone.parquet")
+
+
+def test_a_study_without_patient_is_a_patient_of_its_own(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    first, second, other = (
+        row(path, patient="", study="s1", split="0"),
+        row(path, patient="", study="s2", split="1"),
+        row(path, patient="", study="s1", sequence="T2", split="0"),
+    )
+    assert first.owner == other.owner != second.owner
+    write_manifest(Manifest((first, second, other)), tmp_path / "m.csv")  # in two splits, and yet no leak
+    assert len(read_manifest(tmp_path / "m.csv").rows) == 3
+
+
+def test_a_stacks_rows_must_agree(tmp_path: Path) -> None:
+    path, volume = picture(tmp_path / "a.png"), tmp_path / "a.nii.gz"
+    volume.write_bytes(b"")
+    rows = row(path, slice=1), row(path, slice=2, spacing_mm=2), row(volume, slice=3), row(path), row(path)
+    write_manifest(Manifest(rows), tmp_path / "m.csv")
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    found = raised.value.faults
+    assert [fault.split(":")[0] for fault in found] == ["row 3", "row 4", "row 6"]
+    assert "another spacing_mm" in found[0]
+    assert "another kind of file" in found[1]
+    assert "number the slices" in found[2]
+
+
+def test_missing_sequences_are_told_with_the_studies_that_lack_them(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    rows = [
+        row(path, study=f"s{n}", sequence=name)
+        for n in range(12)
+        for name in ("T1", "T2")
+        if (n, name) == (0, "T1") or name == "T2"
+    ]
+    rows.append(row(path, study="s0", sequence="unknown"))
+    [warning] = missing_sequences(Manifest(tuple(rows)))
+    assert warning.startswith("T1 is missing in 11 of 12 studies: s1 (row 4), s2 (row 5), ")
+    assert warning.endswith(" and 1 more")
