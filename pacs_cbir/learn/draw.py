@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_metric_learning.samplers import MPerClassSampler
-from pytorch_metric_learning.utils import common_functions
 
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.recipe import Recipe
@@ -84,16 +82,24 @@ class Drawing:
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch: always the same for the same seed and epoch."""
         rng = np.random.default_rng((seed, epoch))
-        # The sampler's own way to be seeded.
-        common_functions.NUMPY_RANDOM = np.random.RandomState(rng.integers(2**31))
         views = self.batches * self._batch
         if self._by_class:
-            order = list(MPerClassSampler(self._classes, self._views, self._batch, views))
+            order = [number for _ in range(self.batches) for number in self._some_of_each_class(rng)]
         else:
             passes = -(-views // len(self._stacks))
             order = np.concatenate([rng.permutation(len(self._stacks)) for _ in range(passes)])[:views].tolist()
         for start in range(0, views, self._batch):
             yield self._show(order[start : start + self._batch], rng)
+
+    def _some_of_each_class(self, rng: np.random.Generator) -> list[int]:
+        """The stacks of one batch: some classes, `views` of each, of few the same several times.
+
+        As pytorch-metric-learning's MPerClassSampler draws them. To import it is to import faiss.contrib.torch_utils,
+        which replaces the search that the service's index calls by one that cannot leave anything out.
+        """
+        chosen = rng.permutation(int(self._classes.max()) + 1)[: self._batch // self._views]
+        of_class = [np.flatnonzero(self._classes == number) for number in chosen]
+        return [int(i) for own in of_class for i in rng.choice(own, self._views, replace=len(own) < self._views)]
 
     def _show(self, views: list[int], rng: np.random.Generator) -> Batch:
         recipe = self._recipe

@@ -86,7 +86,7 @@ def test_what_is_not_there_is_named_with_what_is() -> None:
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("epochs = = 3")
-    with pytest.raises(RecipeError, match="bad.toml"):
+    with pytest.raises(RecipeError, match=r"bad\.toml"):
         read_recipe(tmp_path / "bad.toml")
 
 

@@ -1,137 +1,233 @@
-"""A short real run on small simulated patients."""
-
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from painted_stacks import painted_stacks
+from torchvision.models import resnet18
 
-from pacs_cbir.embed.checkpoint import load_checkpoint, save_checkpoint
+from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.learn import train as training
-from pacs_cbir.learn.cohort import Study, simulate_study
-from pacs_cbir.learn.figures import measure
-from pacs_cbir.learn.phantom import SEQUENCES
-from pacs_cbir.learn.train import RECIPE, Recipe, first_checkpoint, train
+from pacs_cbir.embed.network import build_network
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.baselines import EncoderMethod
+from pacs_cbir.learn.recipe import Recipe
+from pacs_cbir.learn.train import train
 
-SMALL = Preprocessing(size=48)
+PLAIN: dict[str, Any] = {
+    "size": 32,
+    "epochs": 1,
+    "groups_a_batch": 3,
+    "architecture": {"appearance": 16, "weights": {"appearance": 1}},
+}
+WHOLE: dict[str, Any] = {
+    **PLAIN,
+    "architecture": {
+        "appearance": 16,
+        "lesion_grid": 4,
+        "shape_landmarks": 8,
+        "grey_levels": 8,
+        "weights": {"appearance": 1, "lesion": 1, "shape": 1, "grey": 1},
+    },
+    "lesion": 1.0,
+    "slices": "tumour",
+}
+SHAKEN = {"flip": True, "turn": 0.2, "shift": 0.1, "scale": 0.1, "bend": 0.02, "gamma": 0.2, "noise": 0.02}
 
 
-@pytest.fixture(scope="module")
-def studies() -> list[Study]:
-    return [simulate_study(5, number, SMALL) for number in range(4)]
+def recipe(base: dict[str, Any], **changes: object) -> Recipe:
+    return Recipe.model_validate({**base, **changes})
 
 
-def weights(studies: list[Study], seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: weight.numpy() for name, weight in train(studies, epochs=2, seed=seed).state_dict().items()}
-
-
-def test_a_study_has_each_sequence_with_and_without_skull(studies: list[Study]) -> None:
-    study = studies[0]
-    assert sorted((s.sequence, s.skull_stripped) for s in study.stacks) == sorted(
-        (name, stripped) for name in SEQUENCES for stripped in (False, True)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        recipe(PLAIN, positives="picture", augmentation=SHAKEN),
+        recipe(PLAIN, memory=12, slices="all"),
+        recipe(PLAIN, positives="label", groups_a_batch=2, reconstruction=1.0),
+        recipe(PLAIN, slices="all", slices_a_view=3, pooling="mean"),
+        recipe(WHOLE, positives="none"),
+        recipe(WHOLE, positives="relevance", augmentation=SHAKEN),
+    ],
+    ids=["SimCLR", "memory", "label + reconstruction", "pooled", "lesion", "relevance"],
+)
+def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(settings: Recipe, tmp_path: Path) -> None:
+    stacks = painted_stacks(4)
+    first, again, other = (
+        train(settings, stacks, seed=seed, out=tmp_path / name)[""].weights
+        for seed, name in ((1, "first"), (1, "again"), (2, "other"))
     )
-    whole, stripped = study.stacks[0], study.stacks[len(SEQUENCES)]
-    level = study.tumour_levels[len(study.tumour_levels) // 2]
-    shown = [stack.pixels[list(stack.levels).index(level)] for stack in (whole, stripped)]
-    assert (shown[0] > 0).sum() > 1.1 * (shown[1] > 0).sum() > 0  # the skull is there, and is gone
-
-
-def test_the_same_seed_gives_the_same_weights(studies: list[Study]) -> None:
-    first, again, other = weights(studies, 1), weights(studies, 1), weights(studies, 2)
     for name, weight in first.items():
         np.testing.assert_array_equal(weight, again[name], err_msg=name)
-    assert not np.array_equal(first["fc.weight"], other["fc.weight"])
+    assert not np.array_equal(first["trunk.conv1.weight"], other["trunk.conv1.weight"])
+    assert not list(tmp_path.glob("*.state*"))
 
 
-def test_training_brings_the_stacks_of_a_patient_together(studies: list[Study]) -> None:
-    recipe = Recipe(learning_rate=3e-4, shift=0, turn=0, scale=0, bend=0, gamma=0, gain=0, noise=0)
-    rng = np.random.default_rng(0)
-    pixels = np.concatenate([training._draw_views(rng, study, recipe) for study in studies])
-
-    def loss(network: torch.nn.Module) -> float:
-        network.train()  # after so few steps the running statistics lag far behind the weights
-        with torch.inference_mode():
-            slices = torch.nn.functional.normalize(network(torch.from_numpy(pixels)[:, None].float() / 255), dim=1)
-        return float(training._loss(slices, len(studies), recipe))
-
-    torch.manual_seed(3)
-    untrained = training.build_network(training.ARCHITECTURE)
-    assert loss(train(studies, epochs=30, seed=3, recipe=recipe)) < 0.8 * loss(untrained)
+def test_training_moves_weights_away_from_where_they_began(tmp_path: Path) -> None:
+    stacks = painted_stacks(4)
+    began, trained = (
+        train(recipe(WHOLE, positives="none", epochs=epochs), stacks, seed=1, out=tmp_path / f"e{epochs}")[""].weights
+        for epochs in (0, 1)
+    )
+    assert not np.array_equal(began["head.fine.weight"], trained["head.fine.weight"])
 
 
-def test_loss_knows_which_slices_belong_together() -> None:
-    recipe = Recipe(stacks_a_patient=2, slices_a_stack=2, temperature=0.1)
-    basis = torch.eye(8)
-    # Two patients with two stacks of two levels: patient, stack, level.
-    together = basis[[0, 1, 0, 1, 2, 3, 2, 3]]
-    levels_swapped = basis[[0, 1, 1, 0, 2, 3, 3, 2]]
-    patients_swapped = basis[[0, 1, 2, 3, 0, 1, 2, 3]]
-    losses = [float(training._loss(s, 2, recipe)) for s in (together, levels_swapped, patients_swapped)]
-    assert losses[0] < 0.1
-    assert losses[0] + 1 < losses[1] < losses[2]
+RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from painted_stacks import painted_stacks
+from pacs_cbir.learn import train as training
+torch.set_num_threads(1)
+training.SAVE_SECONDS = 0.0
+training.train(training.Recipe.model_validate_json({recipe!r}), painted_stacks(4), seed=5, out=Path(sys.argv[1]))
+"""
 
 
-def test_views_are_the_same_levels_of_different_stacks(studies: list[Study]) -> None:
-    study, recipe = studies[0], Recipe(level_jitter=0)
-    size = SMALL.size
-    for seed in range(8):
-        views = training._draw_views(np.random.default_rng(seed), study, recipe)
-        assert views.shape == (recipe.stacks_a_patient * recipe.slices_a_stack, size, size)
-        shown = [_level_of(study, pixels) for pixels in views]
-        assert shown[: recipe.slices_a_stack] == shown[recipe.slices_a_stack :]
-        assert set(shown) & set(study.tumour_levels.tolist())
+def _start(out: Path, settings: Recipe) -> subprocess.Popen[bytes]:
+    code = RUN.format(tests=str(Path(__file__).parents[2]), recipe=settings.model_dump_json())
+    return subprocess.Popen([sys.executable, "-c", code, str(out)], stderr=subprocess.DEVNULL)
 
 
-def _level_of(study: Study, pixels: npt.NDArray[np.uint8]) -> int:
-    for stack in study.stacks:
-        for level, drawn in zip(stack.levels, stack.pixels, strict=True):
-            if np.array_equal(drawn, pixels) or np.array_equal(drawn[:, ::-1], pixels):
-                return int(level)
-    raise AssertionError("a view that is no slice of the study")
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    settings = recipe(WHOLE, positives="patient", memory=12, reconstruction=1.0, augmentation=SHAKEN, epochs=8)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _start(whole, settings).wait(timeout=240) == 0
+
+    state = tmp_path / "killed.state"
+    process = _start(killed, settings)
+    deadline = time.monotonic() + 120
+    while not state.exists() or torch.load(state, weights_only=True)["finished"] < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = torch.load(state, weights_only=True)["finished"]
+    assert 3 <= kept < settings.epochs
+    assert not killed.with_suffix(".safetensors").exists()
+
+    assert _start(killed, settings).wait(timeout=240) == 0
+    assert killed.with_suffix(".safetensors").read_bytes() == whole.with_suffix(".safetensors").read_bytes()
+    assert not state.exists()
 
 
-def test_one_patient_is_not_enough(studies: list[Study]) -> None:
-    with pytest.raises(ValueError, match="two patients"):
-        train(studies[:1], epochs=1, seed=0)
+def test_a_state_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    stacks, settings = painted_stacks(4), recipe(PLAIN)
+    expected = train(settings, stacks, seed=1, out=tmp_path / "expected")[""]
+    torch.save({"identity": "another", "finished": 1}, tmp_path / "run.state")
+    found = train(settings, stacks, seed=1, out=tmp_path / "run")[""]
+    assert found.card.weights_sha256 == expected.card.weights_sha256
 
 
-def test_augmentation_keeps_range_shape_and_air(studies: list[Study]) -> None:
-    torch.manual_seed(0)
-    images = torch.zeros(5, 1, 48, 48)
-    images[1:] = torch.from_numpy(studies[0].stacks[0].pixels[10:14])[:, None] / 255
-    augmented = training._augment(images, RECIPE)
-    assert augmented.shape == images.shape
-    assert float(augmented.min()) >= 0
-    assert float(augmented.max()) <= 1
-    assert not augmented[0].any()  # noise does not fill the air
-    assert all(not torch.equal(a, b) for a, b in zip(augmented[1:], images[1:], strict=True))
+def test_training_brings_the_sequences_of_a_patient_together(tmp_path: Path) -> None:
+    stacks = painted_stacks(6)
+    one, two = ([s for s in stacks if s.sequence == sequence] for sequence in ("T1", "FLAIR"))
+
+    def margin(epochs: int) -> float:
+        settings = recipe(PLAIN, epochs=epochs, groups_a_batch=6, learning_rate=2e-3, draws_a_stack=4)
+        checkpoint = train(settings, stacks, seed=3, out=tmp_path / f"e{epochs}")[""]
+        alike = EncoderMethod("it", Encoder(checkpoint, "cpu")).similarities(one, two)
+        return float(np.diag(alike).mean() - alike[~np.eye(6, dtype=bool)].mean())
+
+    assert margin(10) > margin(0) + 0.2
 
 
-def test_whitened_directions_count_the_same(studies: list[Study]) -> None:
-    torch.manual_seed(1)
-    network = training.build_network(training.ARCHITECTURE).eval()
-    training.whiten(network, studies)
-    pixels = np.concatenate([stack.pixels for study in studies for stack in study.stacks])
+def test_the_lesion_head_learns_where_lesions_are(tmp_path: Path) -> None:
+    stacks = painted_stacks(8)
+    settings = recipe(WHOLE, positives="none", epochs=8, learning_rate=3e-3, draws_a_stack=3)
+    checkpoint = train(settings, stacks, seed=0, out=tmp_path / "lesions")[""]
+    network = build_network(checkpoint.card.architecture).eval()
+    network.load_state_dict({name: torch.from_numpy(np.array(w)) for name, w in checkpoint.weights.items()})
+    seen = painted_stacks(6, first=100)
+    images = torch.from_numpy(np.stack([s.pixels[2] for s in seen])).float()[:, None]
+    masks = np.stack([s.masks[2] for s in seen if s.masks is not None])
     with torch.inference_mode():
-        projected = network(torch.from_numpy(pixels)[:, None] / 255)
-    strongest = projected[:, -4:]  # the weakest are below the floor, and below what bfloat16 resolves
-    np.testing.assert_allclose(strongest.mean(dim=0).numpy(), 0, atol=0.1)
-    np.testing.assert_allclose(torch.cov(strongest.T).numpy(), np.eye(4), atol=0.15)
+        lesion = network(images).lesion
+    assert lesion is not None
+    drawn = torch.nn.functional.interpolate(lesion, scale_factor=2, mode="bilinear")[:, 0].numpy() > 0
+    assert 2 * (drawn & masks).sum() / (drawn.sum() + masks.sum()) > 0.6
 
 
-def test_checkpoint_carries_recipe_and_figures(
-    studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_network_for_each_sequence(tmp_path: Path) -> None:
+    settings = recipe(PLAIN, a_network_a_sequence=True)
+    trained = train(settings, painted_stacks(4), seed=0, out=tmp_path / "own")
+    assert sorted(trained) == ["FLAIR", "T1"]
+    assert load_checkpoint(tmp_path / "own-t1.safetensors").card.domain.sequences == ("T1",)
+    assert trained["T1"].card.weights_sha256 != trained["FLAIR"].card.weights_sha256
+
+
+def test_pretrained_weights_are_those_of_the_file_with_its_colours_summed(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    theirs = {name: w.half() if w.is_floating_point() else w for name, w in resnet18().state_dict().items()}
+    torch.save(theirs, tmp_path / "theirs.pth")
+    settings = recipe({}, size=32, epochs=0, init="pretrained")
+    ours = train(settings, painted_stacks(4), seed=0, out=tmp_path / "ours", weights=tmp_path / "theirs.pth")[""]
+    np.testing.assert_allclose(
+        ours.weights["trunk.conv1.weight"], theirs["conv1.weight"].float().sum(dim=1, keepdim=True), atol=1e-3
+    )
+    last = "layer4.1.conv2.weight"
+    np.testing.assert_array_equal(ours.weights[f"trunk.{last}"], theirs[last].numpy())
+    # Without training the embedding is the pooled features, which no projection has mixed.
+    np.testing.assert_array_equal(ours.weights["appearance.weight"], np.eye(512))
+    again = recipe(settings.model_dump())
+    of_ours = train(again, painted_stacks(4), seed=7, out=tmp_path / "b", weights=tmp_path / "ours.safetensors")[""]
+    assert of_ours.card.weights_sha256 == ours.card.weights_sha256
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
+    settings = recipe(PLAIN, init="pretrained")
+    with pytest.raises(RecipeError, match="no ResNet18"):
+        train(settings, painted_stacks(4), seed=0, out=tmp_path / "x", weights=tmp_path / "other.pth")
+    (tmp_path / "none.pth").write_bytes(b"no weights at all")
+    for name in ("none.pth", "missing.pth"):
+        with pytest.raises(RecipeError, match="--weights"):
+            train(settings, painted_stacks(4), seed=0, out=tmp_path / "x", weights=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "patients", "masks", "complaint"),
+    [
+        (recipe(PLAIN), 1, True, "two of them"),
+        (recipe(PLAIN), 4, False, 'slices = "all"'),
+        (recipe(WHOLE, positives="none"), 4, False, "shape_landmarks"),
+    ],
+)
+def test_stacks_that_a_recipe_cannot_be_trained_on_are_refused(
+    settings: Recipe, patients: int, masks: bool, complaint: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(training, "PREPROCESSING", SMALL)
-    checkpoint = first_checkpoint("tiny", studies, studies[:3], epochs=1, seed=4)
-    save_checkpoint(tmp_path / "tiny.safetensors", checkpoint.card, checkpoint.weights)
-    loaded = load_checkpoint(tmp_path / "tiny.safetensors")
-    assert loaded.card.training.settings["temperature"] == RECIPE.temperature
-    assert loaded.card.training.patients == len(studies)
-    assert {"head_ndcg_5", "head_ndcg_5_chance", "head_ndcg_5_untrained"} <= set(loaded.card.figures)
-    assert measure(Encoder(loaded, "cpu"), studies[:3]).items() <= loaded.card.figures.items()
+    with pytest.raises(RecipeError, match=complaint):
+        train(settings, painted_stacks(patients, masks=masks), seed=0, out=tmp_path / "x")
+
+
+def test_a_name_that_no_card_can_have_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Our Hospital"):
+        train(recipe(PLAIN, epochs=1000), painted_stacks(4), seed=0, out=tmp_path / "Our Hospital")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="learning_rate"):
+        train(recipe(PLAIN, temperature=1e-38), painted_stacks(4), seed=0, out=tmp_path / "x")
+
+
+def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
+    settings = recipe(PLAIN, data="painted", licences=["CC0"], augmentation={"turn": 0.2})
+    train(settings, painted_stacks(4), seed=6, out=tmp_path / "it")
+    card = load_checkpoint(tmp_path / "it.safetensors").card
+    assert (card.training.patients, card.training.epochs, card.training.seed) == (4, 1, 6)
+    assert (card.training.data, card.training.licences) == ("painted", ("CC0",))
+    assert card.training.settings["augmentation.turn"] == 0.2
+    assert card.training.settings["temperature"] == settings.temperature
+    assert "positives patient" in card.training.method
+    assert card.preprocessing.size == 32
+    assert card.domain.sequences == ("FLAIR", "T1")

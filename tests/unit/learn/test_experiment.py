@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+from painted_stacks import painted_stacks
+from rich.console import Console
+
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
+from pacs_cbir.learn.report import write_report
+from pacs_cbir.learn.results import Result
+from pacs_cbir.learn.rows import Rows
+from pacs_cbir.learn.stacks import Stack
+from pacs_cbir.learn.table import make_table
+
+QUIET = Console(quiet=True)
+ARCHITECTURE = {"appearance": 8, "grey_levels": 8, "weights": {"appearance": 1, "grey": 1}}
+ROWS: list[dict[str, Any]] = [
+    {"name": "random order", "baseline": "random-order"},
+    {"name": "grey histogram", "baseline": "grey-histogram"},
+    {"name": "trained", "recipe": "plain", "changes": {"architecture": ARCHITECTURE}},
+]
+TABLE: dict[str, Any] = {
+    "title": "small",
+    "changes": {"epochs": 1, "size": 32, "draws_a_stack": 1, "groups_a_batch": 2},
+    "rows": ROWS,
+}
+
+
+def draw(preprocessing: Preprocessing) -> list[Stack]:
+    return painted_stacks(8, size=preprocessing.size)
+
+
+def experiment(results: Path, *, simulated: bool = False, **changes: Any) -> Experiment:
+    table = make_table({**TABLE, **changes})
+    return Experiment(table, Cohort("painted", draw, simulated), Rows(table, Path(), None), results)
+
+
+def kept(results: Path) -> dict[str, int]:
+    files = (results / "runs").rglob("*.json")
+    return {str(file.relative_to(results / "runs")): file.stat().st_mtime_ns for file in files}
+
+
+def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path) -> None:
+    measured, failed = experiment(tmp_path).run(QUIET)
+    assert not failed
+    assert [result.name for result in measured["poster"]] == [row["name"] for row in ROWS]
+    first = kept(tmp_path)
+    assert len(first) == 3 * 2 * 2  # rows, protocols, folds
+
+    again, _ = experiment(tmp_path).run(QUIET)
+    assert again == measured
+    assert kept(tmp_path) == first
+
+    lost = tmp_path / "runs" / "trained" / "service-1-0.json"
+    lost.unlink()
+    resumed, _ = experiment(tmp_path).run(QUIET)
+    assert resumed == measured  # trained anew, to the same weights
+    assert {name for name, time in kept(tmp_path).items() if first[name] != time} == {"trained/service-1-0.json"}
+
+    second = kept(tmp_path)
+    changed = {**ROWS[2], "changes": {"architecture": ARCHITECTURE, "temperature": 0.5}}
+    experiment(tmp_path, rows=[*ROWS[:2], changed]).run(QUIET)
+    anew = {name for name, time in kept(tmp_path).items() if second[name] != time}
+    assert anew == {name for name in second if name.startswith("trained/")}
+
+
+def test_other_data_make_other_results(tmp_path: Path) -> None:
+    experiment(tmp_path, rows=ROWS[:2]).run(QUIET)
+    first = kept(tmp_path)
+    other = experiment(tmp_path, rows=ROWS[:2])
+    other.cohort = Cohort("painted", lambda _: painted_stacks(8, first=50))
+    other.run(QUIET)
+    assert all(first[name] != time for name, time in kept(tmp_path).items())
+
+
+def test_each_fold_is_measured_by_what_was_trained_on_the_other(tmp_path: Path) -> None:
+    run = experiment(tmp_path)
+    one, two = run.folds
+    assert one.training == two.measured
+    assert two.training == one.measured
+    assert not one.training & one.measured
+    measured, _ = run.run(QUIET)
+    result = measured["poster"][0]
+    assert isinstance(result, Result)
+    for fold in run.folds:
+        assert {query.patient for query in result.queries if query.fold == fold.name} == fold.measured
+
+
+def test_folds_alternate_along_the_names_digests() -> None:
+    names = [f"p{i}" for i in range(9)]
+    ordered = sorted(names, key=lambda name: sha1(name.encode(), usedforsecurity=False).hexdigest())
+    assert halves_of(set(names)) == (frozenset(ordered[::2]), frozenset(ordered[1::2]))
+    with pytest.raises(RecipeError, match="3 patients"):
+        halves_of(names[:3])
+
+
+def test_seeds_are_of_recipes_alone(tmp_path: Path) -> None:
+    measured, _ = experiment(tmp_path, seeds=[3, 4], protocols=["poster"], rows=ROWS[1:]).run(QUIET)
+    histogram, trained = measured["poster"]
+    assert isinstance(histogram, Result)
+    assert isinstance(trained, Result)
+    assert {query.seed for query in histogram.queries} == {3}
+    assert {query.seed for query in trained.queries} == {3, 4}
+
+
+def test_a_row_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:
+    rows = [{"name": "none", "baseline": "nonsense"}, {"name": "lost", "checkpoint": "lost.safetensors"}, *ROWS[:2]]
+    run = experiment(tmp_path, rows=rows)
+    measured, failed = run.run(QUIET)
+    assert [result.name for result in measured["service"]] == ["random order", "grey histogram"]
+    assert "grey-histogram" in failed["none"]
+    assert "lost.safetensors" in failed["lost"]
+    write_report(report_of(run, "service", failed), measured["service"], tmp_path, "service")
+    assert json.loads((tmp_path / "small-service.json").read_text())["failed"] == failed
+    assert "left out: none" in (tmp_path / "small-service.md").read_text()
+
+
+def test_labelled_rows_are_trained_on_all_splits_but_the_one_that_asks(tmp_path: Path) -> None:
+    run = experiment(tmp_path, protocols=["labelled"], test_split="test", rows=ROWS)
+    (fold,) = run.folds
+    assert fold.measured == {"p000", "p003", "p006"}
+    measured, failed = run.run(QUIET)
+    assert not failed
+    write_report(report_of(run, "labelled", failed), measured["labelled"], tmp_path, "labelled")
+    rows = json.loads((tmp_path / "small-labelled.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [row["name"] for row in ROWS]
+    assert all(0 <= row["map"] <= 1 and "per_query" not in row for row in rows)
+    assert "| trained |" in (tmp_path / "small-labelled.md").read_text()
+    with pytest.raises(RecipeError, match="'9'"):
+        _ = experiment(tmp_path, test_split="9").folds
+
+
+def test_pictures_are_published_of_simulated_patients_alone(tmp_path: Path) -> None:
+    experiment(tmp_path / "real", rows=ROWS[:2]).run(QUIET)
+    assert not (tmp_path / "real" / "sheets").exists()
+    experiment(tmp_path / "simulated", simulated=True, rows=ROWS[:2]).run(QUIET)
+    assert {path.name for path in (tmp_path / "simulated" / "sheets").iterdir()} == {
+        "random-order.png",
+        "grey-histogram.png",
+    }
+
+
+def test_weights_of_patients_are_kept_out_of_git(tmp_path: Path) -> None:
+    experiment(tmp_path, rows=ROWS[2:], protocols=["poster"]).run(QUIET)
+    assert (tmp_path / "weights" / ".gitignore").read_text() == "*\n"
+    assert {path.name for path in (tmp_path / "weights").glob("*.safetensors")} == {
+        "trained-0-0.safetensors",
+        "trained-1-0.safetensors",
+    }

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from painted_stacks import painted_stacks
+from PIL import Image
+
+from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, RandomOrder
+from pacs_cbir.learn.protocols import paired, poster
+from pacs_cbir.learn.relevance import gfd_d95
+from pacs_cbir.learn.report import Report, commit_of_program, draw_contact_sheet, slug, write_report, write_whole
+from pacs_cbir.learn.results import Result
+
+STACKS = painted_stacks(8)
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    methods = (RandomOrder(), GreyHistogram(), OracleIou())
+    return [poster(method, STACKS, gfd_d95(STACKS)) for method in methods]
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(
+        title="some",
+        dataset="painted",
+        protocol="poster",
+        split={"0": ["a"], "1": ["b"]},
+        seeds=(0,),
+        device="none",
+        commit=commit_of_program(),
+        table="0" * 64,
+        rows=[],
+        failed={},
+    )
+
+
+def test_the_json_has_every_figure_and_the_difference_to_the_histogram(
+    results: list[Result], report: Report, tmp_path: Path
+) -> None:
+    write_report(report, results, tmp_path, "poster")
+    written = json.loads((tmp_path / "some-poster.json").read_text())
+    assert {"dataset", "protocol", "split", "device", "commit", "rows"} <= set(written)
+    for row, result in zip(written["rows"], results, strict=True):
+        for figure in ("name", "ndcg5", "ndcg10", "ndcg20", "skill5"):
+            assert row[figure] == getattr(result, figure)
+        assert row["interval"] == list(result.interval)
+        assert set(row["by_sequence"]) == {"T1", "FLAIR"}
+        assert set(row["by_component"]) == {"iou", "histogram", "gfd"}
+        assert "queries" not in row
+    assert written["rows"][1]["above_histogram"] is None
+    difference = paired(results[2], results[1])
+    assert written["rows"][2]["above_histogram"]["ndcg5"] == difference.ndcg5
+
+
+def test_the_table_has_a_line_a_row_and_a_column_a_figure(
+    results: list[Result], report: Report, tmp_path: Path
+) -> None:
+    write_report(report, results, tmp_path, "poster")
+    lines = [line for line in (tmp_path / "some-poster.md").read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len({len(row) for row in cells}) == 1
+    assert [row[0] for row in cells[2:]] == [result.name for result in results]
+    titles = cells[0]
+    assert {"@10", "@20", "skill@5", "iou", "gfd", "T1", "FLAIR"} <= set(titles)
+    oracle = dict(zip(titles, cells[4], strict=True))
+    assert oracle["iou"] == "1.000"
+    assert oracle["T1"] == f"{results[2].by_sequence['T1'].ndcg5:.3f}"
+    assert dict(zip(titles, cells[3], strict=True))[titles[-1]] == "–"
+
+
+def test_plots_are_pictures(results: list[Result], report: Report, tmp_path: Path) -> None:
+    write_report(report, results, tmp_path, "poster")
+    for name in ("some-poster.png", "some-poster-sequences.png"):
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_a_contact_sheet_shows_each_query_beside_others(tmp_path: Path) -> None:
+    draw_contact_sheet(OracleIou(), STACKS, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as image:
+        shown = np.asarray(image.convert("L"))
+    assert shown.shape[0] < shown.shape[1] * 1.2
+    columns = np.array_split(shown, 6, axis=1)
+    assert all(column.std() > 10 for column in columns)
+
+
+def test_slugs_are_names_of_files_and_checkpoints() -> None:
+    assert slug("… + augmentation") == "augmentation"
+    assert slug("16×16 pixels") == "16x16-pixels"
+    assert slug("SupCon by patient, from scratch") == "supcon-by-patient-from-scratch"
+
+
+def test_files_are_written_whole(tmp_path: Path) -> None:
+    write_whole(tmp_path / "new" / "file", b"content")
+    assert (tmp_path / "new" / "file").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
