@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -52,7 +53,7 @@ def test_a_folder_without_cases_says_what_is_expected(tmp_path: Path) -> None:
         kaggle3m_rows(tmp_path)
 
 
-def write_slice(folder: Path, patient: str, number: int, channels: np.ndarray) -> None:  # type: ignore[type-arg]
+def write_slice(folder: Path, patient: str, number: int, channels: npt.NDArray[np.uint8]) -> None:
     (folder / patient).mkdir(parents=True, exist_ok=True)
     Image.fromarray(channels).save(folder / patient / f"{patient}_{number}.tif")
     Image.fromarray(channels[..., 0] > 250).save(folder / patient / f"{patient}_{number}_mask.tif")

@@ -63,7 +63,7 @@ def nifti(path: Path, array: npt.NDArray[np.float32], axes: str, spacing: tuple[
     """Write an array of axes right, anterior, superior in the order and direction that `axes` names."""
     image = nibabel.Nifti1Image(array, np.diag([*spacing, 1.0]))  # type: ignore[no-untyped-call]
     codes = nibabel.orientations.axcodes2ornt(axes)  # type: ignore[no-untyped-call]
-    nibabel.save(image.as_reoriented(codes), path)
+    nibabel.save(image.as_reoriented(codes), path)  # type: ignore[no-untyped-call]
     return path
 
 
@@ -106,7 +106,9 @@ def test_a_channel_is_picked_and_a_palette_or_colour_is_luminance(tmp_path: Path
     rows.append(Row(path=tmp_path / "palette.png", patient="p", study="s2", sequence="T1"))
     first, second, third = load(*rows)
     assert np.array_equal(first.pixels, third.pixels)
-    assert first.masks is first.truth is first.best is None
+    assert first.masks is None
+    assert first.truth is None
+    assert first.best is None
     assert first.picture is not None
     assert second.picture is not None
     assert second.picture[::2, ::2][40, 20] == pytest.approx(0.8)
