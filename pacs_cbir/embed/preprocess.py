@@ -76,7 +76,7 @@ class Slices:
 
     Attributes:
         pixels: float32, shape (n, size, size), n >= 1, in [0, 1]: 0 is black and outside the foreground, 1 the
-            foreground's brightest voxel, so that nothing of it is cut off. Display order of the plane.
+            volume's brightest voxel, so that nothing is cut off. Display order of the plane.
         masks: bool, shape (n, size, size): a mask of the volume, drawn alike; None if none was given.
         plane: the plane of all n.
         frames: the source of each; of a resliced one the source frame nearest to its centre.
@@ -189,21 +189,8 @@ def _find_foreground(array: npt.NDArray[np.float32], spacing: npt.NDArray[np.flo
     mask = _largest_piece(above, steps)
     inside = [np.quantile(axis, (0.01, 0.99)).mean() for axis in np.nonzero(mask)]
     slices, rows, columns = (float(middle * stride) for middle, stride in zip(inside, strides, strict=True))
-    white = _brightest(array, mask, strides)
-    if not white > black:
-        raise NotAVolume("the volume shows nothing that stands out from its background")
+    white = float(np.max(array, where=np.isfinite(array), initial=black))
     return _Foreground(mask, (int(strides[0]), int(strides[1]), int(strides[2])), (slices, rows, columns), black, white)
-
-
-def _brightest(array: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], strides: npt.NDArray[np.int_]) -> float:
-    """The foreground's largest finite value, at full resolution; slice by slice, so that no large array is made."""
-    white = -np.inf
-    for k in range(len(array)):
-        coarse = mask[min(k // strides[0], len(mask) - 1)]
-        inside = coarse.repeat(strides[1], axis=0).repeat(strides[2], axis=1)[: array.shape[1], : array.shape[2]]
-        values = array[k, : inside.shape[0], : inside.shape[1]][inside]
-        white = max(white, float(np.max(values, where=np.isfinite(values), initial=-np.inf)))
-    return white
 
 
 def _otsu_threshold(values: npt.NDArray[np.float64], black: float) -> float:
