@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from painted_stacks import painted_stacks
+from PIL import Image
+from typer.testing import CliRunner
+
+from pacs_cbir.cli import app
+from pacs_cbir.embed.checkpoint import load_checkpoint
+from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.manifest import Manifest, Row, write_manifest
+
+RECIPE = """
+size = 32
+epochs = 1
+groups_a_batch = 2
+[architecture]
+appearance = 8
+weights = { appearance = 1 }
+"""
+TABLE = """
+title = "tiny"
+protocols = ["poster"]
+rows = [{ name = "grey histogram", baseline = "grey-histogram" }, { name = "trained", recipe = "tiny-recipe.toml" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of five patients with masks, a manifest, a recipe and a table."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for stack in painted_stacks(5, sequences=("FLAIR",)):
+        assert stack.picture is not None
+        assert stack.truth is not None
+        name = stack.patient
+        Image.fromarray((stack.picture * 255).astype(np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray(stack.truth.astype(np.uint8) * 255).save(folder / f"{name}_mask.png")
+        path, mask = folder / f"{name}.png", folder / f"{name}_mask.png"
+        rows.append(Row(path=path, patient=name, study=name, sequence="FLAIR", mask=mask, spacing_mm=1.5))
+    write_manifest(Manifest(tuple(rows)), folder / "painted.csv")
+    (folder / "tiny-recipe.toml").write_text(RECIPE)
+    (folder / "tiny-table.toml").write_text(TABLE)
+    return folder
+
+
+def run(*arguments: str | Path) -> None:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: Path) -> None:
+    manifest = folder / "painted.csv"
+    run("train", folder / "tiny-recipe.toml", tmp_path / "mine", "--manifest", manifest, "--seed", "3")
+    assert load_checkpoint(tmp_path / "mine.safetensors").card.training.patients == 5
+
+    measured = tmp_path / "mine-result.json"
+    run("evaluate", measured, "--manifest", manifest, "--encoder", tmp_path / "mine.safetensors")
+    assert 0 < json.loads(measured.read_text())["ndcg5"] <= 1
+
+    run("experiment", folder / "tiny-table.toml", "--manifest", manifest, "--results", tmp_path / "results")
+    written = json.loads((tmp_path / "results" / "tiny-poster.json").read_text())
+    assert [row["name"] for row in written["rows"]] == ["grey histogram", "trained"]
+    assert written["dataset"] == "painted"
+
+
+def test_an_experiment_needs_its_data_named_once(folder: Path, tmp_path: Path) -> None:
+    arguments = ["experiment", str(folder / "tiny-table.toml"), "--results", str(tmp_path)]
+    with pytest.raises(RecipeError, match="--manifest"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    arguments[1] = "smoke"
+    with pytest.raises(RecipeError, match="--manifest"):
+        CliRunner().invoke(app, [*arguments, "--manifest", str(folder / "painted.csv")], catch_exceptions=False)
