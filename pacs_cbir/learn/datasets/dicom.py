@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.dicom.instance import read_instance
 from pacs_cbir.dicom.volume import build_volume, read_stacks
 from pacs_cbir.errors import InstanceError, ManifestError, VolumeError
 from pacs_cbir.learn.manifest import Row
@@ -40,7 +40,8 @@ def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
         except (InstanceError, OSError) as error:
             left_out[f"file: {error}"] += 1
             continue
-        patients[_owner(instance)][instance.study_instance_uid][instance.series_instance_uid].append(path)
+        patient_key = (instance.issuer_of_patient_id, instance.patient_id)
+        patients[patient_key][instance.study_instance_uid][instance.series_instance_uid].append(path)
     rows: list[Row] = []
     studies = [(key, study) for key, found in sorted(patients.items()) for _, study in sorted(found.items())]
     numbers = {key: f"patient {number:05d}" for number, key in enumerate(sorted(filter(itemgetter(1), patients)), 1)}
@@ -52,13 +53,6 @@ def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
     if not rows:
         raise ManifestError(str(folder), ["no MR series that can be embedded", *notes])
     return rows, notes
-
-
-def _owner(instance: Instance) -> tuple[str, str]:
-    """As the service has it; without PatientID the study is a patient of its own."""
-    if instance.patient_id:
-        return (instance.issuer_of_patient_id, instance.patient_id)
-    return (instance.study_instance_uid, "")
 
 
 def _series_rows(files: list[Path], patient: str, study: str, series: str, left_out: Counter[str]) -> list[Row]:
