@@ -160,7 +160,8 @@ class EncoderMethod:
 def _best_slice(stack: Stack) -> npt.NDArray[np.float16]:
     if stack.best is None and len(stack.pixels) > 1:
         raise NotMeasurable(f"a {stack.sequence} stack has {len(stack.pixels)} slices, and no mask that says which")
-    return stack.pixels[stack.best or 0]
+    best: npt.NDArray[np.float16] = stack.pixels[stack.best or 0]
+    return best
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -1,11 +1,12 @@
 """What a hospital changes of a query: its grey levels, the head's position, the field of view, the slice.
 
-Every change but the slice's is made on the source volume, so that the preprocessing meets it as it would in a hospital.
+Changes are made on the source, before slices are drawn: the preprocessing meets them as it would in a hospital. The
+lesion's mask stays where it was; it says nothing but which slice the query is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -15,7 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pacs_cbir.dicom.volume import Volume
-from pacs_cbir.learn.stacks import Stack
+from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.learn.sources import Source
+from pacs_cbir.learn.stacks import Change, Stack
 
 BIAS_FACTORS = (0.7, 1.4)
 """In the two opposite corners of a slice; BrainWeb's strongest field is 0.8 to 1.2."""
@@ -73,40 +76,75 @@ def _move(volume: Volume, matrix: npt.NDArray[np.float64], offset: npt.NDArray[n
     return replace(volume, array=np.stack(moved))
 
 
-CHANGES: Mapping[str, Callable[[Volume], Volume]] = MappingProxyType(
-    {
-        "grey levels × 0.5": partial(scale_grey, factor=0.5),
-        "grey levels × 2": partial(scale_grey, factor=2.0),
-        "gamma 0.7": partial(gamma, exponent=0.7),
-        "gamma 1.4": partial(gamma, exponent=1.4),
-        "bias field": bias_field,
-        "shift 15 mm down": partial(shift, rows_mm=SHIFT_MM, columns_mm=0.0),
-        "shift 15 mm right": partial(shift, rows_mm=0.0, columns_mm=SHIFT_MM),
-        "rotation +10°": partial(rotate, degrees=ROTATION_DEGREES),
-        "rotation −10°": partial(rotate, degrees=-ROTATION_DEGREES),
-        "field of view +20 %": partial(field_of_view, factor=1.2),
-        "field of view −20 %": partial(field_of_view, factor=0.8),
-    }
+def step_slices(source: Source, step: int) -> Source:
+    """The mask so many drawn slices further, so that the query is the neighbour of its best slice."""
+    if source.mask is None:
+        return source
+    slices = step * max(1, round(Preprocessing.slice_spacing_mm / source.volume.spacing[0]))
+    return replace(source, mask=ndimage.shift(source.mask, (slices, 0, 0), order=0, mode="constant", cval=0))
+
+
+def _of_volume(source: Source, change: Callable[[Volume], Volume]) -> Source:
+    return replace(source, volume=change(source.volume))
+
+
+_VOLUMES: Mapping[str, Callable[[Volume], Volume]] = {
+    "grey levels × 0.5": partial(scale_grey, factor=0.5),
+    "grey levels × 2": partial(scale_grey, factor=2.0),
+    "gamma 0.7": partial(gamma, exponent=0.7),
+    "gamma 1.4": partial(gamma, exponent=1.4),
+    "bias field": bias_field,
+    "shift 15 mm down": partial(shift, rows_mm=SHIFT_MM, columns_mm=0.0),
+    "shift 15 mm right": partial(shift, rows_mm=0.0, columns_mm=SHIFT_MM),
+    "rotation +10°": partial(rotate, degrees=ROTATION_DEGREES),
+    "rotation −10°": partial(rotate, degrees=-ROTATION_DEGREES),
+    "field of view +20 %": partial(field_of_view, factor=1.2),
+    "field of view −20 %": partial(field_of_view, factor=0.8),
+}
+_SLICES: Mapping[str, int] = {"slice +1": 1, "slice −1": -1}
+
+CHANGES: Mapping[str, Change] = MappingProxyType(
+    {name: partial(_of_volume, change=change) for name, change in _VOLUMES.items()}
+    | {name: partial(step_slices, step=step) for name, step in _SLICES.items()}
 )
-"""Name → the change of a volume."""
-
-SLICES: Mapping[str, int] = MappingProxyType({"slice +1": 1, "slice −1": -1})
-"""Name → step for `neighbour`."""
+"""Name → what `load_stacks` and `simulate_stacks` do to each source."""
 
 
-def neighbour(stack: Stack, step: int) -> Stack | None:
-    """The stack with another slice as its best, `step` drawn slices further; None beyond its ends or without a best."""
-    if stack.best is None or not 0 <= stack.best + step < len(stack.pixels):
-        return None
-    return replace(stack, best=stack.best + step)
+def change_queries(stacks: Sequence[Stack], load: Callable[[Change], Sequence[Stack]]) -> dict[str, list[Stack | None]]:
+    """The queries of `protocols.robustness`: of every stack its best slice, with each of `CHANGES`.
 
+    Args:
+        stacks: unchanged.
+        load: reads the same stacks again, in the same order, with a change.
 
-def in_place_of(stack: Stack, changed: Stack) -> Stack | None:
-    """The changed stack, showing the slice that is the unchanged one's best; None where that was not drawn.
-
-    A changed head may be drawn in other slices, and a query has no mask to choose one with.
+    Raises:
+        ValueError: `load` gives other stacks.
     """
-    if stack.best is None:
+    return {
+        name: [
+            query_of(stack, other, own_best=name in _SLICES) for stack, other in zip(stacks, load(change), strict=True)
+        ]
+        for name, change in CHANGES.items()
+    }
+
+
+def query_of(stack: Stack, changed: Stack, *, own_best: bool = False) -> Stack | None:
+    """Of a changed stack the one slice that is the unchanged one's best, or None where that was not drawn.
+
+    A changed head may be drawn in other slices, and a query in a hospital has no mask to choose one with.
+
+    Args:
+        own_best: the changed stack's own best slice instead.
+
+    Raises:
+        ValueError: the two are not of one patient, study and sequence.
+    """
+    if (stack.patient, stack.study, stack.sequence) != (changed.patient, changed.study, changed.sequence):
+        raise ValueError("the changed stacks are not in the order of the unchanged")
+    if stack.best is None or changed.best is None or changed.picture is None:
         return None
-    nearest = int(np.argmin(np.abs(changed.levels - stack.levels[stack.best])))
-    return replace(changed, best=nearest)
+    same = [changed.best] if own_best else np.flatnonzero(changed.levels == stack.levels[stack.best])
+    if not len(same):
+        return None
+    k = int(same[0])
+    return replace(changed, pixels=changed.pixels[[k]], levels=changed.levels[[k]], masks=None, best=0)

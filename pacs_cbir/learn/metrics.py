@@ -67,9 +67,10 @@ def average_precision(similarities: npt.NDArray[np.floating], relevant: Mask, al
     others = (shares * sizes - 1) / np.maximum(sizes - 1, 1)
     found = 1 + above + (places - first) * others
     total = (relevant & allowed).sum(axis=1)
-    return np.divide(
-        (shares * found / (places + 1)).sum(axis=1), total, out=np.full(len(shares), np.nan), where=total > 0
-    )
+    precisions: Floats = (shares * found / (places + 1)).sum(axis=1)
+    precisions[total == 0] = np.nan
+    precisions[total > 0] /= total[total > 0]
+    return precisions
 
 
 def _ranked(
@@ -94,7 +95,8 @@ def _share_of_ideal(ranked: Floats, gains: Floats, allowed: Mask, n: int) -> Flo
     ideal = -np.sort(-np.where(allowed, gains, 0), axis=1)
     discounts = 1 / np.log2(np.arange(min(n, gains.shape[1])) + 2)
     best = ideal[:, :n] @ discounts
-    return np.divide(ranked[:, :n] @ discounts, best, out=np.full(len(best), np.nan), where=best > 0)
+    shares: Floats = np.where(best > 0, ranked[:, :n] @ discounts / np.where(best > 0, best, 1), np.nan)
+    return shares
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,8 @@ def iou(masks: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> Floats:
     one, two = masks.reshape(len(masks), -1).astype(np.float32), others.reshape(len(others), -1).astype(np.float32)
     shared = (one @ two.T).astype(np.float64)
     union = one.sum(axis=1, dtype=np.float64)[:, None] + two.sum(axis=1, dtype=np.float64) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    shares: Floats = shared / np.where(union > 0, union, 1)
+    return shares
 
 
 def grey_histogram(grey: npt.NDArray[np.floating]) -> Floats:
@@ -145,8 +146,8 @@ def grey_histogram(grey: npt.NDArray[np.floating]) -> Floats:
 
 def intersection(histograms: Floats, others: Floats) -> Floats:
     """Histogram intersection, the sum of minima (Swain & Ballard 1991), shape (n, m), in [0, 1]."""
-    apart: Floats = cdist(histograms, others, "cityblock")
-    return (histograms.sum(axis=1)[:, None] + others.sum(axis=1) - apart) / 2
+    shared: Floats = (histograms.sum(axis=1)[:, None] + others.sum(axis=1) - cdist(histograms, others, "cityblock")) / 2
+    return shared
 
 
 def gfd(mask: npt.NDArray[np.bool_]) -> Floats:

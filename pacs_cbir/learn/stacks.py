@@ -28,6 +28,8 @@ from pacs_cbir.learn.sources import Source, read_sources
 PICTURE_SIZE = 128
 """Edge in pixels of the picture and the mask that relevance is taken of."""
 
+Change = Callable[[Source], Source]
+
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -68,12 +70,17 @@ class Stack:
 
 
 def load_stacks(
-    manifest: Manifest, preprocessing: Preprocessing, *, splits: Collection[str] | None = None
+    manifest: Manifest,
+    preprocessing: Preprocessing,
+    *,
+    splits: Collection[str] | None = None,
+    change: Change | None = None,
 ) -> list[Stack]:
     """Read the pictures of a manifest and draw them as the worker does, one process a core.
 
     Args:
         splits: of these splits alone; None for all rows.
+        change: what is done to each source before it is drawn, such as one of `disturb.CHANGES`.
 
     Returns:
         the stacks in the order of their first rows.
@@ -85,17 +92,22 @@ def load_stacks(
     for number, row in enumerate(manifest.rows, FIRST_ROW):
         if splits is None or row.split in splits:
             groups.setdefault(row.stack, []).append((number, row))
-    loaded = _in_parallel(partial(_load, preprocessing), list(groups.values()), "Reading")
+    loaded = _in_parallel(partial(_load, preprocessing, change), list(groups.values()), "Reading")
     if faults := sorted(fault for _, found in loaded for fault in found):
         raise ManifestError("the data set", [f"row {number}: {fault}" for number, fault in faults])
     return [stack for stacks, _ in loaded for stack in stacks]
 
 
 def simulate_stacks(
-    seed: int, numbers: Sequence[int], preprocessing: Preprocessing, *, skull_stripped: bool = False
+    seed: int,
+    numbers: Sequence[int],
+    preprocessing: Preprocessing,
+    *,
+    skull_stripped: bool = False,
+    change: Change | None = None,
 ) -> list[Stack]:
     """Simulate patients and draw them, four sequences each, one process a core; the truth is their mask."""
-    simulate = partial(_simulate, seed, preprocessing, skull_stripped)
+    simulate = partial(_simulate, seed, preprocessing, skull_stripped, change)
     return [stack for stacks in _in_parallel(simulate, numbers, "Simulating") for stack in stacks]
 
 
@@ -106,7 +118,9 @@ def _in_parallel(work: Callable[[_Task], _Result], tasks: Sequence[_Task], descr
         return list(done)
 
 
-def _load(preprocessing: Preprocessing, rows: list[tuple[int, Row]]) -> tuple[list[Stack], list[tuple[int, str]]]:
+def _load(
+    preprocessing: Preprocessing, change: Change | None, rows: list[tuple[int, Row]]
+) -> tuple[list[Stack], list[tuple[int, str]]]:
     """The stacks of some rows, and the faults that were found, each with its row's number."""
     sources, faults = read_sources(rows)
     if faults:
@@ -115,7 +129,7 @@ def _load(preprocessing: Preprocessing, rows: list[tuple[int, Row]]) -> tuple[li
     try:
         stacks = [
             _draw(source, preprocessing, row.owner, row.study, row.sequence, split=row.split, label=row.label)
-            for source in sources
+            for source in (sources if change is None else map(change, sources))
         ]
     except NotAVolume as error:
         return [], [(first, f"{row.sequence} of {row.study} cannot be drawn: {error}; leave its rows out")]
@@ -169,7 +183,9 @@ def _resized(image: npt.NDArray[np.float32] | npt.NDArray[np.bool_]) -> npt.NDAr
     return np.asarray(resized, np.float32)
 
 
-def _simulate(seed: int, preprocessing: Preprocessing, skull_stripped: bool, number: int) -> list[Stack]:
+def _simulate(
+    seed: int, preprocessing: Preprocessing, skull_stripped: bool, change: Change | None, number: int
+) -> list[Stack]:
     simulated = simulate_patient(seed, number, skull_stripped=skull_stripped)
     name = f"simulated {seed}-{number}"
     frames = tuple(FrameReference("", k + 1) for k in range(len(simulated.mask)))
@@ -179,7 +195,8 @@ def _simulate(seed: int, preprocessing: Preprocessing, skull_stripped: bool, num
     for sequence in SEQUENCES:
         volume = Volume(simulated.volumes[sequence], simulated.affine, Plane.AXIAL, frames)
         source = Source(volume, simulated.mask > 0, levels, float(volume.array.max()))
-        stacks.append(_draw(source, preprocessing, name, name, sequence, parameters=parameters))
+        shown = source if change is None else change(source)
+        stacks.append(_draw(shown, preprocessing, name, name, sequence, parameters=parameters))
     return stacks
 
 

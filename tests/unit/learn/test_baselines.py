@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from lesions import disc, lesion_stack
+
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import NotMeasurable

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 from lesions import disc, lesion_stack
+from PIL import Image
+
 from pacs_cbir.dicom.volume import FrameReference, Plane, Volume
 from pacs_cbir.embed.preprocess import Preprocessing, draw_slices
-from pacs_cbir.learn.disturb import BIAS_FACTORS, CHANGES, SLICES, in_place_of, neighbour
+from pacs_cbir.learn.disturb import BIAS_FACTORS, CHANGES, change_queries, query_of
+from pacs_cbir.learn.manifest import Manifest, Row
+from pacs_cbir.learn.sources import Source
+from pacs_cbir.learn.stacks import Change, Stack, _draw, load_stacks
 
 SPACING = (5.0, 2.0, 1.0)
 """Slices, rows, columns in mm: pixels that are not square."""
@@ -28,6 +33,11 @@ def head(background: float = 0.0) -> Volume:
     return Volume(array, affine, Plane.AXIAL, tuple(FrameReference("", k + 1) for k in range(4)))
 
 
+def changed(name: str, volume: Volume | None = None) -> Volume:
+    whole = head() if volume is None else volume
+    return CHANGES[name](Source(whole, None, np.arange(4), 900.0)).volume
+
+
 def spot(volume: Volume) -> npt.NDArray[np.float64]:
     """Where the brightest place is, mm (row, column) from the field's centre."""
     bright = np.clip(volume.array[1].astype(np.float64) - 500, 0, None)
@@ -42,7 +52,7 @@ def area(volume: Volume) -> float:
 
 
 def test_every_change_of_the_list_is_there() -> None:
-    assert [name.rsplit(" ", 1)[0] for name in (*CHANGES, *SLICES)] == [
+    assert [name.rsplit(" ", 1)[0] for name in CHANGES] == [
         *["grey levels ×"] * 2,
         *["gamma"] * 2,
         "bias",
@@ -53,10 +63,10 @@ def test_every_change_of_the_list_is_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [name for name in CHANGES if not name.startswith("slice")])
 def test_a_change_keeps_what_a_volume_is(name: str) -> None:
     before = head()
-    after = CHANGES[name](before)
+    after = changed(name, before)
     assert after.array.dtype == np.float32
     assert after.array.shape == before.array.shape
     assert after.frames == before.frames
@@ -78,12 +88,12 @@ def test_a_change_keeps_what_a_volume_is(name: str) -> None:
     ],
 )
 def test_places_move(name: str, row: float, column: float) -> None:
-    np.testing.assert_allclose(spot(CHANGES[name](head())), [row, column], atol=0.3)
+    np.testing.assert_allclose(spot(changed(name)), [row, column], atol=0.3)
 
 
 @pytest.mark.parametrize(("name", "degrees"), [("rotation +10°", 10), ("rotation −10°", -10)])
 def test_turns_are_clockwise_and_of_millimetres_not_pixels(name: str, degrees: int) -> None:
-    before, after = spot(head()), spot(CHANGES[name](head()))
+    before, after = spot(head()), spot(changed(name))
     assert np.hypot(*after) == pytest.approx(np.hypot(*before), rel=0.02)
     turned = np.rad2deg(np.arctan2(after[0], after[1]) - np.arctan2(before[0], before[1]))
     assert turned == pytest.approx(degrees, abs=0.5)
@@ -91,54 +101,126 @@ def test_turns_are_clockwise_and_of_millimetres_not_pixels(name: str, degrees: i
 
 def test_the_field_of_view_changes_the_heads_size() -> None:
     whole = area(head())
-    assert area(CHANGES["field of view +20 %"](head())) == pytest.approx(whole / 1.44, rel=0.02)
-    assert area(CHANGES["field of view −20 %"](head())) == pytest.approx(whole / 0.64, rel=0.02)
+    assert area(changed("field of view +20 %")) == pytest.approx(whole / 1.44, rel=0.02)
+    assert area(changed("field of view −20 %")) == pytest.approx(whole / 0.64, rel=0.02)
 
 
 def test_what_moves_in_is_background() -> None:
-    assert CHANGES["shift 15 mm right"](head(background=30)).array[1, 5, :10].tolist() == [30] * 10
+    assert changed("shift 15 mm right", head(background=30)).array[1, 5, :10].tolist() == [30] * 10
 
 
 def test_grey_levels_are_not_cut_off() -> None:
     before = head()
-    np.testing.assert_allclose(CHANGES["grey levels × 2"](before).array, before.array * 2)
-    np.testing.assert_allclose(CHANGES["grey levels × 0.5"](before).array, before.array / 2)
+    np.testing.assert_allclose(changed("grey levels × 2", before).array, before.array * 2)
+    np.testing.assert_allclose(changed("grey levels × 0.5", before).array, before.array / 2)
     for name, power in (("gamma 0.7", 0.7), ("gamma 1.4", 1.4)):
-        after = CHANGES[name](before).array
+        after = changed(name, before).array
         white = before.array.max()
         np.testing.assert_allclose(after, white * (before.array / white) ** power, rtol=1e-4)
 
 
 def test_gamma_knows_no_negative_base() -> None:
     below = replace(head(), array=head().array - 100)
-    assert np.isfinite(CHANGES["gamma 0.7"](below).array).all()
+    assert np.isfinite(changed("gamma 0.7", below).array).all()
     nothing = replace(head(), array=np.zeros_like(head().array))
-    assert not CHANGES["gamma 1.4"](nothing).array.any()
+    assert not changed("gamma 1.4", nothing).array.any()
 
 
 def test_the_bias_field_goes_from_corner_to_corner() -> None:
     even = replace(head(), array=np.full_like(head().array, 100))
-    field = CHANGES["bias field"](even).array / 100
+    field = changed("bias field", even).array / 100
     assert (field[0, 0, 0], field[3, -1, -1]) == pytest.approx(BIAS_FACTORS, rel=1e-4)
     assert (np.diff(field, axis=1) > 0).all()
     assert (np.diff(field, axis=2) > 0).all()
 
 
-def test_a_neighbour_is_the_next_slice_or_nothing() -> None:
-    stack = lesion_stack("a", disc(9), slices=3)
-    above, below = (neighbour(stack, step) for step in SLICES.values())
-    assert above is not None
-    assert below is not None
-    assert (above.best, below.best) == (2, 0)
-    assert neighbour(above, 1) is None
-    assert neighbour(below, -1) is None
-    assert neighbour(lesion_stack("a", slices=3), 1) is None
+@pytest.mark.parametrize(("spacing", "slices"), [(5.0, 1), (6.5, 1), (1.0, 5)])
+def test_a_slice_further_is_a_drawn_slice_further(spacing: float, slices: int) -> None:
+    volume = head()
+    affine = volume.affine @ np.diag([spacing / SPACING[0], 1, 1, 1])
+    mask = np.zeros((20, 3, 3), dtype=bool)
+    mask[10] = True
+    source = Source(replace(volume, affine=affine), mask, np.arange(20), 1.0)
+    for name, step in (("slice +1", slices), ("slice −1", -slices)):
+        after = CHANGES[name](source)
+        assert after.mask is not None
+        assert np.flatnonzero(after.mask.any(axis=(1, 2))).tolist() == [10 + step]
+        assert after.volume is source.volume
+    unknown = replace(source, mask=None)
+    assert CHANGES["slice +1"](unknown).mask is None
 
 
-def test_a_changed_stack_shows_the_slice_of_the_unchanged() -> None:
+@pytest.fixture(scope="module")
+def drawn() -> tuple[list[Stack], dict[str, list[Stack | None]]]:
+    """Two heads of four different slices, whose third shows most of the lesion."""
+    mask = np.zeros((4, 120, 240), dtype=bool)
+    for level, reach in enumerate((4, 8, 12, 6)):
+        mask[level, 40 - reach : 40, 120 : 120 + reach] = True
+    volume = replace(head(), array=head().array * np.linspace(1, 1.3, 4, dtype=np.float32)[:, None, None])
+    source = Source(volume, mask, np.arange(10, 14), 1200.0)
+
+    def load(change: Change | None = None) -> list[Stack]:
+        shown = source if change is None else change(source)
+        return [_draw(shown, Preprocessing(size=48), name, name, "T1") for name in ("a", "b")]
+
+    return load(), change_queries(load(), load)
+
+
+def test_changed_queries_are_one_slice_of_the_level_of_the_unchanged(
+    drawn: tuple[list[Stack], dict[str, list[Stack | None]]],
+) -> None:
+    stacks, queries = drawn
+    assert list(queries) == list(CHANGES)
+    assert [stack.levels[stack.best or 0] for stack in stacks] == [12, 12]
+    for name, found in queries.items():
+        assert len(found) == 2
+        for stack, query in zip(stacks, found, strict=True):
+            assert stack.best is not None
+            assert query is not None
+            assert query.pixels.shape == (1, 48, 48)
+            assert query.best == 0
+            step = {"slice +1": 1, "slice −1": -1}.get(name, 0)
+            assert query.levels.tolist() == [stack.levels[stack.best + step]]
+            assert query.picture is not None
+            assert not np.array_equal(query.picture, stack.picture)
+
+
+def test_shifted_heads_are_centred_again_and_their_pictures_are_not(
+    drawn: tuple[list[Stack], dict[str, list[Stack | None]]],
+) -> None:
+    stacks, queries = drawn
+    stack, query = stacks[0], queries["shift 15 mm right"][0]
+    assert query is not None
+    assert stack.picture is not None
+    assert query.picture is not None
+    apart = np.abs(query.pixels[0].astype(float) - stack.pixels[stack.best or 0]).mean()
+    assert apart < 0.3 * np.abs(query.picture - stack.picture).mean()
+
+
+def test_a_changed_stack_that_lost_the_slice_is_no_query() -> None:
     stack = lesion_stack("a", disc(9), slices=5)
-    shorter = replace(stack, pixels=stack.pixels[1:], levels=stack.levels[1:], masks=None, best=None)
-    shown = in_place_of(stack, shorter)
-    assert shown is not None
-    assert shown.levels[shown.best] == stack.levels[stack.best or 0]
-    assert in_place_of(lesion_stack("b", slices=2), shorter) is None
+    shorter = replace(stack, pixels=stack.pixels[:2], levels=stack.levels[:2], masks=None, best=1)
+    assert query_of(stack, shorter) is None
+    assert query_of(stack, stack) is not None
+    assert query_of(lesion_stack("a", slices=5), stack) is None
+    with pytest.raises(ValueError, match="not in the order"):
+        query_of(stack, lesion_stack("b", disc(9)))
+
+
+def test_a_manifests_pictures_are_changed_before_they_are_drawn(tmp_path: Path) -> None:
+    grey = np.clip(head().array[1, :, ::2] / 4, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "head.png")
+    Image.fromarray((grey > 150).astype(np.uint8)).save(tmp_path / "mask.png")
+    row = Row(
+        path=tmp_path / "head.png",
+        mask=tmp_path / "mask.png",
+        patient="a",
+        study="a",
+        sequence="T1",
+        spacing_mm=2.0,
+    )
+    (found,) = load_stacks(Manifest((row,)), Preprocessing(size=48), change=CHANGES["grey levels × 0.5"])
+    assert found.picture is not None
+    shown = np.asarray(Image.fromarray(grey.astype(np.float32)).resize((128, 128), Image.Resampling.BOX))
+    np.testing.assert_allclose(found.picture, shown / 255 / 2, atol=1e-3)
+    assert found.pixels.max() > 0.7  # the preprocessing undoes it

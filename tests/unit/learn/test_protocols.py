@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-
 from lesions import disc, lesion_stack
+
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import NotMeasurable
@@ -211,6 +211,19 @@ def test_the_services_protocol_ranks_whole_series() -> None:
         5,
     )
     assert service(GreyHistogram(), stacks, d95).by_sequence["T1"].ndcg5 == pytest.approx(grey.mean())
+
+
+def test_the_services_protocol_sees_every_slice() -> None:
+    """Other slices full of one grey level: the series' histograms say nothing of the best slice any more."""
+    stacks = []
+    for number, stack in enumerate(cohort(14, 8, ["T1"])):
+        pixels = np.full((40, 128, 128), 0.1 + 0.1 * (number % 3), np.float16)
+        pixels[0] = stack.pixels[1]
+        masks = np.zeros(pixels.shape, dtype=bool)
+        masks[0] = stack.truth
+        stacks.append(replace(stack, pixels=pixels, masks=masks, best=0, levels=np.arange(40)))
+    d95 = gfd_d95(stacks)
+    assert service(GreyHistogram(), stacks, d95).ndcg5 != pytest.approx(poster(GreyHistogram(), stacks, d95).ndcg5)
 
 
 def test_changed_queries_meet_the_unchanged_gallery_and_relevance() -> None:

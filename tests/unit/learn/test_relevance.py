@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from lesions import Mask, disc, lesion_stack
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from lesions import Mask, disc, lesion_stack
 from pacs_cbir.errors import NotMeasurable
 from pacs_cbir.learn.relevance import (
     gfd,
