@@ -59,7 +59,7 @@ def stored_otherwise(volume: Volume, order: tuple[int, ...], flips: tuple[int, .
 
 def brightest(slices: Slices) -> tuple[int, float, float]:
     """Slice with the marker, and the marker's middle there in pixels (row, column)."""
-    bright = slices.pixels > 0.6  # the head is shown as 1/3, the marker as 0.83
+    bright = slices.pixels > 0.6 * slices.pixels.max()  # the head is shown as 0.4 of the marker
     k = int(bright.sum(axis=(1, 2)).argmax())
     rows, columns = np.nonzero(bright[k])
     return k, float(rows.mean()), float(columns.mean())
