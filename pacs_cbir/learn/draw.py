@@ -26,6 +26,7 @@ class Batch:
         known: bool (n,), whether the mask is known.
         sequences: int (n,), equal for slices of like sequences.
         labels: int (v,), equal for views that belong together.
+        classes: int (v,), of their labels; -1 where there is none.
         groups: int (v,), from 0 up: views that must be mirrored alike, since the side of a lesion tells patients apart.
     """
 
@@ -34,6 +35,7 @@ class Batch:
     known: torch.Tensor
     sequences: torch.Tensor
     labels: torch.Tensor
+    classes: torch.Tensor
     groups: torch.Tensor
 
     def to(self, device: str) -> Batch:
@@ -71,7 +73,12 @@ class Drawing:
         self._batch = min(recipe.groups_a_batch, classes) * self._views
         if not self._by_class:
             self._batch = min(recipe.groups_a_batch * recipe.views, len(self._stacks))
-        self.batches = -(-len(self._stacks) * recipe.draws_a_stack // (recipe.slices_a_view * self._batch))
+        draws = [recipe.draws_a_stack if self._by_class else min(recipe.draws_a_stack, len(s)) for _, s in self._stacks]
+        self._draws = np.repeat(np.arange(len(self._stacks)), draws)
+        self._chances = _chances([stack.split for stack, _ in self._stacks], recipe) if recipe.shares else None
+        self.batches = -(-len(self._draws) // (recipe.slices_a_view * self._batch))
+        known = sorted({stack.label for stack, _ in self._stacks if stack.label is not None})
+        self._labels = np.array([-1 if s.label is None else known.index(s.label) for s, _ in self._stacks])
 
     def _class_of(self, stack: Stack, number: int) -> str:
         if self._recipe.positives == "label" and stack.label is None:
@@ -85,9 +92,11 @@ class Drawing:
         views = self.batches * self._batch
         if self._by_class:
             order = [number for _ in range(self.batches) for number in self._some_of_each_class(rng)]
+        elif self._chances is not None:
+            order = rng.choice(len(self._stacks), views, p=self._chances).tolist()
         else:
-            passes = -(-views // len(self._stacks))
-            order = np.concatenate([rng.permutation(len(self._stacks)) for _ in range(passes)])[:views].tolist()
+            passes = -(-views // len(self._draws))
+            order = np.concatenate([rng.permutation(self._draws) for _ in range(passes)])[:views].tolist()
         for start in range(0, views, self._batch):
             yield self._show(order[start : start + self._batch], rng)
 
@@ -122,6 +131,7 @@ class Drawing:
             known=torch.tensor([self._stacks[number][0].masks is not None for number in repeated]),
             sequences=torch.from_numpy(self._sequences[repeated]),
             labels=torch.from_numpy(labels.astype(np.int64)),
+            classes=torch.from_numpy(self._labels[views]),
             groups=torch.from_numpy(groups),
         )
 
@@ -129,6 +139,16 @@ class Drawing:
         """Slices of one view, ascending; of few the same one several times."""
         slices, wanted = self._stacks[number][1], self._recipe.slices_a_view
         return np.sort(rng.choice(slices, wanted, replace=len(slices) < wanted))
+
+
+def _chances(splits: Sequence[str | None], recipe: Recipe) -> npt.NDArray[np.float64]:
+    """Of each stack to be drawn next, so that each split gets its share."""
+    names = [split or "" for split in splits]
+    if set(names) != set(recipe.shares):
+        have, named = (", ".join(sorted(s)) or "none" for s in (set(names), set(recipe.shares)))
+        raise RecipeError(f"shares must name the splits that are trained on ({have}), and names {named}")
+    chances = np.array([recipe.shares[name] / names.count(name) for name in names])
+    return chances / chances.sum()  # type: ignore[no-any-return]
 
 
 def _drawable(stack: Stack, recipe: Recipe) -> Integers:

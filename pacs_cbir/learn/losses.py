@@ -44,6 +44,25 @@ class Contrast(nn.Module):
             self._memory.queue_idx, self._memory.has_been_filled = state["queue_idx"], state["filled"]
 
 
+def label_loss(appearance: torch.Tensor, classes: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Contrast of one part of the embedding by class (Khosla et al. 2020).
+
+    Args:
+        appearance: (n, d), that part of each embedding.
+        classes: int (n,); -1 is not known, and takes no part.
+        recipe: for its temperature.
+
+    Returns:
+        Scalar; 0 where fewer than two are known.
+    """
+    known = classes >= 0
+    if known.sum() < 2:
+        return appearance.sum() * 0
+    supervised = SupConLoss(temperature=recipe.temperature)
+    loss: torch.Tensor = supervised(functional.normalize(appearance[known].float(), dim=1), classes[known])
+    return loss
+
+
 def relevance_loss(
     embeddings: torch.Tensor, relevances: torch.Tensor, comparable: torch.Tensor, recipe: Recipe
 ) -> torch.Tensor:
@@ -111,6 +130,18 @@ def lesion_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     drawn = logits.float().sigmoid()
     shared, total = (drawn * target).sum(dim=(1, 2, 3)), (drawn + target).sum(dim=(1, 2, 3))
     return entropy + (1 - (2 * shared + DICE_SMOOTHING) / (total + DICE_SMOOTHING)).mean()
+
+
+def shape_loss(expected: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance: what makes it smallest is what is to be expected, shorter where it is less sure.
+
+    Args:
+        expected, targets: (n, k), see `Network.shape_target`.
+
+    Returns:
+        Scalar.
+    """
+    return (expected.float() - targets).square().sum(dim=1).mean()
 
 
 class Decoder(nn.Module):

@@ -59,7 +59,11 @@ class Recipe(Frozen):
         init: "random" weights; "pretrained" on ImageNet: torchvision's, or a file with torchvision's names; "shipped":
             this package's own checkpoint. What a file does not hold keeps its random weights.
         epochs: 0 measures the encoder that the training would start from.
-        draws_a_stack: slices drawn of each stack an epoch, so that all recipes with equal epochs see as many images.
+        coarse_epochs: the first of them, in which slices are shown at three quarters of their size: twice as fast.
+        draws_a_stack: slices drawn of each stack an epoch; where nothing is contrasted, each of its slices once at
+            most.
+        shares: split of the manifest → its share of an epoch's draws, where a large data set would drown a small one;
+            none: as they are. Not for what is contrasted.
         slices: which are drawn: the "best", those that show the "tumour", or "all".
         slices_a_view: how many make one view; the losses see the mean of their embeddings.
         positives: what belongs together: nothing ("none": no contrast), two views of one "picture" (SimCLR, Chen et
@@ -69,7 +73,8 @@ class Recipe(Frozen):
         memory: embeddings of earlier batches to compare with (cross-batch memory, Wang et al. 2020); 0: none.
         temperature: of the similarities.
         target_temperature: of relevances: the smaller, the more the most relevant alone counts.
-        contrast, reconstruction, lesion: what each loss counts; 0 leaves it out.
+        contrast, reconstruction, lesion, shape: what each loss counts; 0 leaves it out.
+        labels: what a contrast of the `appearance` part by class counts, beside the others, of rows with a label.
         pooling: what of a stack is compared: its "best" slice, the "mean" of all, or each with each ("late"
             interaction; Khattab & Zaharia 2020).
         a_network_a_sequence: train one for each MR sequence.
@@ -96,6 +101,10 @@ class Recipe(Frozen):
     contrast: float = Field(default=1, ge=0)
     reconstruction: float = Field(default=0, ge=0)
     lesion: float = Field(default=0, ge=0)
+    shape: float = Field(default=0, ge=0)
+    labels: float = Field(default=0, ge=0)
+    coarse_epochs: int = Field(default=0, ge=0)
+    shares: dict[str, float] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
     pooling: Literal["best", "mean", "late"] = "best"
     a_network_a_sequence: bool = False
@@ -111,9 +120,17 @@ class Recipe(Frozen):
             raise ValueError("memory holds a batch (groups_a_batch * views) or more, of a contrast by like and unlike")
         if self.lesion and not self.architecture.lesion_grid:
             raise ValueError("the lesion loss needs architecture.lesion_grid: without it nothing draws a lesion")
+        if self.labels and not self.architecture.appearance:
+            raise ValueError("the labels loss needs architecture.appearance: that is the part it contrasts")
+        if self.shape and not self.architecture.shape_landmarks:
+            raise ValueError("the shape loss needs architecture.shape_landmarks")
+        if self.shares and contrasted:
+            raise ValueError("shares go with positives = none or relevance: a contrast draws by what belongs together")
         if self.slices_a_view > 1 and (self.lesion or self.reconstruction or self.positives == "relevance"):
             raise ValueError("slices_a_view > 1 goes with a contrast alone: the other losses are of single slices")
-        if self.epochs and not (self.lesion or self.reconstruction or (self.positives != "none" and self.contrast)):
+        if self.epochs and not (
+            self.lesion or self.labels or self.reconstruction or (self.positives != "none" and self.contrast)
+        ):
             raise ValueError("nothing is trained: give positives, lesion or reconstruction, or set epochs = 0")
         return self
 

@@ -25,7 +25,7 @@ from pacs_cbir.embed.network import Network, Outputs
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
-from pacs_cbir.learn.losses import Contrast, Decoder, lesion_loss, relevance_loss, relevances_of
+from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of, shape_loss
 from pacs_cbir.learn.recipe import Recipe, digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.stacks import Stack
@@ -35,6 +35,8 @@ WARM_UP = 0.2
 """Share of the steps in which the learning rate rises."""
 LARGEST_GRADIENT = 5.0
 """Norm at which gradients are cut: one odd batch must not undo an epoch."""
+COARSE = 0.75
+"""Share of the edge at which the first, coarse epochs show slices."""
 SAVE_SECONDS = 20.0
 """At least so long between two saved states: of short epochs not each is worth 130 MB."""
 
@@ -105,9 +107,12 @@ def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, we
         for epoch in range(finished, recipe.epochs):
             torch.manual_seed(int(digest(seed, epoch)[:15], 16))
             run.network.train()
+            losses: list[float] = []
             for batch in drawing.epoch(seed, epoch):
-                loss = _step(run, batch, recipe, device, d95)
-                progress.update(task, advance=1, description=f"{out.name}  loss {loss:.3f}")
+                losses.append(_step(run, batch, recipe, device, d95=d95, coarse=epoch < recipe.coarse_epochs))
+                progress.update(task, advance=1, description=f"{out.name}  loss {losses[-1]:.3f}")
+            mean = sum(losses) / len(losses)
+            progress.console.print(f"{out.name}  epoch {epoch + 1} of {recipe.epochs}  loss {mean:.3f}")
             if time.monotonic() - saved >= SAVE_SECONDS and epoch + 1 < recipe.epochs:
                 _save(state, {"identity": identity, "finished": epoch + 1, **run.state()})
                 saved = time.monotonic()
@@ -135,10 +140,10 @@ def _start(network: Network, recipe: Recipe, steps: int, device: str) -> _Run:
     return _Run(network, contrast, decoder, optimizer, schedule)
 
 
-def _step(run: _Run, batch: Batch, recipe: Recipe, device: str, d95: float) -> float:
+def _step(run: _Run, batch: Batch, recipe: Recipe, device: str, *, d95: float, coarse: bool) -> float:
     """One batch forth and back; the loss."""
     drawn = batch.to(device)
-    seen = _change(drawn, recipe)
+    seen = _change(drawn, recipe, coarse=coarse)
     with torch.autocast(device, torch.bfloat16, enabled=_has_fast_bfloat16(device)):
         outputs = run.network(seen.images.contiguous(memory_format=torch.channels_last))
         loss = _loss(run, seen, recipe, outputs)
@@ -156,14 +161,20 @@ def _step(run: _Run, batch: Batch, recipe: Recipe, device: str, d95: float) -> f
     return float(loss.detach())
 
 
-def _change(batch: Batch, recipe: Recipe) -> Batch:
+def _change(batch: Batch, recipe: Recipe, *, coarse: bool) -> Batch:
     """The batch as the network sees it: a mirrored head is another patient."""
     groups = int(batch.groups[-1]) + 1
     mirrored = (torch.rand(groups, device=batch.groups.device) < recipe.augmentation.flip / 2)[batch.groups]
     flips = mirrored.repeat_interleave(recipe.slices_a_view)
     images, masks = augment(batch.images, batch.masks, recipe.augmentation, flips)
+    if coarse:
+        images, masks = (_coarsened(drawn) for drawn in (images, masks))
     labels = batch.labels if recipe.positives == "label" else 2 * batch.labels + mirrored
     return replace(batch, images=images, masks=masks, labels=labels)
+
+
+def _coarsened(images: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(images, scale_factor=COARSE, mode="bilinear", antialias=True)
 
 
 def _loss(run: _Run, seen: Batch, recipe: Recipe, outputs: Outputs) -> torch.Tensor:
@@ -175,8 +186,16 @@ def _loss(run: _Run, seen: Batch, recipe: Recipe, outputs: Outputs) -> torch.Ten
         loss = loss + recipe.contrast * run.contrast(views, seen.labels)
     if recipe.reconstruction:
         loss = loss + recipe.reconstruction * run.decoder.loss(embeddings, seen.images)
-    if recipe.lesion and outputs.lesion is not None and seen.known.any():
+    if recipe.labels:
+        appearance = embeddings[:, recipe.architecture.places["appearance"]]
+        loss = loss + recipe.labels * label_loss(appearance, seen.classes, recipe)
+    if not seen.known.any():
+        return loss
+    if recipe.lesion and outputs.lesion is not None:
         loss = loss + recipe.lesion * lesion_loss(outputs.lesion[seen.known], seen.masks[seen.known])
+    if recipe.shape and outputs.shape is not None:
+        targets = run.network.shape_target(seen.masks[seen.known])
+        loss = loss + recipe.shape * shape_loss(outputs.shape[seen.known], targets)
     return loss
 
 

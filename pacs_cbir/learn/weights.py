@@ -50,11 +50,12 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
         # The features themselves, so that an encoder without training is what it is called.
         nn.init.eye_(appearance.weight)
         nn.init.zeros_(appearance.bias)
+    filled: set[str] = set()
     if recipe.init == "shipped":
-        _fill(network, _of_checkpoint(default_checkpoint_path()), "the package's own checkpoint")
+        filled = _fill(network, _of_checkpoint(default_checkpoint_path()), "the package's own checkpoint")
     elif recipe.init == "pretrained":
-        _fill(network, _pretrained(weights), str(weights or "torchvision's checkpoint"))
-    if recipe.architecture.shape_landmarks and (recipe.init == "random" or recipe.lesion):
+        filled = _fill(network, _pretrained(weights), str(weights or "torchvision's checkpoint"))
+    if recipe.architecture.shape_landmarks and "landmarks" not in filled:
         network.fit_shapes(_shapes(stacks, recipe.architecture.shape_landmarks, seed))
     return network
 
@@ -82,13 +83,15 @@ def _of_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(weight)) for name, weight in load_checkpoint(path).weights.items()}
 
 
-def _fill(network: Network, weights: Mapping[str, torch.Tensor], source: str) -> None:
+def _fill(network: Network, weights: Mapping[str, torch.Tensor], source: str) -> set[str]:
+    """Take over what fits, and say what did."""
     own = network.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     missing = [n for n in own if n.startswith("trunk.") and n not in fitting and not n.endswith("num_batches_tracked")]
     if missing:
         raise RecipeError(f"{source} is no ResNet18: it lacks {', '.join(missing[:3])}")
     network.load_state_dict(fitting, strict=False)
+    return set(fitting)
 
 
 def _shapes(stacks: Sequence[Stack], landmarks: int, seed: int) -> torch.Tensor:

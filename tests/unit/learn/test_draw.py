@@ -110,3 +110,31 @@ def test_a_missing_label_is_refused_and_not_taken_for_one() -> None:
     stacks = [replace(STACKS[0], label=None), *STACKS[1:]]
     with pytest.raises(RecipeError, match="label"):
         Drawing(stacks, Recipe(size=32, positives="label", slices="all"))
+
+
+def test_each_split_gets_its_share_of_the_draws() -> None:
+    stacks = [replace(stack, split="few" if stack.patient == STACKS[0].patient else "many") for stack in STACKS]
+    recipe = Recipe.model_validate(
+        {
+            "size": 32,
+            "positives": "none",
+            "lesion": 1.0,
+            "slices": "all",
+            "draws_a_stack": SLICES,
+            "architecture": {"lesion_grid": 4, "weights": {"lesion": 1}},
+            "shares": {"few": 0.75, "many": 0.25},
+        }
+    )
+    seen = [picture[0] for batch in Drawing(stacks, recipe).epoch(0, 0) for picture in shown(batch)]
+    assert seen.count(STACKS[0].patient) / len(seen) == pytest.approx(0.75, abs=0.1)
+    with pytest.raises(RecipeError, match="few, many"):
+        Drawing(stacks, recipe.changed({"shares": {"other": 1.0}}))
+
+
+def test_stacks_without_a_label_have_no_class() -> None:
+    stacks = [replace(stack, label=None if i % 2 else f"kind {i % 4}") for i, stack in enumerate(STACKS)]
+    recipe = Recipe(size=32, slices="all", groups_a_batch=3)
+    of_picture = {s.pixels[k].tobytes(): s.label for s in stacks for k in range(SLICES)}
+    for batch in Drawing(stacks, recipe).epoch(0, 0):
+        labels = [of_picture[image.numpy().astype(np.float16).tobytes()] for image in batch.images[:, 0]]
+        assert batch.classes.tolist() == [-1 if name is None else int(name[-1]) // 2 for name in labels]

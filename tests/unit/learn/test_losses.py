@@ -6,7 +6,15 @@ import torch
 from painted_stacks import painted_stacks
 from torch.nn import functional
 
-from pacs_cbir.learn.losses import Contrast, Decoder, lesion_loss, relevance_loss, relevances_of
+from pacs_cbir.learn.losses import (
+    Contrast,
+    Decoder,
+    label_loss,
+    lesion_loss,
+    relevance_loss,
+    relevances_of,
+    shape_loss,
+)
 from pacs_cbir.learn.recipe import Recipe
 from pacs_cbir.learn.relevance import gfd_d95, relevance
 
@@ -94,3 +102,24 @@ def test_a_decoder_learns_to_draw_what_was_embedded() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_labels_that_are_not_known_take_no_part() -> None:
+    generator = torch.Generator().manual_seed(0)
+    appearance = torch.randn(6, 8, generator=generator).requires_grad_()
+    classes = torch.tensor([0, 1, -1, 0, 1, -1])
+    loss = label_loss(appearance, classes, RECIPE)
+    loss.backward()
+    assert appearance.grad is not None
+    assert appearance.grad[classes < 0].abs().max() == 0
+    assert appearance.grad[classes >= 0].abs().min() > 0
+    assert float(label_loss(appearance.detach(), torch.full((6,), -1), RECIPE)) == 0
+    together = torch.eye(2)[[0, 1, 0, 0, 1, 0]]
+    mixed = torch.tensor([0, 0, -1, 1, 1, -1])
+    assert float(label_loss(together, classes, RECIPE)) < float(label_loss(together, mixed, RECIPE))
+
+
+def test_a_shape_that_is_unsure_is_said_shorter() -> None:
+    either = torch.eye(2)  # one shape or the other, as likely
+    best = min(torch.linspace(0, 1, 101), key=lambda x: float(shape_loss(torch.full((2, 2), float(x)), either)))
+    assert float(best) == pytest.approx(0.5)

@@ -56,8 +56,9 @@ def recipe(base: dict[str, Any], **changes: object) -> Recipe:
         recipe(PLAIN, slices="all", slices_a_view=3, pooling="mean"),
         recipe(WHOLE, positives="none"),
         recipe(WHOLE, positives="relevance", augmentation=SHAKEN),
+        recipe(WHOLE, positives="none", size=64, coarse_epochs=1, labels=0.3, shape=1.0),
     ],
-    ids=["SimCLR", "memory", "label + reconstruction", "pooled", "lesion", "relevance"],
+    ids=["SimCLR", "memory", "label + reconstruction", "pooled", "lesion", "relevance", "coarse, labels, shape"],
 )
 def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(settings: Recipe, tmp_path: Path) -> None:
     stacks = painted_stacks(4)
