@@ -29,7 +29,7 @@ COMMANDS = _commands(typer.main.get_command(app))
 
 
 def test_every_command_is_in_the_readme_and_none_else() -> None:
-    written = re.findall(r"^\| `pacs-cbir ([a-z ]+)` \|", README, re.MULTILINE)
+    written = re.findall(r"^\| `pacs-cbir ([a-z0-9 ]+)` \|", README, re.MULTILINE)
     assert sorted(written) == sorted(COMMANDS)
 
 
@@ -63,7 +63,7 @@ def test_every_module_has_its_line_in_the_tree() -> None:
         assert document, f"{path} says nothing of itself"
         if path.name != "__init__.py":
             expected[str(path.relative_to(ROOT))] = document.splitlines()[0]
-    rows = dict(re.findall(r"^\| `(pacs_cbir/[a-z_/]+\.py)` \| (.*) \|$", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(pacs_cbir/[a-z0-9_/]+\.py)` \| (.*) \|$", README, re.MULTILINE))
     assert rows == expected
 
 
