@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +31,7 @@ database_commands = typer.Typer(help="The database's schema.", no_args_is_help=T
 app.add_typer(database_commands, name="db")
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_learn.commands)
+app.add_typer(cli_learn.bench_commands, name="bench")
 
 
 def main() -> None:
@@ -195,17 +197,22 @@ def simulate(
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 12,
     seed: Annotated[int, typer.Option(help="The same seed gives the same cohort, bit by bit.")] = 0,
     skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="Brains alone, as in BraTS.")] = False,
+    layout: Annotated[
+        Literal["dicom", "brats"], typer.Option(help="DICOM studies for a PACS, or NIfTI with masks for training.")
+    ] = "dicom",
 ) -> None:
-    """Write DICOM studies (T1, T1CE, T2, FLAIR) of simulated patients with gliomas, with the truth beside them.
+    """Write studies (T1, T1CE, T2, FLAIR) of simulated patients with gliomas, with the truth beside them.
 
     Example: `pacs-cbir simulate --patients 20 --seed 1 cohort`
     """
     from rich.progress import track
 
     from pacs_cbir.learn.simulate import simulate_cohort
+    from pacs_cbir.learn.simulated_cases import simulate_cases
 
-    cohort = simulate_cohort(out, patients=patients, seed=seed, skull_stripped=skull_stripped)
-    for _ in track(cohort, "Simulating", total=patients, console=Console(stderr=True)):
+    write = simulate_cohort if layout == "dicom" else simulate_cases
+    written: Iterable[object] = write(out, patients=patients, seed=seed, skull_stripped=skull_stripped)
+    for _ in track(written, "Simulating", total=patients, console=Console(stderr=True)):
         pass
     typer.echo(str(out))
 

@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from pacs_cbir.embed.preprocess import Preprocessing
     from pacs_cbir.learn.experiment import Cohort
+    from pacs_cbir.learn.stacks import Stack
     from pacs_cbir.learn.table import Table
 
 commands = typer.Typer()
@@ -53,8 +55,8 @@ def evaluate(
     manifest: ManifestPath,
     encoder: Annotated[str, typer.Option(help="A .safetensors file, `shipped`, or a baseline: `grey-histogram`, …")],
     protocol: Annotated[
-        Literal["poster", "service", "labelled"],
-        typer.Option(help="Best slices, whole series, or whole series by label."),
+        Literal["poster", "service", "robustness", "labelled"],
+        typer.Option(help="Best slices, whole series, best slices with changed queries, or whole series by label."),
     ] = "service",
     test_split: Annotated[
         str | None, typer.Option(help="The split that asks; without it two folds by patient, each within itself.")
@@ -110,6 +112,7 @@ def experiment(
 
 def _cohort(table: Table, manifest: Path | None) -> Cohort:
     from pacs_cbir.errors import RecipeError
+    from pacs_cbir.learn.disturb import CHANGES, SKULL_STRIPPED
     from pacs_cbir.learn.experiment import Cohort
     from pacs_cbir.learn.manifest import read_manifest
     from pacs_cbir.learn.stacks import load_stacks, simulate_stacks
@@ -119,10 +122,34 @@ def _cohort(table: Table, manifest: Path | None) -> Cohort:
         raise RecipeError("name the data with --manifest, or take a table of simulated patients: one of the two")
     if simulated is None:
         rows = read_manifest(Path(str(manifest)))
-        return Cohort(Path(str(manifest)).stem, lambda preprocessing: load_stacks(rows, preprocessing))
+
+        def read(preprocessing: Preprocessing, change: str | None) -> list[Stack]:
+            return load_stacks(rows, preprocessing, change=None if change is None else CHANGES[change])
+
+        return Cohort(Path(str(manifest)).stem, read)
     numbers = range(1, simulated.patients + 1)
-    return Cohort(
-        f"{simulated.patients} simulated patients of seed {simulated.seed}",
-        lambda preprocessing: simulate_stacks(simulated.seed, numbers, preprocessing),
-        simulated=True,
-    )
+
+    def simulate(preprocessing: Preprocessing, change: str | None) -> list[Stack]:
+        stripped, of_source = change == SKULL_STRIPPED, CHANGES.get(change or "")
+        return simulate_stacks(simulated.seed, numbers, preprocessing, skull_stripped=stripped, change=of_source)
+
+    name = f"{simulated.patients} simulated patients of seed {simulated.seed}"
+    return Cohort(name, simulate, changes=(*CHANGES, SKULL_STRIPPED), simulated=True)
+
+
+bench_commands = typer.Typer(help="Speeds, as ratios to a peer or ceiling in the same run.", no_args_is_help=True)
+
+
+@bench_commands.command()
+def embed(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A .safetensors file; without it the packaged one.")] = None,
+) -> None:
+    """Time the embedding of slices against a plain ResNet18 on the same slices.
+
+    Example: `pacs-cbir bench embed`
+    """
+    from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+    from pacs_cbir.learn.bench import embedding_cost
+
+    cost = embedding_cost(load_checkpoint(checkpoint or default_checkpoint_path()))
+    typer.echo(f"encoder {cost.encoder:.0f} slices/s, ResNet18 {cost.resnet18:.0f} slices/s, cost {cost.ratio:.2f}×")

@@ -17,6 +17,9 @@ from pacs_cbir.settings import Settings, load_settings
 from pacs_cbir.store import embedded, files, schema
 from pacs_cbir.store.session import Database
 
+# Small networks gain nothing from threads, and lose much where other work has the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TEMPLATE = "pacs_cbir_template"
 _number = itertools.count()
 

@@ -23,7 +23,7 @@ from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.preprocess import REVISION, Preprocessing
 from pacs_cbir.errors import CheckpointError
 
-DEFAULT_NAME = "gliomas-1"
+DEFAULT_NAME = "gliomas-2"
 
 
 class _CardPart(BaseModel):

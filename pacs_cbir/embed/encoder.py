@@ -19,8 +19,8 @@ CPU_BATCH = 32
 GPU_BATCH = 512
 AREA_POWER = 2
 """Slices count by this power of the lesion's area."""
-LEAST_AREA = 1e-3
-"""Cells; so that a stack without a lesion is the plain mean of its slices."""
+LEAST_AREA = 1.0
+"""Cells that each slice counts beside its lesion's: where none is sure, a stack is the plain mean of its slices."""
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
@@ -37,6 +37,7 @@ class Encoder:
         dimension: length of an embedding.
         precision: "bfloat16" on a GPU, "float32" on a CPU.
         identity: whose the embeddings are; see `Checkpoint.identity`.
+        batch: slices that it embeds at once.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: Literal["cuda", "cpu"] | None = None) -> None:
@@ -54,8 +55,10 @@ class Encoder:
         _load_weights(network, checkpoint.weights)
         network.eval()
         network.trunk = fuse(network.trunk)
+        if network.head is not None:
+            network.head.mix, network.head.refine = fuse(network.head.mix), fuse(network.head.refine)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
-        self._batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
+        self.batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
 
     def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Embed slices as `draw_slices` gives them.
@@ -75,8 +78,8 @@ class Encoder:
             raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
         vectors = []
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
-            for start in range(0, len(pixels), self._batch):
-                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self._batch], dtype=np.float32))
+            for start in range(0, len(pixels), self.batch):
+                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch], dtype=np.float32))
                 images = batch[:, None].to(self._device, memory_format=torch.channels_last)
                 vectors.append(self._network(images).embedding.cpu())
         embeddings: npt.NDArray[np.float32] = torch.cat(vectors).numpy()

@@ -5,8 +5,8 @@ What makes two slices look alike is said apart, so that each part can be weighed
 - `appearance`: a linear projection of ResNet18's pooled features (He et al. 2016), those inside the lesion beside those
   of the whole picture where there is a lesion head;
 - `lesion`: where it is and how large, as a soft mask on a coarse grid;
-- `shape`: its generic Fourier descriptors (Zhang & Lu 2002), in the feature space of their Laplacian kernel, as far as
-  they can be told: what is expected of them, shorter where it is less sure;
+- `shape`: the drawn lesion's generic Fourier descriptors (Zhang & Lu 2002), in the feature space of their Laplacian
+  kernel, shorter where no lesion is sure;
 - `grey`: the square root of the grey-level histogram, so that a product is Bhattacharyya's coefficient.
 """
 
@@ -27,14 +27,18 @@ WHITE_MEDIANS = 3.0
 """The network sees grey levels as multiples of the foreground's median, 1 at so many medians, whatever the scanner."""
 MEAN, DEVIATION = 0.2, 0.25
 """Of such pictures, roughly."""
-NO_LESION = 0.25
+NO_LESION = 0.05
 """A lesion of this share of a cell of the coarse grid is as much a lesion as none."""
 RADIAL_FREQUENCIES, ANGULAR_FREQUENCIES = 5, 9
 DESCRIPTORS = RADIAL_FREQUENCIES * ANGULAR_FREQUENCIES
+SHAPE_STEP = 2
+"""Pixels of a drawn mask along an edge that make one: finer, descriptors would cost a tenth of ResNet18."""
+MEDIAN_STEP = 2
+"""Every so many rows and columns are enough for a median."""
 KERNEL_WIDTH = 2.4
 """City-block distance of descriptors at which shapes are alike by 1/e: the usual largest distance between gliomas."""
 CHANNELS = (64, 128, 256, 512)
-HEAD_CHANNELS, FINE_CHANNELS, SHAPE_CHANNELS = 64, 16, 128
+HEAD_CHANNELS, FINE_CHANNELS = 64, 16
 
 
 class Outputs(NamedTuple):
@@ -45,14 +49,12 @@ class Outputs(NamedTuple):
         features: (n, f), what `appearance` is a projection of.
         maps: (n, 512, size / 32, size / 32), ResNet18's last feature map.
         lesion: (n, 1, size / 2, size / 2), logits of the lesion's mask; None without a lesion head.
-        shape: (n, shape_landmarks), what is expected of `shape_target`; None without that part.
     """
 
     embedding: torch.Tensor
     features: torch.Tensor
     maps: torch.Tensor
     lesion: torch.Tensor | None
-    shape: torch.Tensor | None
 
 
 class Trunk(nn.Module):
@@ -117,39 +119,32 @@ class Network(nn.Module):
         self.whitening: torch.Tensor
         self.register_buffer("landmarks", torch.rand(landmarks, DESCRIPTORS))
         self.register_buffer("whitening", torch.eye(landmarks))
-        self.shape = None
-        if landmarks:
-            self.shape = nn.Sequential(
-                nn.Linear(self.features + DESCRIPTORS, SHAPE_CHANNELS),
-                nn.ReLU(inplace=True),
-                nn.Linear(SHAPE_CHANNELS, landmarks),
-            )
 
     def forward(self, images: torch.Tensor) -> Outputs:
         """See `Outputs`."""
         stem, *levels = self.trunk(_by_median(images))
-        features, lesion, shape = levels[-1].mean(dim=(2, 3)), None, None
+        features, lesion = levels[-1].mean(dim=(2, 3)), None
         parts: dict[str, torch.Tensor] = {}
         if self.head is not None:
             pyramid, lesion = self.head(stem, levels)
             mask = lesion.float().sigmoid()
             features = torch.cat([features, _inside(levels[-2], mask), _inside(pyramid, mask)], dim=1)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
-            if self.shape is not None:
-                shape = self.shape(torch.cat([features, fourier_descriptors(mask)], dim=1)).float()
-                parts["shape"] = _completed(shape)
+            if self.architecture.shape_landmarks:
+                small = functional.avg_pool2d(mask, SHAPE_STEP)
+                parts["shape"] = _completed(self.shape_features(small) * small.amax(dim=(2, 3)))
         if self.appearance is not None:
             parts["appearance"] = functional.normalize(self.appearance(features).float(), dim=1)
         if self.architecture.grey_levels:
             parts["grey"] = grey_part(images.float(), self.architecture.grey_levels)
         weights = self.architecture.shares
         embedding = torch.cat([parts[name] * weights[name] ** 0.5 for name in self.architecture.sizes], dim=1)
-        return Outputs(embedding, features, levels[-1], lesion, shape)
+        return Outputs(embedding, features, levels[-1], lesion)
 
-    def shape_target(self, masks: torch.Tensor) -> torch.Tensor:
-        """What `shape` should say of true masks (n, 1, h, w): unit vectors (n, shape_landmarks), 0 of an empty mask."""
+    def shape_features(self, masks: torch.Tensor) -> torch.Tensor:
+        """Masks (n, 1, h, w) → unit vectors (n, shape_landmarks), whose products are about the kernel."""
         kernel = (-torch.cdist(fourier_descriptors(masks), self.landmarks, p=1) / KERNEL_WIDTH).exp()
-        return functional.normalize(kernel @ self.whitening, dim=1) * (masks.amax(dim=(1, 2, 3)) > 0.5)[:, None]
+        return functional.normalize(kernel @ self.whitening, dim=1)
 
     def fit_shapes(self, descriptors: torch.Tensor) -> None:
         """Take the kernel's landmarks (k, DESCRIPTORS) for the feature space (Nyström; Williams & Seeger 2001)."""
@@ -245,7 +240,7 @@ def _inside(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _by_median(images: torch.Tensor) -> torch.Tensor:
     """Grey levels as multiples of the foreground's median in each picture, centred for the network."""
-    pixels = images.flatten(1)
+    pixels = images[:, :, ::MEDIAN_STEP, ::MEDIAN_STEP].flatten(1)
     median = torch.where(pixels > FOREGROUND / 2, pixels, torch.nan).nanmedian(dim=1).values.nan_to_num(1.0)
     shown = (images / (WHITE_MEDIANS * median.clamp(min=FOREGROUND / 2)[:, None, None, None])).clamp(0, 2)
     return (shown - MEAN) / DEVIATION

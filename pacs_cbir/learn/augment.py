@@ -11,6 +11,9 @@ BEND_POINTS = 6
 """Control points of the elastic deformation along an edge."""
 BIAS_POINTS = 3
 """Of the bias field: receive coils vary smoothly over the head."""
+CURVE_PIECES = 8
+"""Of the grey-level curve, between black and `CURVE_MEDIANS` times the picture's median; beyond them it goes on."""
+CURVE_MEDIANS = 3.0
 
 
 def augment(
@@ -31,8 +34,10 @@ def augment(
     field = torch.randn(n, 1, BIAS_POINTS, BIAS_POINTS, device=images.device) * augmentation.bias
     field = functional.interpolate(field, size=(size, size), mode="bicubic")
     images = images ** _uniform(images, augmentation.gamma).exp()
+    if augmentation.curve:
+        images = _curved(images, augmentation.curve)
     images = images * (field + _uniform(images, augmentation.gain)).exp()
-    strength = augmentation.noise * torch.rand(n, 1, 1, 1, device=images.device)
+    strength = augmentation.noise * torch.rand(n, 1, 1, 1, device=images.device) * _medians(images).view(n, 1, 1, 1)
     noisy = images + strength * torch.randn_like(images)
     return torch.where(images > 0, noisy, 0).clamp(0, 1), masks
 
@@ -53,6 +58,25 @@ def _move(
     bend = functional.interpolate(bend, size=(size, size), mode="bicubic").permute(0, 2, 3, 1)
     moved = functional.grid_sample(torch.cat([images, masks], dim=1), grid + bend, align_corners=False)
     return moved[:, :1].clamp(0, 1), moved[:, 1:].clamp(0, 1)
+
+
+def _curved(images: torch.Tensor, spread: float) -> torch.Tensor:
+    """Each picture by a rising, piecewise linear curve of its own, which leaves black and `CURVE_MEDIANS` in place."""
+    pixels = images.flatten(1)
+    white = (CURVE_MEDIANS * _medians(images))[:, None]
+    slopes = (spread * torch.randn(len(images), CURVE_PIECES, device=images.device)).exp()
+    slopes = slopes / slopes.mean(dim=1, keepdim=True)
+    starts = functional.pad(slopes.cumsum(dim=1), (1, 0))[:, :-1]
+    places = pixels / white * CURVE_PIECES
+    pieces = places.long().clamp(0, CURVE_PIECES - 1)
+    curved = starts.gather(1, pieces) + (places - pieces) * slopes.gather(1, pieces)
+    return (curved / CURVE_PIECES * white).view_as(images).clamp(0, 1)
+
+
+def _medians(images: torch.Tensor) -> torch.Tensor:
+    """Of each picture's foreground, (n,)."""
+    pixels = images.flatten(1)
+    return torch.where(pixels > 0, pixels, torch.nan).nanmedian(dim=1).values.nan_to_num(1.0)
 
 
 def _uniform(images: torch.Tensor, largest: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ lesion's mask stays where it was; it says nothing but which slice the query is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -108,23 +108,28 @@ CHANGES: Mapping[str, Change] = MappingProxyType(
     | {name: partial(step_slices, step=step) for name, step in _SLICES.items()}
 )
 """Name → what `load_stacks` and `simulate_stacks` do to each source."""
+SKULL_STRIPPED = "skull stripped"
+"""A change that simulated patients alone allow: which voxels are brain is known of them."""
 
 
-def change_queries(stacks: Sequence[Stack], load: Callable[[Change], Sequence[Stack]]) -> dict[str, list[Stack | None]]:
-    """The queries of `protocols.robustness`: of every stack its best slice, with each of `CHANGES`.
+def change_queries(
+    stacks: Sequence[Stack], names: Iterable[str], load: Callable[[str], Sequence[Stack]]
+) -> dict[str, list[Stack | None]]:
+    """The queries of `protocols.robustness`: of every stack its best slice, with each change.
 
     Args:
         stacks: unchanged.
-        load: reads the same stacks again, in the same order, with a change.
+        names: of changes: keys of `CHANGES`, or others that `load` knows.
+        load: name of a change → the same stacks again, in the same order, with it.
 
     Raises:
         ValueError: `load` gives other stacks.
     """
     return {
         name: [
-            query_of(stack, other, own_best=name in _SLICES) for stack, other in zip(stacks, load(change), strict=True)
+            query_of(stack, other, own_best=name in _SLICES) for stack, other in zip(stacks, load(name), strict=True)
         ]
-        for name, change in CHANGES.items()
+        for name in names
     }
 
 

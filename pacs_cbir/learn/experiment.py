@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha1
+from itertools import compress
 from pathlib import Path
 
 from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import CheckpointError, NotMeasurable, RecipeError
+from pacs_cbir.learn.comparison import Robustness, merge_robustness
+from pacs_cbir.learn.disturb import CHANGES, change_queries
 from pacs_cbir.learn.labelled import LabelledResult, labelled, merge_labelled
 from pacs_cbir.learn.methods import Ranking
-from pacs_cbir.learn.protocols import poster, service
+from pacs_cbir.learn.protocols import poster, robustness, service
 from pacs_cbir.learn.recipe import digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet, slug, write_whole
@@ -24,7 +27,7 @@ from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import Table, TableRow
 from pacs_cbir.learn.train import fingerprint
 
-Measured = Result | LabelledResult
+Measured = Result | LabelledResult | Robustness
 
 
 @dataclass
@@ -33,20 +36,31 @@ class Cohort:
 
     Attributes:
         name: for people; never a patient's.
-        draw: how they are read and drawn.
+        draw: how they are read and drawn; with the change of that name, one of `changes`, if one is given.
+        changes: names of what can be changed of a query.
         simulated: whether its pictures may be shown to anybody.
     """
 
     name: str
-    draw: Callable[[Preprocessing], list[Stack]]
+    draw: Callable[[Preprocessing, str | None], list[Stack]]
+    changes: tuple[str, ...] = tuple(CHANGES)
     simulated: bool = False
     _drawn: dict[Preprocessing, list[Stack]] = field(default_factory=dict)
+    _changed: dict[Preprocessing, dict[str, list[Stack | None]]] = field(default_factory=dict)
 
     def stacks(self, preprocessing: Preprocessing) -> list[Stack]:
         """All stacks; drawn once for each preprocessing."""
         if preprocessing not in self._drawn:
-            self._drawn[preprocessing] = self.draw(preprocessing)
+            self._drawn[preprocessing] = self.draw(preprocessing, None)
         return self._drawn[preprocessing]
+
+    def changed(self, preprocessing: Preprocessing) -> dict[str, list[Stack | None]]:
+        """Each change's queries, in the order of `stacks`; drawn once for each preprocessing."""
+        if preprocessing not in self._changed:
+            stacks = self.stacks(preprocessing)
+            load = partial(self.draw, preprocessing)
+            self._changed[preprocessing] = change_queries(stacks, self.changes, load)
+        return self._changed[preprocessing]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -71,7 +85,7 @@ class Kept(Frozen):
     """One row's result for one protocol, fold and seed, and of what run it is."""
 
     identity: str
-    result: Result | LabelledResult
+    result: Result | LabelledResult | Robustness
 
 
 @dataclass
@@ -157,18 +171,26 @@ class Experiment:
             path = self.results / "runs" / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
             kept = Kept.model_validate_json(path.read_bytes()) if path.exists() else None
             if kept is None or kept.identity != identity:
-                out = self._weights_folder() / f"{slug(name)}-{fold.name}-{seed}"
-                method = method or entry.make(training, seed, out)
-                if protocol == "labelled":
-                    result: Measured = labelled(method, measured, training, fold=fold.name, seed=seed)
-                else:
-                    compare = poster if protocol == "poster" else service
-                    result = compare(method, measured, self._d95, fold=fold.name, seed=seed)
+                method = method or entry.make(training, seed, self._weights_folder())
+                match protocol:
+                    case "labelled":
+                        result: Measured = labelled(method, measured, training, fold=fold.name, seed=seed)
+                    case "robustness":
+                        changed = self._changed_of(entry.preprocessing, fold)
+                        result = robustness(method, measured, changed, self._d95, fold=fold.name, seed=seed)
+                    case _:
+                        compare = poster if protocol == "poster" else service
+                        result = compare(method, measured, self._d95, fold=fold.name, seed=seed)
                 kept = Kept(identity=identity, result=result)
                 write_whole(path, kept.model_dump_json().encode())
             yield protocol, kept.result
         if method is not None and self.cohort.simulated and fold is self.folds[0]:
             draw_contact_sheet(method, measured, self.results / "sheets" / f"{slug(name)}.png")
+
+    def _changed_of(self, preprocessing: Preprocessing, fold: Fold) -> dict[str, list[Stack | None]]:
+        """Each change's queries of the patients that a fold measures."""
+        mine = [stack.patient in fold.measured for stack in self.cohort.stacks(preprocessing)]
+        return {name: list(compress(of, mine)) for name, of in self.cohort.changed(preprocessing).items()}
 
     def _weights_folder(self) -> Path:
         """Checkpoints of patients in the data: kept out of git, since they are for measuring alone."""
@@ -206,5 +228,8 @@ def halves_of(patients: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _merge(results: list[Measured]) -> Measured:
+    changed = [result for result in results if isinstance(result, Robustness)]
     by_label = [result for result in results if isinstance(result, LabelledResult)]
+    if changed:
+        return merge_robustness(changed)
     return merge_labelled(by_label) if by_label else merge([r for r in results if isinstance(r, Result)])

@@ -132,18 +132,6 @@ def lesion_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return entropy + (1 - (2 * shared + DICE_SMOOTHING) / (total + DICE_SMOOTHING)).mean()
 
 
-def shape_loss(expected: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance: what makes it smallest is what is to be expected, shorter where it is less sure.
-
-    Args:
-        expected, targets: (n, k), see `Network.shape_target`.
-
-    Returns:
-        Scalar.
-    """
-    return (expected.float() - targets).square().sum(dim=1).mean()
-
-
 class Decoder(nn.Module):
     """Draws a small picture from an embedding, after Kobayashi et al., Med Image Anal 2021;74:102227.
 

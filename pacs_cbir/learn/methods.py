@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pacs_cbir.embed.architecture import Part
 from pacs_cbir.embed.checkpoint import Checkpoint
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.errors import NotMeasurable
+from pacs_cbir.errors import NotMeasurable, RecipeError
 from pacs_cbir.learn.baselines import EncoderMethod
 from pacs_cbir.learn.method import Method, SeriesMethod
+from pacs_cbir.learn.recipe import Recipe
 from pacs_cbir.learn.stacks import Stack
 
 Floats = npt.NDArray[np.float64]
+
+NO_WEIGHT = 1e-9
+"""Of a part that does not count; none may weigh 0, since it would have no direction."""
 
 
 class Ranking(Method, SeriesMethod, Protocol):
@@ -95,10 +100,60 @@ class BySequence:
         return similarities
 
 
-def ranking(name: str, trained: Mapping[str, Checkpoint], pooling: Literal["best", "mean", "late"]) -> Ranking:
-    """The row of what `train` returns."""
+class Projected(Encoder):
+    """An encoder whose embeddings are projected to fewer numbers, by the principal components of some of them."""
+
+    def __init__(self, checkpoint: Checkpoint, stacks: Sequence[Stack], dimension: int) -> None:
+        """Find the components among the stacks' best slices, or their middle ones."""
+        super().__init__(checkpoint)
+        shown = np.stack([s.pixels[len(s.pixels) // 2 if s.best is None else s.best] for s in stacks])
+        # Not centred: what is to be kept is the products.
+        components = np.linalg.svd(super().embed(shown), full_matrices=False)[2]
+        self._basis = components[:dimension].T.astype(np.float32)
+        self.dimension = self._basis.shape[1]
+
+    def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """See `Encoder.embed`."""
+        return self._project(super().embed(pixels))
+
+    def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """See `Encoder.pool`; of what the projection has kept."""
+        pooled: npt.NDArray[np.float32] = self._project(super().pool(embeddings @ self._basis.T)[None])[0]
+        return pooled
+
+    def _project(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        kept = embeddings @ self._basis
+        projected: npt.NDArray[np.float32] = kept / np.linalg.norm(kept, axis=1, keepdims=True).clip(1e-12)
+        return projected
+
+
+def ranking(name: str, trained: Mapping[str, Checkpoint], recipe: Recipe, stacks: Sequence[Stack] = ()) -> Ranking:
+    """The row of what `train` returns, measured as the recipe says.
+
+    Args:
+        stacks: that it was trained on.
+
+    Raises:
+        RecipeError: the recipe's `parts` names one that the encoder has not.
+    """
     kinds: dict[str, Callable[[str, Encoder], Ranking]]
     kinds = {"best": EncoderMethod, "mean": MeanMethod, "late": LateMethod}
-    make = kinds[pooling]
-    methods = {key: make(name, Encoder(checkpoint)) for key, checkpoint in trained.items()}
+    make = kinds[recipe.pooling]
+    methods = {}
+    for key, checkpoint in trained.items():
+        measured = _weighed(checkpoint, recipe.parts)
+        alike = [stack for stack in stacks if key in {"", stack.sequence}]
+        encoder = Projected(measured, alike, recipe.dimension) if recipe.dimension else Encoder(measured)
+        methods[key] = make(name, encoder)
     return methods[""] if "" in methods else BySequence(name, methods)
+
+
+def _weighed(checkpoint: Checkpoint, parts: Mapping[Part, float]) -> Checkpoint:
+    architecture = checkpoint.card.architecture
+    if unknown := sorted(set(parts) - set(architecture.sizes)):
+        raise RecipeError(f"the encoder has no part {', '.join(unknown)}; it has {', '.join(architecture.sizes)}")
+    weights = (
+        {part: max(parts.get(part, 0), NO_WEIGHT) for part in architecture.sizes} if parts else architecture.weights
+    )
+    card = checkpoint.card.model_copy(update={"architecture": architecture.model_copy(update={"weights": weights})})
+    return replace(checkpoint, card=card)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pacs_cbir.embed.architecture import Architecture
+from pacs_cbir.embed.architecture import Architecture, Part
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import RecipeError
 
@@ -34,8 +34,10 @@ class Augmentation(Frozen):
         scale: largest natural logarithm of the size's factor.
         bend: usual displacement of an elastic deformation, share of half the picture.
         gamma, gain: largest natural logarithm of each.
+        curve: usual natural logarithm of the contrast's factor at each of a few grey levels: a rising curve, as
+            another scanner's timing would draw it.
         bias: usual natural logarithm of a smooth field that the grey levels are multiplied by.
-        noise: largest standard deviation, grey levels being in [0, 1].
+        noise: largest standard deviation, share of the picture's median: its contrast is of that size, not of white's.
     """
 
     flip: bool = False
@@ -45,6 +47,7 @@ class Augmentation(Frozen):
     bend: float = Field(default=0, ge=0, le=1)
     gamma: float = Field(default=0, ge=0, le=1)
     gain: float = Field(default=0, ge=0, le=1)
+    curve: float = Field(default=0, ge=0, le=2)
     bias: float = Field(default=0, ge=0, le=1)
     noise: float = Field(default=0, ge=0, le=1)
 
@@ -73,10 +76,14 @@ class Recipe(Frozen):
         memory: embeddings of earlier batches to compare with (cross-batch memory, Wang et al. 2020); 0: none.
         temperature: of the similarities.
         target_temperature: of relevances: the smaller, the more the most relevant alone counts.
-        contrast, reconstruction, lesion, shape: what each loss counts; 0 leaves it out.
-        labels: what a contrast of the `appearance` part by class counts, beside the others, of rows with a label.
+        contrast, reconstruction, lesion: what each loss counts; 0 leaves it out.
+        labels: what a contrast of the `appearance` part by class counts, beside the others, of rows with a label. Where
+            no row has one nothing teaches that part, and it is left out.
         pooling: what of a stack is compared: its "best" slice, the "mean" of all, or each with each ("late"
             interaction; Khattab & Zaharia 2020).
+        parts: part → what it counts where the encoder is measured, parts not named nothing; none: as trained.
+        dimension: numbers that embeddings are projected to where the encoder is measured, by principal components of
+            those it was trained on; 0: all.
         a_network_a_sequence: train one for each MR sequence.
         learning_rate: the largest of the one-cycle schedule (Smith & Topin 2019).
     """
@@ -101,12 +108,13 @@ class Recipe(Frozen):
     contrast: float = Field(default=1, ge=0)
     reconstruction: float = Field(default=0, ge=0)
     lesion: float = Field(default=0, ge=0)
-    shape: float = Field(default=0, ge=0)
     labels: float = Field(default=0, ge=0)
     coarse_epochs: int = Field(default=0, ge=0)
     shares: dict[str, float] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
     pooling: Literal["best", "mean", "late"] = "best"
+    parts: dict[Part, float] = Field(default_factory=dict)
+    dimension: int = Field(default=0, ge=0)
     a_network_a_sequence: bool = False
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -122,8 +130,6 @@ class Recipe(Frozen):
             raise ValueError("the lesion loss needs architecture.lesion_grid: without it nothing draws a lesion")
         if self.labels and not self.architecture.appearance:
             raise ValueError("the labels loss needs architecture.appearance: that is the part it contrasts")
-        if self.shape and not self.architecture.shape_landmarks:
-            raise ValueError("the shape loss needs architecture.shape_landmarks")
         if self.shares and contrasted:
             raise ValueError("shares go with positives = none or relevance: a contrast draws by what belongs together")
         if self.slices_a_view > 1 and (self.lesion or self.reconstruction or self.positives == "relevance"):
@@ -135,9 +141,23 @@ class Recipe(Frozen):
         return self
 
     @property
+    def training(self) -> dict[str, Any]:
+        """What the weights depend on: all settings but those of how they are measured and what is said of them."""
+        return self.model_dump(mode="json", exclude={"parts", "dimension", "pooling", "purpose", "data", "licences"})
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """How the slices are drawn that it trains on."""
         return Preprocessing(field_of_view_mm=self.field_of_view_mm, size=self.size)
+
+    def taught(self, *, labels: bool) -> Recipe:
+        """The recipe for data with or without labels; see `labels`."""
+        sizes = self.architecture.sizes
+        if labels or not self.labels or len(sizes) == 1:
+            return self
+        weights = {part: weight for part, weight in self.architecture.weights.items() if part != "appearance"}
+        architecture = self.architecture.model_copy(update={"appearance": 0, "weights": weights})
+        return self.model_copy(update={"architecture": architecture, "labels": 0.0})
 
     def changed(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with some settings changed, those of a nested part one by one.

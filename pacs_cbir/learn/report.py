@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Plot
 from pydantic import BaseModel, ConfigDict
 
 from pacs_cbir import __version__
-from pacs_cbir.learn.comparison import Difference, paired
+from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
 from pacs_cbir.learn.method import Method
 from pacs_cbir.learn.results import Figure, Result
@@ -53,8 +53,10 @@ class Report(BaseModel):
     failed: dict[str, str]
 
 
-def write_report(report: Report, results: Sequence[Result | LabelledResult], folder: Path, protocol: str) -> None:
-    """Write TITLE-PROTOCOL.json, .md and .png, and -sequences.png where there are sequences.
+def write_report(
+    report: Report, results: Sequence[Result | LabelledResult | Robustness], folder: Path, protocol: str
+) -> None:
+    """Write TITLE-PROTOCOL.json, .md and .png, and -sequences.png where rankings are shown by sequence.
 
     Args:
         report: all but its rows, which are taken from `results`.
@@ -62,21 +64,31 @@ def write_report(report: Report, results: Sequence[Result | LabelledResult], fol
     base = folder / f"{report.title}-{protocol}"
     by_label = [result for result in results if isinstance(result, LabelledResult)]
     ranked = [result for result in results if isinstance(result, Result)]
+    changed = [result for result in results if isinstance(result, Robustness)]
     above = _above_histogram(ranked)
     rows = [result.model_dump(mode="json", exclude={"per_query"}) for result in by_label]
     for result in ranked:
         difference = above[result.name]
         shown = None if difference is None else difference.model_dump(mode="json")
         rows.append({**result.model_dump(mode="json", exclude={"queries"}), "above_histogram": shown})
+    for robust in changed:
+        falls = {name: fall.model_dump(mode="json") for name, fall in robust.falls.items()}
+        rows.append({**robust.unchanged.model_dump(mode="json", exclude={"queries"}), "falls": falls})
     full = report.model_copy(update={"rows": rows})
     write_whole(base.with_suffix(".json"), (full.model_dump_json(indent=1) + "\n").encode())
     table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above)
-    head = f"{report.dataset}, {results[0].protocol if results else protocol}; seeds {report.seeds}; {report.device}."
+    words = next((r.unchanged.protocol if isinstance(r, Robustness) else r.protocol for r in results), protocol)
+    if changed:
+        table = _robustness_table(changed)
+        words = f"{words}; how far nDCG@5 falls when the query's picture is changed (95 %), relevance staying"
+    head = f"{report.dataset}, {words}; seeds {report.seeds}; {report.device}."
     failed = "".join(f"\n- left out: {name}: {reason}" for name, reason in report.failed.items())
     write_whole(base.with_suffix(".md"), f"{head}\n\n{table}\n{failed}\n".encode())
     if by_label:
         figures_of = [(r.name, r.map, *r.intervals["map"]) for r in by_label]
         _plot_rows(figures_of, "mAP", base.with_suffix(".png"))
+    elif changed:
+        _plot_falls(changed, base.with_suffix(".png"))
     elif ranked:
         _plot_rows([(r.name, r.ndcg5, *r.interval) for r in ranked], "nDCG@5", base.with_suffix(".png"))
         _plot_sequences(ranked, base.with_name(f"{base.name}-sequences.png"))
@@ -121,6 +133,16 @@ def _labelled_table(results: Sequence[LabelledResult]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _robustness_table(results: Sequence[Robustness]) -> str:
+    changes = list(results[0].falls)
+    lines = [["", "unchanged", *changes], ["---"] * (len(changes) + 2)]
+    for result in results:
+        falls = (result.falls[change] for change in changes)
+        shown = [f"{_show(f.ndcg5)} ({_show(f.interval[0])} to {_show(f.interval[1])})" for f in falls]
+        lines.append([result.unchanged.name, _show(result.unchanged.ndcg5), *shown])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _show(figure: Figure) -> str:
     return NO_FIGURE if figure is None else f"{figure:.3f}"
 
@@ -151,6 +173,21 @@ def _plot_sequences(results: Sequence[Result], path: Path) -> None:
     axes.set_xlabel("nDCG@5 by sequence")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    _save_plot(plot, path)
+
+
+def _plot_falls(results: Sequence[Robustness], path: Path) -> None:
+    """Rows by changes, the darker the farther nDCG@5 falls."""
+    changes = list(results[0].falls)
+    falls = np.array([[_number(result.falls[change].ndcg5) for change in changes] for result in results])
+    plot = Plot(figsize=(3 + 0.6 * len(changes), 2 + 0.3 * len(results)), layout="constrained")
+    axes = plot.subplots()
+    axes.imshow(falls, cmap="Reds", vmin=0, vmax=0.15, aspect="auto")
+    for (row, column), fall in np.ndenumerate(falls):
+        axes.text(column, row, f"{fall:.2f}", ha="center", va="center", fontsize=7, color="w" if fall > 0.1 else "k")
+    axes.set_xticks(range(len(changes)), changes, rotation=40, ha="right")
+    axes.set_yticks(range(len(results)), [result.unchanged.name for result in results])
+    axes.set_title("fall of nDCG@5 with the query changed")
     _save_plot(plot, path)
 
 

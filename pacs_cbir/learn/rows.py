@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.checkpoint import Checkpoint, default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, OracleIouHistogram, Pixels, RandomOrder
@@ -15,7 +15,7 @@ from pacs_cbir.learn.methods import Ranking, ranking
 from pacs_cbir.learn.recipe import Recipe, digest, read_recipe
 from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import Table, TableRow
-from pacs_cbir.learn.train import train
+from pacs_cbir.learn.train import fingerprint, train
 
 BASELINES: dict[str, Callable[[str], Ranking]] = {
     "random-order": RandomOrder,
@@ -35,7 +35,7 @@ class Entry:
         preprocessing: how its slices are drawn.
         identity: equal for rows that would be measured to be the same.
         seeded: whether another seed makes another row.
-        make: stacks to train on, seed, path of a checkpoint without suffix → the row.
+        make: stacks to train on, seed, folder for checkpoints → the row.
     """
 
     preprocessing: Preprocessing
@@ -73,17 +73,28 @@ class Rows:
         return self._trained(row.name, recipe)
 
     def _trained(self, name: str, recipe: Recipe) -> Entry:
-        def make(stacks: Sequence[Stack], seed: int, out: Path) -> Ranking:
-            return ranking(name, train(recipe, stacks, seed=seed, out=out, weights=self.weights), recipe.pooling)
-
         start = ""
         if recipe.init == "shipped":
             start = load_checkpoint(default_checkpoint_path()).card.weights_sha256
         elif recipe.init == "pretrained" and self.weights is not None:
             start = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+        def make(stacks: Sequence[Stack], seed: int, folder: Path) -> Ranking:
+            # Rows that differ in how they are measured alone share what was trained.
+            out = folder / digest(recipe.training, start, seed, fingerprint(stacks))[:24]
+            trained = _finished(out) or train(recipe, stacks, seed=seed, out=out, weights=self.weights)
+            return ranking(name, trained, recipe, stacks)
+
         # Weights as they are know no chance.
         seeded = bool(recipe.epochs) or recipe.init == "random"
         return Entry(recipe.preprocessing, digest(recipe, start), seeded, make)
+
+
+def _finished(out: Path) -> dict[str, Checkpoint]:
+    """What a training of that name has left; empty where it is not finished, or made a network a sequence."""
+    path = out.with_name(f"{out.name}.safetensors")
+    running = out.with_name(f"{out.name}.state").exists()
+    return {"": load_checkpoint(path)} if path.with_suffix(".json").exists() and not running else {}
 
 
 def _baseline(name: str, baseline: str) -> Entry:
@@ -98,5 +109,5 @@ def _checkpoint(name: str, path: Path) -> Entry:
         checkpoint.card.preprocessing,
         checkpoint.identity("measured"),
         seeded=False,
-        make=lambda *_: ranking(name, {"": checkpoint}, "best"),
+        make=lambda *_: ranking(name, {"": checkpoint}, Recipe()),
     )

@@ -86,13 +86,18 @@ def simulate_cohort(out: Path, *, patients: int, seed: int, skull_stripped: bool
         SettingsError: at once, not when iterated, for a number that is out of range or a folder that is not empty.
         DiskUnavailable: when a file cannot be written.
     """
+    check_cohort(out, patients, seed)
+    return (_write_patient(out, seed, number, skull_stripped) for number in range(1, patients + 1))
+
+
+def check_cohort(out: Path, patients: int, seed: int) -> None:
+    """Raise the SettingsError of `simulate_cohort`."""
     if patients < 1:
         raise SettingsError(f"--patients {patients}: a cohort needs at least one patient")
     if seed < 0:
         raise SettingsError(f"--seed {seed}: a seed is 0 or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out} is not an empty folder: name one that is empty or does not exist yet")
-    return (_write_patient(out, seed, number, skull_stripped) for number in range(1, patients + 1))
 
 
 def _write_patient(out: Path, seed: int, number: int, skull_stripped: bool) -> SimulatedStudy:
@@ -270,8 +275,16 @@ def _write_truth(folder: Path, study: Dataset, patient: SimulatedPatient, seed: 
         "parameters": asdict(patient.parameters),
     }
     (folder / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    save_nifti(folder / "mask.nii.gz", patient.mask, patient.affine)
+
+
+def save_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
+    """Write an array (slices, rows, columns) with its affine to LPS mm.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # NIfTI counts columns first and in RAS+; the same voxels, other words.
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    columns_first = patient.affine[:, [2, 1, 0, 3]]
-    image = nib.nifti1.Nifti1Image(patient.mask.transpose(2, 1, 0), flip @ columns_first)  # type: ignore[no-untyped-call]
-    nib.loadsave.save(image, folder / "mask.nii.gz")
+    image = nib.nifti1.Nifti1Image(array.transpose(2, 1, 0), flip @ affine[:, [2, 1, 0, 3]])  # type: ignore[no-untyped-call]
+    nib.loadsave.save(image, path)

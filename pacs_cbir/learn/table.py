@@ -55,7 +55,7 @@ class Table(Frozen):
     """
 
     title: str = Field(pattern=r"^[a-z0-9-]+$")
-    protocols: tuple[Literal["poster", "service", "labelled"], ...] = ("poster", "service")
+    protocols: tuple[Literal["poster", "service", "robustness", "labelled"], ...] = ("poster", "service")
     seeds: tuple[int, ...] = (0,)
     test_split: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ from pacs_cbir.embed.network import Network, Outputs
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
-from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of, shape_loss
+from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of
 from pacs_cbir.learn.recipe import Recipe, digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.stacks import Stack
@@ -60,6 +60,7 @@ def train(
         RecipeError: the recipe does not fit the stacks, the name or the weights, or the loss is not finite.
     """
     check_name(out)
+    recipe = recipe.taught(labels=any(stack.label is not None for stack in stacks))
     if not recipe.a_network_a_sequence:
         return {"": _train_one(recipe, stacks, seed, out, weights)}
     trained = {}
@@ -189,19 +190,14 @@ def _loss(run: _Run, seen: Batch, recipe: Recipe, outputs: Outputs) -> torch.Ten
     if recipe.labels:
         appearance = embeddings[:, recipe.architecture.places["appearance"]]
         loss = loss + recipe.labels * label_loss(appearance, seen.classes, recipe)
-    if not seen.known.any():
-        return loss
-    if recipe.lesion and outputs.lesion is not None:
+    if recipe.lesion and outputs.lesion is not None and seen.known.any():
         loss = loss + recipe.lesion * lesion_loss(outputs.lesion[seen.known], seen.masks[seen.known])
-    if recipe.shape and outputs.shape is not None:
-        targets = run.network.shape_target(seen.masks[seen.known])
-        loss = loss + recipe.shape * shape_loss(outputs.shape[seen.known], targets)
     return loss
 
 
 def _has_fast_bfloat16(device: str) -> bool:
-    """On a CPU without AMX bfloat16 is emulated, and slower than float32."""
-    return device == "cuda" or torch.cpu._is_amx_tile_supported()
+    """On a CPU without instructions for it bfloat16 is emulated, and slower than float32."""
+    return device == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def fingerprint(stacks: Sequence[Stack]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models import ResNet18_Weights
 
 from pacs_cbir.embed.checkpoint import (
@@ -23,7 +24,7 @@ from pacs_cbir.embed.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pacs_cbir.embed.network import Network, build_network, fourier_descriptors
+from pacs_cbir.embed.network import SHAPE_STEP, Network, build_network, fourier_descriptors
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.recipe import Recipe
 from pacs_cbir.learn.stacks import Stack
@@ -101,7 +102,8 @@ def _shapes(stacks: Sequence[Stack], landmarks: int, seed: int) -> torch.Tensor:
         raise RecipeError("architecture.shape_landmarks needs stacks with lesion masks: set it to 0 without them")
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(masks), landmarks, replace=len(masks) < landmarks)
-    return fourier_descriptors(torch.from_numpy(np.stack([masks[i] for i in chosen])).float()[:, None])
+    shown = torch.from_numpy(np.stack([masks[i] for i in chosen])).float()[:, None]
+    return fourier_descriptors(functional.avg_pool2d(shown, 2 * SHAPE_STEP))  # as large as drawn masks are
 
 
 def check_name(out: Path) -> None:

@@ -7,7 +7,9 @@ from torch.nn import functional
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.recipe import Augmentation
 
-ALL = Augmentation(flip=True, turn=0.3, shift=0.1, scale=0.2, bend=0.05, gamma=0.4, gain=0.3, bias=0.3, noise=0.05)
+ALL = Augmentation(
+    flip=True, turn=0.3, shift=0.1, scale=0.2, bend=0.05, gamma=0.4, gain=0.3, bias=0.3, noise=0.05, curve=0.5
+)
 NONE = torch.zeros(4, dtype=torch.bool)
 
 
@@ -65,3 +67,12 @@ def test_turns_keep_proportions(images: torch.Tensor) -> None:
     square = functional.pad(torch.ones(4, 1, 16, 16), (16, 16, 16, 16))
     turned, _ = augment(square, square, Augmentation(turn=0.7), torch.tensor([True, False, True, False]))
     torch.testing.assert_close(turned.sum(dim=(1, 2, 3)), square.sum(dim=(1, 2, 3)), rtol=0.02, atol=0)
+
+
+def test_a_curve_changes_contrast_and_keeps_the_order_of_grey_levels(images: torch.Tensor) -> None:
+    torch.manual_seed(2)
+    changed, _ = augment(images, images, Augmentation(curve=0.8), NONE)
+    assert float((changed - images).abs().max()) > 0.03
+    order = images[0].flatten().argsort()
+    assert (changed.flatten(1)[:, order].diff(dim=1) >= -1e-6).all()
+    assert not torch.equal(changed[0], changed[1])

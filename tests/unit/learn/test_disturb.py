@@ -163,7 +163,7 @@ def drawn() -> tuple[list[Stack], dict[str, list[Stack | None]]]:
         shown = source if change is None else change(source)
         return [_draw(shown, Preprocessing(size=48), name, name, "T1") for name in ("a", "b")]
 
-    return load(), change_queries(load(), load)
+    return load(), change_queries(load(), CHANGES, lambda name: load(CHANGES[name]))
 
 
 def test_changed_queries_are_one_slice_of_the_level_of_the_unchanged(

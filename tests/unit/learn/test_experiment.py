@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn.comparison import Robustness
 from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
 from pacs_cbir.learn.report import write_report
 from pacs_cbir.learn.results import Result
@@ -32,13 +34,20 @@ TABLE: dict[str, Any] = {
 }
 
 
-def draw(preprocessing: Preprocessing) -> list[Stack]:
-    return painted_stacks(8, size=preprocessing.size)
+def draw(preprocessing: Preprocessing, change: str | None) -> list[Stack]:
+    stacks = painted_stacks(8, size=preprocessing.size)
+    if change is None:
+        return stacks
+    # Upside down: another picture for everything that looks at one.
+    return [
+        replace(s, pixels=s.pixels[:, ::-1], picture=None if s.picture is None else s.picture[::-1] * 0.5)
+        for s in stacks
+    ]
 
 
 def experiment(results: Path, *, simulated: bool = False, **changes: Any) -> Experiment:
     table = make_table({**TABLE, **changes})
-    return Experiment(table, Cohort("painted", draw, simulated), Rows(table, Path(), None), results)
+    return Experiment(table, Cohort("painted", draw, ("upside down",), simulated), Rows(table, Path(), None), results)
 
 
 def kept(results: Path) -> dict[str, int]:
@@ -74,7 +83,7 @@ def test_other_data_make_other_results(tmp_path: Path) -> None:
     experiment(tmp_path, rows=ROWS[:2]).run(QUIET)
     first = kept(tmp_path)
     other = experiment(tmp_path, rows=ROWS[:2])
-    other.cohort = Cohort("painted", lambda _: painted_stacks(8, first=50))
+    other.cohort = Cohort("painted", lambda *_: painted_stacks(8, first=50))
     other.run(QUIET)
     assert all(first[name] != time for name, time in kept(tmp_path).items())
 
@@ -121,6 +130,27 @@ def test_a_row_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -
     assert "left out: none" in (tmp_path / "small-service.md").read_text()
 
 
+def test_changed_queries_are_ranked_against_the_unchanged_gallery(tmp_path: Path) -> None:
+    run = experiment(tmp_path, protocols=["poster", "robustness"])
+    measured, failed = run.run(QUIET)
+    assert not failed
+    again, _ = experiment(tmp_path, protocols=["poster", "robustness"]).run(QUIET)
+    assert again == measured
+    for plain, changed in zip(measured["poster"], measured["robustness"], strict=True):
+        assert isinstance(changed, Robustness)
+        assert changed.unchanged == plain
+    of_chance, of_histogram, _ = measured["robustness"]
+    assert isinstance(of_chance, Robustness)
+    assert isinstance(of_histogram, Robustness)
+    assert of_chance.falls["upside down"].ndcg5 == pytest.approx(0)
+    assert abs(of_histogram.falls["upside down"].ndcg5 or 0) > 0.01
+    write_report(report_of(run, "robustness", failed), measured["robustness"], tmp_path, "robustness")
+    rows = json.loads((tmp_path / "small-robustness.json").read_text())["rows"]
+    assert rows[1]["falls"]["upside down"]["ndcg5"] == of_histogram.falls["upside down"].ndcg5
+    assert "| upside down |" in (tmp_path / "small-robustness.md").read_text()
+    assert (tmp_path / "small-robustness.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_labelled_rows_are_trained_on_all_splits_but_the_one_that_asks(tmp_path: Path) -> None:
     run = experiment(tmp_path, protocols=["labelled"], test_split="test", rows=ROWS)
     (fold,) = run.folds
@@ -149,7 +179,19 @@ def test_pictures_are_published_of_simulated_patients_alone(tmp_path: Path) -> N
 def test_weights_of_patients_are_kept_out_of_git(tmp_path: Path) -> None:
     experiment(tmp_path, rows=ROWS[2:], protocols=["poster"]).run(QUIET)
     assert (tmp_path / "weights" / ".gitignore").read_text() == "*\n"
-    assert {path.name for path in (tmp_path / "weights").glob("*.safetensors")} == {
-        "trained-0-0.safetensors",
-        "trained-1-0.safetensors",
-    }
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 2  # one a fold
+
+
+def test_rows_that_are_measured_otherwise_share_what_was_trained(tmp_path: Path) -> None:
+    trained = ROWS[2]["changes"]
+    rows = [
+        ROWS[2],
+        {"name": "grey alone", "recipe": "plain", "changes": {**trained, "parts": {"grey": 1}}},
+        {"name": "projected", "recipe": "plain", "changes": {**trained, "dimension": 4}},
+        {"name": "no such part", "recipe": "plain", "changes": {**trained, "parts": {"lesion": 1}}},
+    ]
+    measured, failed = experiment(tmp_path, rows=rows).run(QUIET)
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 2
+    whole, grey, projected = (result.ndcg5 for result in measured["poster"] if isinstance(result, Result))
+    assert len({whole, grey, projected}) == 3
+    assert "no part lesion" in failed["no such part"]

@@ -13,7 +13,6 @@ from pacs_cbir.learn.losses import (
     lesion_loss,
     relevance_loss,
     relevances_of,
-    shape_loss,
 )
 from pacs_cbir.learn.recipe import Recipe
 from pacs_cbir.learn.relevance import gfd_d95, relevance
@@ -117,9 +116,3 @@ def test_labels_that_are_not_known_take_no_part() -> None:
     together = torch.eye(2)[[0, 1, 0, 0, 1, 0]]
     mixed = torch.tensor([0, 0, -1, 1, 1, -1])
     assert float(label_loss(together, classes, RECIPE)) < float(label_loss(together, mixed, RECIPE))
-
-
-def test_a_shape_that_is_unsure_is_said_shorter() -> None:
-    either = torch.eye(2)  # one shape or the other, as likely
-    best = min(torch.linspace(0, 1, 101), key=lambda x: float(shape_loss(torch.full((2, 2), float(x)), either)))
-    assert float(best) == pytest.approx(0.5)

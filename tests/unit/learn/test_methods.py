@@ -57,7 +57,7 @@ def test_what_training_gives_becomes_a_row_of_its_pooling(tmp_path: Path) -> Non
     architecture = {"grey_levels": 8, "weights": {"grey": 1}}
     settings = {"size": 32, "epochs": 0, "a_network_a_sequence": True, "architecture": architecture}
     trained = train(Recipe.model_validate(settings), STACKS, seed=0, out=tmp_path / "it")
-    row = ranking("own", trained, "late")
+    row = ranking("own", trained, Recipe(pooling="late"))
     assert isinstance(row, BySequence)
     assert {type(method) for method in row.methods.values()} == {LateMethod}
-    assert isinstance(ranking("one", {"": trained["T1"]}, "best"), EncoderMethod)
+    assert isinstance(ranking("one", {"": trained["T1"]}, Recipe()), EncoderMethod)

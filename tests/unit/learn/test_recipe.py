@@ -31,10 +31,13 @@ def test_every_row_of_the_own_tables_is_there(path: Path) -> None:
 def test_the_quick_table_fits_ninety_minutes_on_two_cores() -> None:
     table = read_table(Path("quick"))
     seconds = 0.0
+    trained = []
     for row in table.rows:
         if row.recipe is not None:
             recipe = read_recipe(Path(row.recipe)).changed(table.changes).changed(row.changes)
-            seconds += recipe.epochs * recipe.draws_a_stack * LGG_STACKS / TRAINED_A_SECOND
+            if recipe.training not in trained:  # rows that differ in how they are measured share what was trained
+                trained.append(recipe.training)
+                seconds += recipe.epochs * recipe.draws_a_stack * LGG_STACKS / TRAINED_A_SECOND
             seconds += LGG_SLICES * (2 if recipe.pooling != "best" else 1) / EMBEDDED_A_SECOND
     assert seconds < 80 * 60  # and some minutes to read the pictures
 

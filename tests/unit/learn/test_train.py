@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def recipe(base: dict[str, Any], **changes: object) -> Recipe:
         recipe(PLAIN, slices="all", slices_a_view=3, pooling="mean"),
         recipe(WHOLE, positives="none"),
         recipe(WHOLE, positives="relevance", augmentation=SHAKEN),
-        recipe(WHOLE, positives="none", size=64, coarse_epochs=1, labels=0.3, shape=1.0),
+        recipe(WHOLE, positives="none", size=64, coarse_epochs=1, labels=0.3),
     ],
-    ids=["SimCLR", "memory", "label + reconstruction", "pooled", "lesion", "relevance", "coarse, labels, shape"],
+    ids=["SimCLR", "memory", "label + reconstruction", "pooled", "lesion", "relevance", "coarse, labels"],
 )
 def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(settings: Recipe, tmp_path: Path) -> None:
     stacks = painted_stacks(4)
@@ -72,6 +73,15 @@ def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(se
     assert not list(tmp_path.glob("*.state*"))
 
 
+def test_appearance_is_left_out_where_no_label_teaches_it(tmp_path: Path) -> None:
+    settings = recipe(WHOLE, positives="none", labels=1.0)
+    taught = train(settings, painted_stacks(4), seed=1, out=tmp_path / "taught")[""]
+    assert "appearance" in taught.card.architecture.sizes
+    unknown = [replace(stack, label=None) for stack in painted_stacks(4)]
+    untaught = train(settings, unknown, seed=1, out=tmp_path / "untaught")[""]
+    assert set(untaught.card.architecture.sizes) == set(taught.card.architecture.sizes) - {"appearance"}
+
+
 def test_training_moves_weights_away_from_where_they_began(tmp_path: Path) -> None:
     stacks = painted_stacks(4)
     began, trained = (
@@ -83,6 +93,7 @@ def test_training_moves_weights_away_from_where_they_began(tmp_path: Path) -> No
 
 RUN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
