@@ -93,7 +93,7 @@ class Experiment:
     """What all rows share.
 
     Attributes:
-        results: folder of all that is written; `runs/` holds one file a row, protocol, fold and seed.
+        results: folder of all that is written; `runs/TITLE/` holds one file a row, protocol, fold and seed.
     """
 
     table: Table
@@ -168,7 +168,7 @@ class Experiment:
         identity = digest(entry.identity, fold.name, whose, seed, self.cohort.fingerprint)
         method: Ranking | None = None
         for protocol in self.table.protocols:
-            path = self.results / "runs" / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
+            path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
             kept = Kept.model_validate_json(path.read_bytes()) if path.exists() else None
             if kept is None or kept.identity != identity:
                 method = method or entry.make(training, seed, self._weights_folder())

@@ -51,8 +51,8 @@ def experiment(results: Path, *, simulated: bool = False, **changes: Any) -> Exp
 
 
 def kept(results: Path) -> dict[str, int]:
-    files = (results / "runs").rglob("*.json")
-    return {str(file.relative_to(results / "runs")): file.stat().st_mtime_ns for file in files}
+    files = (results / "runs" / "small").rglob("*.json")
+    return {str(file.relative_to(results / "runs" / "small")): file.stat().st_mtime_ns for file in files}
 
 
 def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path
     assert again == measured
     assert kept(tmp_path) == first
 
-    lost = tmp_path / "runs" / "trained" / "service-1-0.json"
+    lost = tmp_path / "runs" / "small" / "trained" / "service-1-0.json"
     lost.unlink()
     resumed, _ = experiment(tmp_path).run(QUIET)
     assert resumed == measured  # trained anew, to the same weights
