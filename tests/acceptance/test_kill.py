@@ -160,7 +160,8 @@ def test_no_acknowledged_instance_is_lost_and_every_stack_is_embedded(
             for victim in ("worker", "postgres", "worker", "backend"):
                 # In the middle of a job, each of which is done again.
                 wait_until(lambda: worker_at_work(settings), EMBED_SECONDS)
-                assert kill(victim, supervisor.pid, settings)
+                # At once or a moment later: a backend that ends of itself while they are listed is no failure.
+                wait_until(lambda: kill(victim, supervisor.pid, settings), EMBED_SECONDS)  # noqa: B023
                 killed[victim] += 1
             wait_until(lambda: read_jobs(settings) == [], EMBED_SECONDS)
         finally:
