@@ -9,6 +9,7 @@ from hashlib import sha1
 from itertools import compress
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
@@ -169,7 +170,7 @@ class Experiment:
         method: Ranking | None = None
         for protocol in self.table.protocols:
             path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
-            kept = Kept.model_validate_json(path.read_bytes()) if path.exists() else None
+            kept = _read_kept(path)
             if kept is None or kept.identity != identity:
                 method = method or entry.make(training, seed, self._weights_folder())
                 match protocol:
@@ -225,6 +226,14 @@ def halves_of(patients: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     if len(ordered) < 4:
         raise RecipeError(f"{len(ordered)} patients cannot be parted into two folds that have a gallery each")
     return frozenset(ordered[::2]), frozenset(ordered[1::2])
+
+
+def _read_kept(path: Path) -> Kept | None:
+    """What is kept of a run; None where there is nothing that can be read, so that it is measured again."""
+    try:
+        return Kept.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _merge(results: list[Measured]) -> Measured:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -232,10 +233,17 @@ def _save(path: Path, state: dict[str, Any]) -> None:
 
 
 def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
-    """Take over a state if it is of this very run; the number of finished epochs."""
+    """Take over a state if it is of this very run; the number of finished epochs.
+
+    Raises:
+        RecipeError: the file is damaged.
+    """
     if not path.exists():
         return 0
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path} cannot be gone on from ({type(error).__name__}): remove it to begin anew") from error
     if state["identity"] != identity:
         return 0
     run.resume(state)

@@ -72,6 +72,11 @@ def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path
     assert resumed == measured  # trained anew, to the same weights
     assert {name for name, time in kept(tmp_path).items() if first[name] != time} == {"trained/service-1-0.json"}
 
+    damaged = tmp_path / "runs" / "small" / "random-order" / "poster-0-0.json"
+    damaged.write_text("{")
+    mended, _ = experiment(tmp_path).run(QUIET)
+    assert mended == measured
+
     second = kept(tmp_path)
     changed = {**ROWS[2], "changes": {"architecture": ARCHITECTURE, "temperature": 0.5}}
     experiment(tmp_path, rows=[*ROWS[:2], changed]).run(QUIET)

@@ -243,3 +243,9 @@ def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
     assert "positives patient" in card.training.method
     assert card.preprocessing.size == 32
     assert card.domain.sequences == ("FLAIR", "T1")
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.state").write_bytes(b"not a state")
+    with pytest.raises(RecipeError, match=r"own\.state cannot be gone on from .*remove it"):
+        train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
