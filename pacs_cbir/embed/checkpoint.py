@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -143,6 +144,16 @@ def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np
     content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})
     described = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    path.with_suffix(".json").write_text(described.model_dump_json(indent=2) + "\n")
+    # The card last: where it is, its weights are whole.
+    _write_whole(path, content)
+    _write_whole(path.with_suffix(".json"), (described.model_dump_json(indent=2) + "\n").encode())
     return Checkpoint(described, dict(weights))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -89,7 +89,7 @@ def read_picture_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Bool (rows, columns): where anything but transparency is not 0.
 
     Raises:
-        ManifestError: it cannot be read.
+        ManifestError: it cannot be read, or holds NaN, which is neither lesion nor none.
     """
     with _opened(path) as picture:
         try:
@@ -97,6 +97,8 @@ def read_picture_mask(path: Path) -> npt.NDArray[np.bool_]:
         except OSError as error:
             raise ManifestError(path.name, [f"{path.name} is damaged: {error}"]) from error
         colours = len(picture.getbands()) - (picture.mode in {"LA", "RGBA"})
+    if not np.isfinite(values).all():
+        raise ManifestError(path.name, [f"{path.name} has values that are NaN or infinite: export it without"])
     return np.asarray(values.reshape(*values.shape[:2], -1)[..., :colours].any(axis=-1))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pacs_cbir.embed.checkpoint import Checkpoint, default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.errors import RecipeError
+from pacs_cbir.errors import CheckpointError, RecipeError
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, OracleIouHistogram, Pixels, RandomOrder
 from pacs_cbir.learn.methods import Ranking, ranking
 from pacs_cbir.learn.recipe import Recipe, digest, read_recipe
@@ -94,7 +94,12 @@ def _finished(out: Path) -> dict[str, Checkpoint]:
     """What a training of that name has left; empty where it is not finished, or made a network a sequence."""
     path = out.with_name(f"{out.name}.safetensors")
     running = out.with_name(f"{out.name}.state").exists()
-    return {"": load_checkpoint(path)} if path.with_suffix(".json").exists() and not running else {}
+    if running or not path.with_suffix(".json").exists():
+        return {}
+    try:
+        return {"": load_checkpoint(path)}
+    except CheckpointError:  # half written, as when the machine died: trained anew
+        return {}
 
 
 def _baseline(name: str, baseline: str) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,7 @@ def _nifti(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
     try:
         array, affine, plane = read_nifti(row.path)
         white = float(_finite(array, row).max())
-        mask = None if row.mask is None else read_nifti(row.mask, plane)[0] != 0
+        mask = None if row.mask is None else _finite(read_nifti(row.mask, plane)[0], row, row.mask) != 0
         levels = _levels(ordered, len(array))
     except ManifestError as error:
         return [], [(number, fault) for fault in error.faults]
@@ -149,11 +150,10 @@ def _dicom(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
     return [], [(number, f"the series of {row.path.name} cannot be read: {why}; leave its rows out")]
 
 
-def _finite(array: npt.NDArray[np.float32], row: Row) -> npt.NDArray[np.float32]:
+def _finite(array: npt.NDArray[np.float32], row: Row, path: Path | None = None) -> npt.NDArray[np.float32]:
+    name = (path or row.path).name
     if bad := int(np.count_nonzero(~np.isfinite(array))):
-        raise ManifestError(
-            row.path.name, [f"{row.path.name} has {bad} values that are NaN or infinite: export it without"]
-        )
+        raise ManifestError(name, [f"{name} has {bad} values that are NaN or infinite: export it without"])
     return array
 
 

@@ -205,7 +205,9 @@ def fingerprint(stacks: Sequence[Stack]) -> str:
     """SHA-256 of what is known and seen of stacks, 64 hex digits."""
     sha256 = hashlib.sha256()
     for stack in stacks:
-        sha256.update(f"{stack.patient}\0{stack.study}\0{stack.sequence}\0{stack.label}\0{stack.best}\0".encode())
+        sha256.update(
+            f"{stack.patient}\0{stack.study}\0{stack.sequence}\0{stack.label}\0{stack.split}\0{stack.best}\0".encode()
+        )
         sha256.update(stack.pixels.tobytes())
         sha256.update(b"" if stack.masks is None else stack.masks.tobytes())
         sha256.update(b"" if stack.picture is None else stack.picture.tobytes())
@@ -242,8 +244,10 @@ def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
         return 0
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} cannot be gone on from ({type(error).__name__}): remove it to begin anew") from error
+    if not isinstance(state, dict) or "identity" not in state:
+        raise RecipeError(f"{path} is no saved training: remove it to begin anew")
     if state["identity"] != identity:
         return 0
     run.resume(state)

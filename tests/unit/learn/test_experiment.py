@@ -19,6 +19,7 @@ from pacs_cbir.learn.results import Result
 from pacs_cbir.learn.rows import Rows
 from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import make_table
+from pacs_cbir.learn.train import fingerprint
 
 QUIET = Console(quiet=True)
 ARCHITECTURE = {"appearance": 8, "grey_levels": 8, "weights": {"appearance": 1, "grey": 1}}
@@ -200,3 +201,19 @@ def test_rows_that_are_measured_otherwise_share_what_was_trained(tmp_path: Path)
     whole, grey, projected = (result.ndcg5 for result in measured["poster"] if isinstance(result, Result))
     assert len({whole, grey, projected}) == 3
     assert "no part lesion" in failed["no such part"]
+
+
+def test_a_half_written_checkpoint_is_trained_anew(tmp_path: Path) -> None:
+    measured, _ = experiment(tmp_path, rows=ROWS[2:]).run(QUIET)
+    for weights in (tmp_path / "weights").glob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:1000])
+    for file in (tmp_path / "runs").rglob("*.json"):
+        file.unlink()
+    again, failed = experiment(tmp_path, rows=ROWS[2:]).run(QUIET)
+    assert not failed
+    assert again == measured
+
+
+def test_other_splits_are_other_data() -> None:
+    stacks = painted_stacks(4)
+    assert fingerprint(stacks) != fingerprint([replace(stack, split="elsewhere") for stack in stacks])

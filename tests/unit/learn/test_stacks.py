@@ -253,3 +253,13 @@ def test_simulated_stacks_carry_the_truth() -> None:
         assert set(stack.parameters) == {"place_x_mm", "place_y_mm", "place_z_mm", "radius_mm", "enhancement"}
     [stripped, *_] = simulate_stacks(3, [5], SMALL, skull_stripped=True)
     assert (stripped.pixels > 0).mean() < (stacks[0].pixels > 0).mean()
+
+
+def test_a_mask_with_nan_is_refused(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).random((3, 32, 32)).astype(np.float32)
+    mask = np.full(volume.shape, np.nan, np.float32)
+    mask[1, 10:14, 10:14] = 1
+    path = nifti(tmp_path / "v.nii", volume, "RAS", (1, 1, 1))
+    of = nifti(tmp_path / "mask.nii", mask, "RAS", (1, 1, 1))
+    with pytest.raises(ManifestError, match=r"mask\.nii has \d+ values that are NaN"):
+        load_stacks(Manifest((Row(path=path, mask=of, patient="p", study="s", sequence="T1"),)), Preprocessing())

@@ -249,3 +249,10 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.state").write_bytes(b"not a state")
     with pytest.raises(RecipeError, match=r"own\.state cannot be gone on from .*remove it"):
         train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
+
+
+@pytest.mark.parametrize("saved", [[1], {"a": 1}])
+def test_what_is_no_saved_training_is_named(saved: object, tmp_path: Path) -> None:
+    torch.save(saved, tmp_path / "own.state")
+    with pytest.raises(RecipeError, match="is no saved training: remove it"):
+        train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
