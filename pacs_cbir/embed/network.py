@@ -131,8 +131,7 @@ class Network(nn.Module):
             features = torch.cat([features, _inside(levels[-2], mask), _inside(pyramid, mask)], dim=1)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
             if self.architecture.shape_landmarks:
-                small = functional.avg_pool2d(mask, SHAPE_STEP)
-                parts["shape"] = _completed(self.shape_features(small) * small.amax(dim=(2, 3)))
+                parts["shape"] = self.shape_part(functional.avg_pool2d(mask, SHAPE_STEP))
         if self.appearance is not None:
             parts["appearance"] = functional.normalize(self.appearance(features).float(), dim=1)
         if self.architecture.grey_levels:
@@ -145,6 +144,10 @@ class Network(nn.Module):
         """Masks (n, 1, h, w) → unit vectors (n, shape_landmarks), whose products are about the kernel."""
         kernel = (-torch.cdist(fourier_descriptors(masks), self.landmarks, p=1) / KERNEL_WIDTH).exp()
         return functional.normalize(kernel @ self.whitening, dim=1)
+
+    def shape_part(self, masks: torch.Tensor) -> torch.Tensor:
+        """Soft masks (n, 1, h, w) → unit vectors (n, shape_landmarks + 1): features, and last that none is sure."""
+        return _completed(self.shape_features(masks) * masks.amax(dim=(2, 3)))
 
     def fit_shapes(self, descriptors: torch.Tensor) -> None:
         """Take the kernel's landmarks (k, DESCRIPTORS) for the feature space (Nyström; Williams & Seeger 2001)."""

@@ -110,10 +110,16 @@ class OracleIouHistogram:
 
 @dataclass(frozen=True)
 class EncoderMethod:
-    """Cosine of an encoder's embeddings: of the best slices; of whole series as the service compares them."""
+    """Cosine of an encoder's embeddings: of the best slices; of whole series as the service compares them.
+
+    Attributes:
+        basis: float32, shape (dimension, fewer), of orthonormal columns that all embeddings are projected to; None for
+            the embeddings themselves.
+    """
 
     name: str
     encoder: Encoder
+    basis: npt.NDArray[np.float32] | None = None
 
     def similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
         """Raises NotMeasurable where a stack has several slices and none is the best."""
@@ -122,14 +128,21 @@ class EncoderMethod:
         return one @ two.T
 
     def _embed_best(self, stacks: Sequence[Stack]) -> Floats:
-        return self.encoder.embed(np.stack([_best_slice(stack) for stack in stacks])).astype(np.float64)
+        embeddings = self.encoder.embed(np.stack([_best_slice(stack) for stack in stacks]))
+        return self._projected(embeddings).astype(np.float64)
+
+    def _projected(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Of length 1 again, shape (n, fewer)."""
+        return (
+            embeddings if self.basis is None else _unit((embeddings @ self.basis).astype(np.float64)).astype(np.float32)
+        )
 
     def series_similarities(self, queries: Sequence[Stack], gallery: Sequence[Stack]) -> Floats:
         """Every slice embedded and pooled as the worker does, ranked by the service's own index.
 
         -inf where the service does not compare, as between two planes.
         """
-        index = StackIndex(self.encoder.dimension)
+        index = StackIndex(self.encoder.dimension if self.basis is None else self.basis.shape[1])
         stored = [self._stored(stack, number) for number, stack in enumerate(gallery)]
         index.update(stored, ())
         examples = stored if queries is gallery else [self._stored(stack, 0) for stack in queries]
@@ -152,7 +165,7 @@ class EncoderMethod:
             plane=stack.plane,
             body_part=BODY_PART,
             in_domain=True,
-            vectors=np.concatenate([self.encoder.pool(slices)[None], slices]),
+            vectors=self._projected(np.concatenate([self.encoder.pool(slices)[None], slices])),
             slices=np.arange(len(slices) + 1, dtype=np.int16),
         )
 

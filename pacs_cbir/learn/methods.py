@@ -100,33 +100,6 @@ class BySequence:
         return similarities
 
 
-class Projected(Encoder):
-    """An encoder whose embeddings are projected to fewer numbers, by the principal components of some of them."""
-
-    def __init__(self, checkpoint: Checkpoint, stacks: Sequence[Stack], dimension: int) -> None:
-        """Find the components among the stacks' best slices, or their middle ones."""
-        super().__init__(checkpoint)
-        shown = np.stack([s.pixels[len(s.pixels) // 2 if s.best is None else s.best] for s in stacks])
-        # Not centred: what is to be kept is the products.
-        components = np.linalg.svd(super().embed(shown), full_matrices=False)[2]
-        self._basis = components[:dimension].T.astype(np.float32)
-        self.dimension = self._basis.shape[1]
-
-    def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """See `Encoder.embed`."""
-        return self._project(super().embed(pixels))
-
-    def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """See `Encoder.pool`; of what the projection has kept."""
-        pooled: npt.NDArray[np.float32] = self._project(super().pool(embeddings @ self._basis.T)[None])[0]
-        return pooled
-
-    def _project(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        kept = embeddings @ self._basis
-        projected: npt.NDArray[np.float32] = kept / np.linalg.norm(kept, axis=1, keepdims=True).clip(1e-12)
-        return projected
-
-
 def ranking(name: str, trained: Mapping[str, Checkpoint], recipe: Recipe, stacks: Sequence[Stack] = ()) -> Ranking:
     """The row of what `train` returns, measured as the recipe says.
 
@@ -134,18 +107,32 @@ def ranking(name: str, trained: Mapping[str, Checkpoint], recipe: Recipe, stacks
         stacks: that it was trained on.
 
     Raises:
-        RecipeError: the recipe's `parts` names one that the encoder has not.
+        RecipeError: `parts` names one that the encoder has not, or there are too few stacks for `dimension`.
     """
     kinds: dict[str, Callable[[str, Encoder], Ranking]]
     kinds = {"best": EncoderMethod, "mean": MeanMethod, "late": LateMethod}
     make = kinds[recipe.pooling]
-    methods = {}
+    methods: dict[str, Ranking] = {}
     for key, checkpoint in trained.items():
-        measured = _weighed(checkpoint, recipe.parts)
-        alike = [stack for stack in stacks if key in {"", stack.sequence}]
-        encoder = Projected(measured, alike, recipe.dimension) if recipe.dimension else Encoder(measured)
-        methods[key] = make(name, encoder)
+        encoder = Encoder(_weighed(checkpoint, recipe.parts))
+        if recipe.dimension:
+            alike = [stack for stack in stacks if key in {"", stack.sequence}]
+            methods[key] = EncoderMethod(name, encoder, _components(encoder, alike, recipe.dimension))
+        else:
+            methods[key] = make(name, encoder)
     return methods[""] if "" in methods else BySequence(name, methods)
+
+
+def _components(encoder: Encoder, stacks: Sequence[Stack], dimension: int) -> npt.NDArray[np.float32]:
+    """Principal components of the stacks' best slices, or middle ones: orthonormal columns (d, dimension)."""
+    shown = np.stack([s.pixels[len(s.pixels) // 2 if s.best is None else s.best] for s in stacks])
+    # Not centred: what is to be kept is the products.
+    components = np.linalg.svd(encoder.embed(shown), full_matrices=False)[2]
+    if len(components) < dimension:
+        raise RecipeError(
+            f"dimension = {dimension}: {len(stacks)} stacks tell no more than {len(components)} components"
+        )
+    return components[:dimension].T.astype(np.float32)
 
 
 def _weighed(checkpoint: Checkpoint, parts: Mapping[Part, float]) -> Checkpoint:

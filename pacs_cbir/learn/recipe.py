@@ -134,6 +134,10 @@ class Recipe(Frozen):
             raise ValueError("shares go with positives = none or relevance: a contrast draws by what belongs together")
         if self.slices_a_view > 1 and (self.lesion or self.reconstruction or self.positives == "relevance"):
             raise ValueError("slices_a_view > 1 goes with a contrast alone: the other losses are of single slices")
+        if self.parts and (min(self.parts.values()) < 0 or not any(self.parts.values())):
+            raise ValueError("parts needs weights of 0 or more, and one above 0")
+        if self.dimension and self.pooling != "best":
+            raise ValueError('dimension goes with pooling = "best"')
         if self.epochs and not (
             self.lesion or self.labels or self.reconstruction or (self.positives != "none" and self.contrast)
         ):

@@ -106,6 +106,17 @@ def test_shapes_are_alike_as_their_descriptors_are_near() -> None:
     np.testing.assert_allclose(features @ features.T, (-distances / 2.4).exp(), atol=1e-3)
 
 
+def test_a_shape_that_is_unsure_is_said_shorter() -> None:
+    network = build_network(ARCHITECTURE)
+    shapes = torch.cat([ellipse(32, 32, h, w) for h, w in [(4, 4), (8, 8), (16, 4), (20, 10), (6, 18), (12, 12)]])
+    network.fit_shapes(fourier_descriptors(shapes))
+    lengths = [float(network.shape_part(share * shapes[:1])[0, :-1].norm()) for share in (0.0, 0.25, 0.5, 1.0)]
+    np.testing.assert_allclose(lengths, [0, 0.25, 0.5, 1], atol=1e-3)
+    np.testing.assert_allclose(network.shape_part(shapes).norm(dim=1), 1, rtol=1e-5)
+    empty = network.shape_part(torch.zeros(1, 1, 64, 64))
+    assert not empty[0, :-1].any()
+
+
 def test_histogram_leaves_out_air_and_counts_white() -> None:
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 0] = torch.tensor([1.0, 1.0, 0.5, 0.04])

@@ -7,7 +7,7 @@ import pytest
 from painted_stacks import painted_stacks
 
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.errors import NotMeasurable
+from pacs_cbir.errors import NotMeasurable, RecipeError
 from pacs_cbir.learn.baselines import GreyHistogram, Pixels
 from pacs_cbir.learn.methods import BySequence, EncoderMethod, LateMethod, MeanMethod, ranking
 from pacs_cbir.learn.recipe import Recipe
@@ -61,3 +61,36 @@ def test_what_training_gives_becomes_a_row_of_its_pooling(tmp_path: Path) -> Non
     assert isinstance(row, BySequence)
     assert {type(method) for method in row.methods.values()} == {LateMethod}
     assert isinstance(ranking("one", {"": trained["T1"]}, Recipe()), EncoderMethod)
+
+
+def test_a_projection_to_all_numbers_changes_no_similarity(encoder: Encoder) -> None:
+    plain = EncoderMethod("plain", encoder)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((encoder.dimension, encoder.dimension)))[0]
+    turned = EncoderMethod("turned", encoder, turn.astype(np.float32))
+    for one, two in (
+        (plain.similarities(FLAIR, FLAIR), turned.similarities(FLAIR, FLAIR)),
+        (plain.series_similarities(FLAIR, FLAIR), turned.series_similarities(FLAIR, FLAIR)),
+    ):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_a_projection_compares_what_it_keeps(encoder: Encoder) -> None:
+    basis = np.eye(encoder.dimension, 2, dtype=np.float32)
+    kept = encoder.embed(np.stack([s.pixels[s.best or 0] for s in FLAIR]))[:, :2]
+    kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        EncoderMethod("two", encoder, basis).similarities(FLAIR, FLAIR), kept @ kept.T, atol=1e-5
+    )
+
+
+def test_parts_that_do_not_count_change_nothing(tmp_path: Path) -> None:
+    architecture = {"appearance": 8, "grey_levels": 8, "weights": {"appearance": 1, "grey": 1}}
+    recipe = Recipe.model_validate({"size": 32, "epochs": 0, "architecture": architecture})
+    trained = train(recipe, STACKS, seed=0, out=tmp_path / "it")
+    grey = ranking("grey", trained, recipe.changed({"parts": {"grey": 2.0}})).similarities(FLAIR, FLAIR)
+    place = trained[""].card.architecture.places["grey"]
+    vectors = Encoder(trained[""]).embed(np.stack([s.pixels[s.best or 0] for s in FLAIR]))[:, place]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(grey, vectors @ vectors.T, atol=1e-4)
+    with pytest.raises(RecipeError, match="1000"):
+        ranking("wide", trained, recipe.changed({"dimension": 1000}), STACKS)
