@@ -66,8 +66,8 @@ def evaluate(
 
     Example: `pacs-cbir evaluate result.json --manifest lgg.csv --encoder shipped --protocol service`
     """
+    from pacs_cbir.embed.whole_file import whole_file
     from pacs_cbir.learn.experiment import Experiment
-    from pacs_cbir.learn.report import write_whole
     from pacs_cbir.learn.rows import Rows
     from pacs_cbir.learn.table import make_table
 
@@ -75,7 +75,9 @@ def evaluate(
     row = {"name": Path(encoder).stem, kind: encoder}
     table = make_table({"title": "evaluate", "protocols": [protocol], "test_split": test_split, "rows": [row]})
     experiment = Experiment(table, _cohort(table, manifest), Rows(table, Path(), None), out.parent)
-    write_whole(out, (experiment.measure(table.rows[0])[protocol].model_dump_json(indent=1) + "\n").encode())
+    measured = experiment.measure(table.rows[0])[protocol]
+    with whole_file(out) as file:
+        file.write((measured.model_dump_json(indent=1) + "\n").encode())
     typer.echo(str(out))
 
 

@@ -56,7 +56,7 @@ class SchemaOutdated(StoreError):
 
 
 class DiskUnavailable(StoreError):
-    """The data directory cannot be written."""
+    """A folder that is written to cannot be: the data directory, or one that a command was given."""
 
 
 class JobLost(StoreError):

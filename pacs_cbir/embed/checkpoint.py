@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -22,6 +21,7 @@ from safetensors.numpy import load, save
 
 from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.preprocess import REVISION, Preprocessing
+from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError
 
 DEFAULT_NAME = "gliomas-2"
@@ -135,7 +135,7 @@ def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np
 
     Raises:
         CheckpointError: a weight is not finite.
-        OSError: the files cannot be written.
+        DiskUnavailable: the files cannot be written.
     """
     broken = [name for name, weight in weights.items() if not np.isfinite(weight).all()]
     if broken:
@@ -143,17 +143,9 @@ def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np
     # safetensors writes an array's memory as it lies, and channels_last is not in the order its shape says.
     content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})
     described = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The card last: where it is, its weights are whole.
-    _write_whole(path, content)
-    _write_whole(path.with_suffix(".json"), (described.model_dump_json(indent=2) + "\n").encode())
-    return Checkpoint(described, dict(weights))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    # The card last: where it is, its weights are whole.
+    with whole_file(path.with_suffix(".json")) as file:
+        file.write((described.model_dump_json(indent=2) + "\n").encode())
+    return Checkpoint(described, dict(weights))

@@ -40,7 +40,8 @@ def embedding_cost(checkpoint: Checkpoint, *, slices: int = 128, rounds: int = 7
     pixels = np.random.default_rng(0).random((slices, size, size), np.float32)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain = fuse(resnet18().eval()).to(device).to(memory_format=torch.channels_last)
-    batches = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1).split(encoder.batch)  # type: ignore[no-untyped-call]
+    shown = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
+    batches = [shown[start : start + encoder.batch] for start in range(0, slices, encoder.batch)]
 
     def classify() -> None:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

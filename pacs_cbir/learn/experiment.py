@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError, NotMeasurable, RecipeError
 from pacs_cbir.learn.comparison import Robustness, merge_robustness
 from pacs_cbir.learn.disturb import CHANGES, change_queries
@@ -21,11 +22,11 @@ from pacs_cbir.learn.methods import Ranking
 from pacs_cbir.learn.protocols import poster, robustness, service
 from pacs_cbir.learn.recipe import digest
 from pacs_cbir.learn.relevance import gfd_d95
-from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet, slug, write_whole
+from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet
 from pacs_cbir.learn.results import Frozen, Result, merge
 from pacs_cbir.learn.rows import Entry, Rows
 from pacs_cbir.learn.stacks import Stack
-from pacs_cbir.learn.table import Table, TableRow
+from pacs_cbir.learn.table import Table, TableRow, slug
 from pacs_cbir.learn.train import fingerprint
 
 Measured = Result | LabelledResult | Robustness
@@ -169,7 +170,7 @@ class Experiment:
         identity = digest(entry.identity, fold.name, whose, seed, self.cohort.fingerprint)
         method: Ranking | None = None
         for protocol in self.table.protocols:
-            path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{fold.name}-{seed}.json"
+            path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{slug(fold.name)}-{seed}.json"
             kept = _read_kept(path)
             if kept is None or kept.identity != identity:
                 method = method or entry.make(training, seed, self._weights_folder())
@@ -183,7 +184,8 @@ class Experiment:
                         compare = poster if protocol == "poster" else service
                         result = compare(method, measured, self._d95, fold=fold.name, seed=seed)
                 kept = Kept(identity=identity, result=result)
-                write_whole(path, kept.model_dump_json().encode())
+                with whole_file(path) as file:
+                    file.write(kept.model_dump_json().encode())
             yield protocol, kept.result
         if method is not None and self.cohort.simulated and fold is self.folds[0]:
             draw_contact_sheet(method, measured, self.results / "sheets" / f"{slug(name)}.png")
@@ -196,7 +198,8 @@ class Experiment:
     def _weights_folder(self) -> Path:
         """Checkpoints of patients in the data: kept out of git, since they are for measuring alone."""
         folder = self.results / "weights"
-        write_whole(folder / ".gitignore", b"*\n")
+        with whole_file(folder / ".gitignore") as file:
+            file.write(b"*\n")
         return folder
 
 
@@ -232,7 +235,7 @@ def _read_kept(path: Path) -> Kept | None:
     """What is kept of a run; None where there is nothing that can be read, so that it is measured again."""
     try:
         return Kept.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 

@@ -148,6 +148,7 @@ def check(manifest: Manifest, name: str) -> None:
     numbered = list(enumerate(manifest.rows, FIRST_ROW))
     faults = [(number, fault) for number, row in numbered for fault in _file_faults(row)]
     faults += _two_splits(numbered)
+    faults += _two_owners(numbered)
     for rows in _grouped(numbered, lambda row: row.stack).values():
         faults += _stack_faults(rows)
     if faults:
@@ -210,6 +211,16 @@ def _two_splits(numbered: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
                     number,
                     f"patient {owner} is in split '{row.split}' here and in '{split}' in row {first}: choose one",
                 )
+                break
+
+
+def _two_owners(numbered: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
+    """One picture of two patients would be trained on and measured, or be its own match."""
+    for rows in _grouped(numbered, lambda row: row.path).values():
+        first, model = rows[0]
+        for number, row in rows[1:]:
+            if row.owner != model.owner:
+                yield number, f"{row.path.name} is another patient's in row {first}: name its one patient"
                 break
 
 

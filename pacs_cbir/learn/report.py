@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure as Plot
 from pydantic import BaseModel, ConfigDict
 
 from pacs_cbir import __version__
+from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
 from pacs_cbir.learn.method import Method
@@ -75,7 +75,8 @@ def write_report(
         falls = {name: fall.model_dump(mode="json") for name, fall in robust.falls.items()}
         rows.append({**robust.unchanged.model_dump(mode="json", exclude={"queries"}), "falls": falls})
     full = report.model_copy(update={"rows": rows})
-    write_whole(base.with_suffix(".json"), (full.model_dump_json(indent=1) + "\n").encode())
+    with whole_file(base.with_suffix(".json")) as file:
+        file.write((full.model_dump_json(indent=1) + "\n").encode())
     table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above)
     words = next((r.unchanged.protocol if isinstance(r, Robustness) else r.protocol for r in results), protocol)
     if changed:
@@ -83,7 +84,8 @@ def write_report(
         words = f"{words}; how far nDCG@5 falls when the query's picture is changed (95 %), relevance staying"
     head = f"{report.dataset}, {words}; seeds {report.seeds}; {report.device}."
     failed = "".join(f"\n- left out: {name}: {reason}" for name, reason in report.failed.items())
-    write_whole(base.with_suffix(".md"), f"{head}\n\n{table}\n{failed}\n".encode())
+    with whole_file(base.with_suffix(".md")) as file:
+        file.write(f"{head}\n\n{table}\n{failed}\n".encode())
     if by_label:
         figures_of = [(r.name, r.map, *r.intervals["map"]) for r in by_label]
         _plot_rows(figures_of, "mAP", base.with_suffix(".png"))
@@ -233,22 +235,9 @@ def commit_of_program() -> str:
     return f"{head}+" if changed else head or __version__
 
 
-def slug(name: str) -> str:
-    """A row's name as the name of a file and of a checkpoint."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("×", "x")).strip("-")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 def _save_plot(plot: Plot, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plot.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        plot.savefig(file, dpi=110, format="png")
 
 
 def _number(figure: Figure) -> float:

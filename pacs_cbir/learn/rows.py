@@ -77,7 +77,7 @@ class Rows:
         if recipe.init == "shipped":
             start = load_checkpoint(default_checkpoint_path()).card.weights_sha256
         elif recipe.init == "pretrained" and self.weights is not None:
-            start = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+            start = _sha256_of(self.weights)
 
         def make(stacks: Sequence[Stack], seed: int, folder: Path) -> Ranking:
             # Rows that differ in how they are measured alone share what was trained.
@@ -88,6 +88,13 @@ class Rows:
         # Weights as they are know no chance.
         seeded = bool(recipe.epochs) or recipe.init == "random"
         return Entry(recipe.preprocessing, digest(recipe, start), seeded, make)
+
+
+def _sha256_of(weights: Path) -> str:
+    try:
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RecipeError(f"{weights} cannot be read: {error.strerror}; name another with --weights") from error
 
 
 def _finished(out: Path) -> dict[str, Checkpoint]:

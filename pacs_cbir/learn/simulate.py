@@ -285,6 +285,7 @@ def save_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[n
         OSError: it cannot be written.
     """
     # NIfTI counts columns first and in RAS+; the same voxels, other words.
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    image = nib.nifti1.Nifti1Image(array.transpose(2, 1, 0), flip @ affine[:, [2, 1, 0, 3]])  # type: ignore[no-untyped-call]
+    affine_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
+    # nibabel has types, and its images' constructors have none.
+    image = nib.nifti1.Nifti1Image(array.transpose(2, 1, 0), affine_ras)  # type: ignore[no-untyped-call]
     nib.loadsave.save(image, path)

@@ -66,7 +66,7 @@ def _pictures(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
     pictures, masks = [], []
     for number, row in ordered:
         try:
-            pictures.append(_finite(read_picture(row.path, row.channel), row))
+            pictures.append(_finite(read_picture(row.path, row.channel), row.path))
             masks += [] if row.mask is None else [read_picture_mask(row.mask)]
         except ManifestError as error:
             faults += [(number, fault) for fault in error.faults]
@@ -94,8 +94,8 @@ def _nifti(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
         return [], [(n, f"another file than row {number} of the same stack: name its series") for n in others]
     try:
         array, affine, plane = read_nifti(row.path)
-        white = float(_finite(array, row).max())
-        mask = None if row.mask is None else _finite(read_nifti(row.mask, plane)[0], row, row.mask) != 0
+        white = float(_finite(array, row.path).max())
+        mask = None if row.mask is None else _finite(read_nifti(row.mask, plane)[0], row.mask) != 0
         levels = _levels(ordered, len(array))
     except ManifestError as error:
         return [], [(number, fault) for fault in error.faults]
@@ -139,7 +139,7 @@ def _dicom(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
             reasons.append(str(error))
             continue
         try:
-            white = _white(float(_finite(volume.array, row).max()))
+            white = _white(float(_finite(volume.array, row.path).max()))
         except ManifestError as error:
             return [], [(number, fault) for fault in error.faults]
         numbered = replace(volume, frames=_references(volume.array))
@@ -150,10 +150,9 @@ def _dicom(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
     return [], [(number, f"the series of {row.path.name} cannot be read: {why}; leave its rows out")]
 
 
-def _finite(array: npt.NDArray[np.float32], row: Row, path: Path | None = None) -> npt.NDArray[np.float32]:
-    name = (path or row.path).name
+def _finite(array: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
     if bad := int(np.count_nonzero(~np.isfinite(array))):
-        raise ManifestError(name, [f"{name} has {bad} values that are NaN or infinite: export it without"])
+        raise ManifestError(path.name, [f"{path.name} has {bad} values that are NaN or infinite: export it without"])
     return array
 
 

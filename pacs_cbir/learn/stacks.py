@@ -88,6 +88,9 @@ def load_stacks(
     Raises:
         ManifestError: files that cannot be read or drawn, by row; all of them.
     """
+    if unknown := sorted(set(splits or ()) - {row.split for row in manifest.rows}):
+        there = ", ".join(sorted({row.split for row in manifest.rows if row.split})) or "none"
+        raise ManifestError("the data set", [f"no row is in split {', '.join(unknown)!r}; there are: {there}"])
     groups: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
     for number, row in enumerate(manifest.rows, FIRST_ROW):
         if splits is None or row.split in splits:

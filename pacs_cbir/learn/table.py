@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -69,6 +70,12 @@ class Table(Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two rows are named {', '.join(twice)}")
+        slugs = [slug(name) for name in names]
+        alike = [name for name, short in zip(names, slugs, strict=True) if not short or slugs.count(short) > 1]
+        if alike:
+            raise ValueError(
+                f"rows are kept under their letters a-z and digits, and these have none of their own: {alike}"
+            )
         if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
             raise ValueError("a table needs a seed, and the labelled protocol a test_split")
         return self
@@ -95,3 +102,8 @@ def make_table(content: dict[str, Any]) -> Table:
         RecipeError: it is none.
     """
     return validate(Table, content, "the table")
+
+
+def slug(name: str) -> str:
+    """A row's or fold's name as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("×", "x")).strip("-")

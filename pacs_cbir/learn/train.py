@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 from pacs_cbir.embed.checkpoint import Checkpoint
 from pacs_cbir.embed.network import Network, Outputs
+from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
@@ -30,7 +30,7 @@ from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, r
 from pacs_cbir.learn.recipe import Recipe, digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.stacks import Stack
-from pacs_cbir.learn.weights import check_name, initial_network, save_trained
+from pacs_cbir.learn.weights import check_name, initial_network, read_torch, save_trained
 
 WARM_UP = 0.2
 """Share of the steps in which the learning rate rises."""
@@ -224,29 +224,20 @@ def _fingerprint_of(network: nn.Module) -> str:
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all, whenever the process or the machine dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
     """Take over a state if it is of this very run; the number of finished epochs.
 
     Raises:
-        RecipeError: the file is damaged.
+        RecipeError: the file is damaged, or no saved training.
     """
     if not path.exists():
         return 0
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise RecipeError(f"{path} cannot be gone on from ({type(error).__name__}): remove it to begin anew") from error
-    if not isinstance(state, dict) or "identity" not in state:
+    state = read_torch(path, device, "remove it to begin anew")
+    if "identity" not in state:
         raise RecipeError(f"{path} is no saved training: remove it to begin anew")
     if state["identity"] != identity:
         return 0

@@ -64,20 +64,42 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
 def _pretrained(path: Path | None) -> Mapping[str, torch.Tensor]:
     if path is not None and path.suffix == ".safetensors":
         return _of_checkpoint(path)
-    try:
-        if path is None:
+    if path is not None:
+        state = read_torch(path, "cpu", "name a file of ResNet18's weights with --weights")
+    else:
+        try:
             state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise RecipeError(
-            f"pretrained weights cannot be read: {error}; name a file of ResNet18's weights with --weights"
-        ) from error
+        except (OSError, RuntimeError) as error:
+            raise RecipeError(
+                f"torchvision's weights cannot be had: {error}; name a file of ResNet18's weights with --weights"
+            ) from error
     # One grey channel answers as three equal ones did.
-    trunk = {f"trunk.{name}": tensor.float() for name, tensor in state.items() if not name.startswith("fc.")}
+    trunk = {
+        f"trunk.{name}": tensor.float()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and not name.startswith("fc.")
+    }
     if "trunk.conv1.weight" in trunk:
         trunk["trunk.conv1.weight"] = trunk["trunk.conv1.weight"].sum(dim=1, keepdim=True)
     return trunk
+
+
+def read_torch(path: Path, device: str, remedy: str) -> dict[str, Any]:
+    """What `torch.save` wrote under names.
+
+    Args:
+        remedy: what to do about a file that cannot be read.
+
+    Raises:
+        RecipeError: the file is missing, damaged or of another kind.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds nothing under names: {remedy}")
+    return content
 
 
 def _of_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_no_acknowledged_instance_is_lost_and_every_stack_is_embedded(
                 # In the middle of a job, each of which is done again.
                 wait_until(lambda: worker_at_work(settings), EMBED_SECONDS)
                 # At once or a moment later: a backend that ends of itself while they are listed is no failure.
-                wait_until(lambda: kill(victim, supervisor.pid, settings), EMBED_SECONDS)  # noqa: B023
+                wait_until(partial(kill, victim, supervisor.pid, settings), EMBED_SECONDS)
                 killed[victim] += 1
             wait_until(lambda: read_jobs(settings) == [], EMBED_SECONDS)
         finally:

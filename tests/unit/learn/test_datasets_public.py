@@ -123,9 +123,10 @@ def test_folds_follow_the_names_sha1_in_turn(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_told_with_what_is_missing(tmp_path: Path) -> None:
-    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "1.png")
+    for name in "ab":
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{name}.png")
     rows = [
-        Row(path=tmp_path / "1.png", patient=patient, study=patient, sequence=sequence, label="x")
+        Row(path=tmp_path / f"{patient}.png", patient=patient, study=patient, sequence=sequence, label="x")
         for patient, sequence in (("a", "T1"), ("a", "T2*"), ("b", "T1"))
     ]
     console = Console(record=True, width=120, quiet=False, file=(tmp_path / "out").open("w"))

@@ -70,7 +70,7 @@ def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path
     lost = tmp_path / "runs" / "small" / "trained" / "service-1-0.json"
     lost.unlink()
     resumed, _ = experiment(tmp_path).run(QUIET)
-    assert resumed == measured  # trained anew, to the same weights
+    assert resumed == measured
     assert {name for name, time in kept(tmp_path).items() if first[name] != time} == {"trained/service-1-0.json"}
 
     damaged = tmp_path / "runs" / "small" / "random-order" / "poster-0-0.json"

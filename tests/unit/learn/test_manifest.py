@@ -38,7 +38,7 @@ def test_everything_comes_back_and_paths_move_with_their_folder(tmp_path: Path, 
         spacing_mm=0.1,
         slice_spacing_mm=6.5,
     )
-    sparse = row(inside, patient="", study='a "b", c', sequence="T2*")
+    sparse = row(picture(tmp_path / "data" / "2.png"), patient="", study='a "b", c', sequence="T2*")
     (tmp_path / "lists").mkdir()
     write_manifest(Manifest((full, sparse)), tmp_path / "lists" / f"m.{suffix}")
     assert read_manifest(tmp_path / "lists" / f"m.{suffix}") == Manifest((full, sparse))
@@ -50,7 +50,8 @@ def test_everything_comes_back_and_paths_move_with_their_folder(tmp_path: Path, 
 
 
 def test_all_faults_are_listed_by_row_at_once(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    for name in ("a", "a4", "a5", "a6"):
+        picture(tmp_path / f"{name}.png")
     picture(tmp_path / "b.png", (8, 9))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "m.csv").write_text(
@@ -58,11 +59,11 @@ def test_all_faults_are_listed_by_row_at_once(tmp_path: Path) -> None:
         "a.png,p1,s1,T1,1,,train\n"
         "gone.png,p2,s2,T1,1,,\n"
         "a.png,p1,s3,T1,1,,test\n"
-        "a.png,p4,s4,T1,1,b.png,\n"
-        "a.png,p5,s5,T1,1,a.png,\n"
-        "a.png,p5,s5,T1,1,a.png,\n"
-        "a.png,p5,s5,T1,2,,\n"
-        "a.png,p6,s6,T1,1,broken.png,\n"
+        "a4.png,p4,s4,T1,1,b.png,\n"
+        "a5.png,p5,s5,T1,1,a.png,\n"
+        "a5.png,p5,s5,T1,1,a.png,\n"
+        "a5.png,p5,s5,T1,2,,\n"
+        "a6.png,p6,s6,T1,1,broken.png,\n"
         "a.dcm,p7,s7,T1,,a.png,\n"
     )
     (tmp_path / "a.dcm").write_bytes(b"")
@@ -129,7 +130,7 @@ def test_a_study_without_patient_is_a_patient_of_its_own(tmp_path: Path) -> None
     path = picture(tmp_path / "a.png")
     first, second, other = (
         row(path, patient="", study="s1", split="0"),
-        row(path, patient="", study="s2", split="1"),
+        row(picture(tmp_path / "b.png"), patient="", study="s2", split="1"),
         row(path, patient="", study="s1", sequence="T2", split="0"),
     )
     assert first.owner == other.owner != second.owner
@@ -163,3 +164,12 @@ def test_missing_sequences_are_told_with_the_studies_that_lack_them(tmp_path: Pa
     [warning] = missing_sequences(Manifest(tuple(rows)))
     assert warning.startswith("T1 is missing in 11 of 12 studies: s1 (row 4), s2 (row 5), ")
     assert warning.endswith(" and 1 more")
+
+
+@pytest.mark.parametrize("patients", [("p", "q"), ("", "")])
+def test_a_picture_of_two_patients_is_refused(patients: tuple[str, str], tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    rows = [row(path, patient=p, study=f"s{i}", split=str(i)) for i, p in enumerate(patients)]
+    write_manifest(Manifest(tuple(rows)), tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match=r"row 3: a\.png is another patient's in row 2"):
+        read_manifest(tmp_path / "m.csv")

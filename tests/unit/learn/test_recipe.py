@@ -52,6 +52,9 @@ def test_the_full_table_has_all_rows_of_the_quick_one_and_three_seeds() -> None:
     ("settings", "complaint"),
     [
         ({"epoch": 3}, "epoch"),
+        ({"parts": {"grey": -1}}, "parts needs"),
+        ({"parts": {"grey": 0}}, "parts needs"),
+        ({"dimension": 8, "pooling": "late"}, "dimension goes with"),
         ({"views": 1}, "views"),
         ({"memory": 4}, "memory"),
         ({"memory": 64, "positives": "relevance"}, "memory"),
@@ -106,3 +109,9 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 def test_tables_that_cannot_work_are_refused(content: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         make_table({"title": "bad", **content})
+
+
+def test_rows_that_would_share_a_file_are_refused() -> None:
+    for names in (("Pix", "pix!"), ("日本", "own")):
+        with pytest.raises(RecipeError, match="none of their own"):
+            make_table({"title": "t", "rows": [{"name": name, "baseline": "pixels"} for name in names]})

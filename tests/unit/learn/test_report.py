@@ -11,8 +11,9 @@ from PIL import Image
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, RandomOrder
 from pacs_cbir.learn.protocols import paired, poster
 from pacs_cbir.learn.relevance import gfd_d95
-from pacs_cbir.learn.report import Report, commit_of_program, draw_contact_sheet, slug, write_report, write_whole
+from pacs_cbir.learn.report import Report, commit_of_program, draw_contact_sheet, write_report
 from pacs_cbir.learn.results import Result
+from pacs_cbir.learn.table import slug
 
 STACKS = painted_stacks(8)
 
@@ -93,9 +94,3 @@ def test_slugs_are_names_of_files_and_checkpoints() -> None:
     assert slug("… + augmentation") == "augmentation"
     assert slug("16×16 pixels") == "16x16-pixels"
     assert slug("SupCon by patient, from scratch") == "supcon-by-patient-from-scratch"
-
-
-def test_files_are_written_whole(tmp_path: Path) -> None:
-    write_whole(tmp_path / "new" / "file", b"content")
-    assert (tmp_path / "new" / "file").read_bytes() == b"content"
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]

@@ -263,3 +263,9 @@ def test_a_mask_with_nan_is_refused(tmp_path: Path) -> None:
     of = nifti(tmp_path / "mask.nii", mask, "RAS", (1, 1, 1))
     with pytest.raises(ManifestError, match=r"mask\.nii has \d+ values that are NaN"):
         load_stacks(Manifest((Row(path=path, mask=of, patient="p", study="s", sequence="T1"),)), Preprocessing())
+
+
+def test_a_split_that_is_not_there_is_named() -> None:
+    manifest = Manifest((Row(path=Path("v.nii"), patient="p", study="s", sequence="T1", split="train"),))
+    with pytest.raises(ManifestError, match=r"no row is in split '9'; there are: train"):
+        load_stacks(manifest, Preprocessing(), splits=("9",))

@@ -247,12 +247,22 @@ def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.state").write_bytes(b"not a state")
-    with pytest.raises(RecipeError, match=r"own\.state cannot be gone on from .*remove it"):
+    with pytest.raises(RecipeError, match=r"own\.state cannot be read .*remove it"):
         train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
 
 
-@pytest.mark.parametrize("saved", [[1], {"a": 1}])
-def test_what_is_no_saved_training_is_named(saved: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("saved", "said"), [([1], "holds nothing under names: remove it"), ({"a": 1}, "is no saved training: remove it")]
+)
+def test_what_is_no_saved_training_is_named(saved: object, said: str, tmp_path: Path) -> None:
     torch.save(saved, tmp_path / "own.state")
-    with pytest.raises(RecipeError, match="is no saved training: remove it"):
+    with pytest.raises(RecipeError, match=said):
         train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", b"PK\x03\x04"])
+def test_files_that_hold_no_weights_are_named(content: bytes, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"w\.pth cannot be read .*--weights"):
+        train(recipe(PLAIN, init="pretrained"), painted_stacks(4), seed=1, out=tmp_path / "own", weights=weights)
