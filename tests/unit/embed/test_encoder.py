@@ -83,6 +83,14 @@ def test_without_a_lesion_the_stack_is_the_mean_of_its_slices(encoder: Encoder) 
     np.testing.assert_allclose(pooled[place][:3] / share**0.5, [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
 
 
+def test_a_lesion_that_is_hardly_there_chooses_no_slice(encoder: Encoder) -> None:
+    faint, fainter = np.full((32, 32), 0.02), np.full((32, 32), 0.01)
+    pooled = encoder.pool(np.stack([slice_vector(encoder, mask, grey) for grey, mask in enumerate((faint, fainter))]))
+    place = encoder.card.architecture.places["grey"]
+    share = encoder.card.architecture.shares["grey"]
+    np.testing.assert_allclose(pooled[place][:3] / share**0.5, [0.5**0.5, 0.5**0.5, 0], atol=0.02)
+
+
 def test_slices_that_cancel_out_still_give_a_unit_vector(encoder: Encoder) -> None:
     vector = slice_vector(encoder, np.zeros((32, 32)), 0)
     opposite = vector.copy()

@@ -217,3 +217,15 @@ def test_a_half_written_checkpoint_is_trained_anew(tmp_path: Path) -> None:
 def test_other_splits_are_other_data() -> None:
     stacks = painted_stacks(4)
     assert fingerprint(stacks) != fingerprint([replace(stack, split="elsewhere") for stack in stacks])
+
+
+def test_results_stay_in_their_folder_whatever_a_split_is_called(tmp_path: Path) -> None:
+    run = experiment(tmp_path, protocols=["labelled"], test_split="a/../../../out", rows=ROWS[:1])
+    stacks = painted_stacks(8)
+    run.cohort = Cohort(
+        "painted", lambda *_: [replace(s, split="a/../../../out" if s.split == "test" else s.split) for s in stacks]
+    )
+    _, failed = run.run(QUIET)
+    assert not failed
+    [file] = tmp_path.rglob("labelled-*.json")
+    assert file.parent == tmp_path / "runs" / "small" / "random-order"

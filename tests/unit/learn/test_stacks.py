@@ -269,3 +269,13 @@ def test_a_split_that_is_not_there_is_named() -> None:
     manifest = Manifest((Row(path=Path("v.nii"), patient="p", study="s", sequence="T1", split="train"),))
     with pytest.raises(ManifestError, match=r"no row is in split '9'; there are: train"):
         load_stacks(manifest, Preprocessing(), splits=("9",))
+
+
+def test_a_pictures_mask_with_nan_is_refused(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    mask = np.where(grey > 0.5, np.float32(1), np.float32(np.nan))
+    for name, values in (("a.tif", grey), ("mask.tif", mask)):
+        Image.fromarray(values).save(tmp_path / name)
+    row = Row(path=tmp_path / "a.tif", mask=tmp_path / "mask.tif", patient="p", study="s", sequence="T1")
+    with pytest.raises(ManifestError, match=r"mask\.tif has values that are NaN"):
+        load_stacks(Manifest((row,)), Preprocessing())
