@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -76,8 +77,12 @@ def evaluate(
     table = make_table({"title": "evaluate", "protocols": [protocol], "test_split": test_split, "rows": [row]})
     experiment = Experiment(table, _cohort(table, manifest), Rows(table, Path(), None), out.parent)
     measured = experiment.measure(table.rows[0])[protocol]
+    origin = experiment.origins[protocol][row["name"]]
+    if warning := origin.warning(row["name"]):
+        typer.secho(f"pacs-cbir: {warning}", err=True, fg="yellow")
     with whole_file(out) as file:
-        file.write((measured.model_dump_json(indent=1) + "\n").encode())
+        described = measured.model_dump(mode="json") | origin.model_dump(mode="json")
+        file.write((json.dumps(described, indent=1) + "\n").encode())
     typer.echo(str(out))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import resources
@@ -25,6 +25,8 @@ from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError
 
 DEFAULT_NAME = "gliomas-2"
+PATIENT_DIGITS = 12
+"""Of a patient's digest in hexadecimal: 48 bits, so that among thousands no two meet by chance."""
 
 
 class _CardPart(BaseModel):
@@ -39,7 +41,13 @@ class Domain(_CardPart):
 
 
 class Training(_CardPart):
-    """Where the weights come from."""
+    """Where the weights come from.
+
+    Attributes:
+        patient_digests: whom the weights were trained on: salt → digests, sorted; one salt for each training that led
+            here. None where it is not known. Whoever knows a name can ask for it: this hides no patient of a manifest
+            with real names.
+    """
 
     method: str
     data: str
@@ -49,6 +57,14 @@ class Training(_CardPart):
     seed: int
     settings: dict[str, float]
     date: date
+    patient_digests: dict[str, tuple[str, ...]] | None = None
+
+    def trained_on(self, patients: Collection[str]) -> set[str] | None:
+        """Those of some patients whom the weights were trained on, as far as they are named alike; None: not known."""
+        if self.patient_digests is None:
+            return None
+        known = [(salt, set(digests)) for salt, digests in self.patient_digests.items()]
+        return {patient for patient in patients for salt, digests in known if _digest_of(patient, salt) in digests}
 
 
 class Card(_CardPart):
@@ -130,8 +146,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
 
 
-def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np.generic]]) -> Checkpoint:
+def save_checkpoint(
+    path: Path, card: Card, weights: Mapping[str, npt.NDArray[np.generic]], patients: Collection[str] = ()
+) -> Checkpoint:
     """Write weights and card, the card with the weights' SHA-256.
+
+    Args:
+        patients: trained on, beside those that the card names already; their digests are salted with the SHA-256.
 
     Raises:
         CheckpointError: a weight is not finite.
@@ -142,10 +163,19 @@ def save_checkpoint(path: Path, card: Card, weights: Mapping[str, npt.NDArray[np
         raise CheckpointError(f"weights that are not finite are not saved: {', '.join(broken)}")
     # safetensors writes an array's memory as it lies, and channels_last is not in the order its shape says.
     content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})
-    described = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    training = card.training
+    if patients:
+        own = tuple(sorted(_digest_of(patient, sha256) for patient in patients))
+        training = training.model_copy(update={"patient_digests": {**(training.patient_digests or {}), sha256: own}})
+    described = card.model_copy(update={"weights_sha256": sha256, "training": training})
     with whole_file(path) as file:
         file.write(content)
     # The card last: where it is, its weights are whole.
     with whole_file(path.with_suffix(".json")) as file:
         file.write((described.model_dump_json(indent=2) + "\n").encode())
     return Checkpoint(described, dict(weights))
+
+
+def _digest_of(patient: str, salt: str) -> str:
+    return hashlib.sha256(f"{salt}\0{patient}".encode()).hexdigest()[:PATIENT_DIGITS]

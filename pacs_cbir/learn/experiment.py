@@ -23,7 +23,7 @@ from pacs_cbir.learn.protocols import poster, robustness, service
 from pacs_cbir.learn.recipe import digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet
-from pacs_cbir.learn.results import Frozen, Result, merge
+from pacs_cbir.learn.results import Frozen, Origin, Result, merge
 from pacs_cbir.learn.rows import Entry, Rows
 from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import Table, TableRow, slug
@@ -84,10 +84,12 @@ class Fold:
 
 
 class Kept(Frozen):
-    """One row's result for one protocol, fold and seed, and of what run it is."""
+    """One row's result for one protocol, fold and seed, and of what run it is; commit and device: see `Origin`."""
 
     identity: str
     result: Result | LabelledResult | Robustness
+    commit: str | None = None
+    device: str | None = None
 
 
 @dataclass
@@ -96,12 +98,14 @@ class Experiment:
 
     Attributes:
         results: folder of all that is written; `runs/TITLE/` holds one file a row, protocol, fold and seed.
+        origins: protocol → name → how the row came about, of those measured so far.
     """
 
     table: Table
     cohort: Cohort
     rows: Rows
     results: Path
+    origins: dict[str, dict[str, Origin]] = field(default_factory=dict)
 
     def run(self, console: Console) -> tuple[dict[str, list[Measured]], dict[str, str]]:
         """Measure what is not measured yet.
@@ -122,6 +126,8 @@ class Experiment:
                 continue
             for protocol, result in found.items():
                 measured[protocol].append(result)
+            if warning := self.origins[self.table.protocols[0]][row.name].warning(row.name):
+                console.print(f"  {warning}", style="yellow", highlight=False, markup=False)
         return measured, failed
 
     @cached_property
@@ -154,14 +160,23 @@ class Experiment:
             CheckpointError: a checkpoint cannot be read.
         """
         entry = self.rows.resolve(row)
-        found: dict[str, list[Measured]] = {protocol: [] for protocol in self.table.protocols}
+        found: dict[str, list[Kept]] = {protocol: [] for protocol in self.table.protocols}
         for seed in self.table.seeds if entry.seeded else self.table.seeds[:1]:
             for fold in self.folds:
-                for protocol, result in self._measure_run(row.name, entry, seed, fold):
-                    found[protocol].append(result)
-        return {protocol: _merge(results) for protocol, results in found.items()}
+                for protocol, kept in self._measure_run(row.name, entry, seed, fold):
+                    found[protocol].append(kept)
+        patients = frozenset[str]().union(*(fold.measured for fold in self.folds))
+        known = None if entry.training is None else entry.training.trained_on(patients)
+        for protocol, runs in found.items():
+            self.origins.setdefault(protocol, {})[row.name] = Origin(
+                commit=tuple(sorted({kept.commit for kept in runs if kept.commit is not None})),
+                device=tuple(sorted({kept.device for kept in runs if kept.device is not None})),
+                measured=len(patients),
+                trained_on=None if known is None else len(known),
+            )
+        return {protocol: _merge([kept.result for kept in runs]) for protocol, runs in found.items()}
 
-    def _measure_run(self, name: str, entry: Entry, seed: int, fold: Fold) -> Iterator[tuple[str, Measured]]:
+    def _measure_run(self, name: str, entry: Entry, seed: int, fold: Fold) -> Iterator[tuple[str, Kept]]:
         """Train, if anything is to be measured, and measure under each protocol."""
         stacks = self.cohort.stacks(entry.preprocessing)
         training = [stack for stack in stacks if stack.patient in fold.training]
@@ -183,10 +198,10 @@ class Experiment:
                     case _:
                         compare = poster if protocol == "poster" else service
                         result = compare(method, measured, self._d95, fold=fold.name, seed=seed)
-                kept = Kept(identity=identity, result=result)
+                kept = Kept(identity=identity, result=result, commit=commit_of_program(), device=device_in_words())
                 with whole_file(path) as file:
                     file.write(kept.model_dump_json().encode())
-            yield protocol, kept.result
+            yield protocol, kept
         if method is not None and self.cohort.simulated and fold is self.folds[0]:
             draw_contact_sheet(method, measured, self.results / "sheets" / f"{slug(name)}.png")
 
@@ -216,6 +231,7 @@ def report_of(experiment: Experiment, protocol: str, failed: dict[str, str]) -> 
         table=digest(experiment.table),
         rows=[],
         failed=failed,
+        origins=experiment.origins.get(protocol, {}),
     )
 
 

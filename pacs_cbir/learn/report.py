@@ -5,20 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Plot
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pacs_cbir import __version__
 from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
 from pacs_cbir.learn.method import Method
-from pacs_cbir.learn.results import Figure, Result
+from pacs_cbir.learn.results import Figure, Origin, Result
 from pacs_cbir.learn.stacks import Stack
 
 SHEET_QUERIES, SHEET_MATCHES = 4, 5
@@ -33,10 +34,12 @@ class Report(BaseModel):
     Attributes:
         split: fold → the patients that it measures, as the manifest names them: pseudonyms or public names.
         device: what it ran on.
-        commit: of the program; with "+" where files differ from it.
-        recipes: digest of the table.
-        rows: figures without the single queries; `above_histogram` is the paired difference to the grey histogram.
+        commit: of the program that wrote it; with "+" where files differ from it.
+        table: digest of the table.
+        rows: figures without the single queries, and the row's `Origin`; `above_histogram` is the paired difference to
+            the grey histogram.
         failed: rows that could not be measured, and why.
+        origins: of the rows, by name; written with them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +54,7 @@ class Report(BaseModel):
     table: str
     rows: list[dict[str, Any]]
     failed: dict[str, str]
+    origins: dict[str, Origin] = Field(default_factory=dict, exclude=True)
 
 
 def write_report(
@@ -74,7 +78,10 @@ def write_report(
     for robust in changed:
         falls = {name: fall.model_dump(mode="json") for name, fall in robust.falls.items()}
         rows.append({**robust.unchanged.model_dump(mode="json", exclude={"queries"}), "falls": falls})
-    full = report.model_copy(update={"rows": rows})
+    origins = report.origins
+    full = report.model_copy(
+        update={"rows": [row | (origins[row["name"]].model_dump() if row["name"] in origins else {}) for row in rows]}
+    )
     with whole_file(base.with_suffix(".json")) as file:
         file.write((full.model_dump_json(indent=1) + "\n").encode())
     table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above)
@@ -83,9 +90,11 @@ def write_report(
         table = _robustness_table(changed)
         words = f"{words}; how far nDCG@5 falls when the query's picture is changed (95 %), relevance staying"
     head = f"{report.dataset}, {words}; seeds {report.seeds}; {report.device}."
-    failed = "".join(f"\n- left out: {name}: {reason}" for name, reason in report.failed.items())
+    notes = [warning for name, origin in origins.items() if (warning := origin.warning(name))]
+    notes += [f"left out: {name}: {reason}" for name, reason in report.failed.items()]
+    listed = "".join(f"\n- {note}" for note in notes)
     with whole_file(base.with_suffix(".md")) as file:
-        file.write(f"{head}\n\n{table}\n{failed}\n".encode())
+        file.write(f"{head}\n\n{table}\n{listed}\n".encode())
     if by_label:
         figures_of = [(r.name, r.map, *r.intervals["map"]) for r in by_label]
         _plot_rows(figures_of, "mAP", base.with_suffix(".png"))
@@ -225,8 +234,12 @@ def device_in_words() -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
+@cache
 def commit_of_program() -> str:
-    """The commit this runs from; the version where it is installed without its repository."""
+    """The commit this runs from; the version where it is installed without its repository.
+
+    Asked once: the files may change while a table is measured, the program that runs does not.
+    """
     git, here = shutil.which("git"), Path(__file__).parents[2]
     if git is None or not (here / ".git").exists():
         return __version__

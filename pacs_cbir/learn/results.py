@@ -21,6 +21,31 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Origin(Frozen):
+    """How a row under one protocol came about; empty or None where it is not known.
+
+    Attributes:
+        commit, device: of the program and the machine that measured it; several where folds or seeds were measured
+            apart.
+        measured: patients that it was measured on.
+        trained_on: how many of them its weights, or those it started from, were trained on, as their card says.
+    """
+
+    commit: tuple[str, ...]
+    device: tuple[str, ...]
+    measured: int
+    trained_on: int | None
+
+    def warning(self, name: str) -> str | None:
+        """What must be known of the row's figures, for people; None where there is nothing."""
+        if not self.trained_on:
+            return None
+        return (
+            f"{name} was trained on {self.trained_on} of the {self.measured} patients it is measured on: "
+            "it remembers them, and other patients are needed to tell how well it finds"
+        )
+
+
 class Scores(Frozen):
     """nDCG@5 of one query against one notion of relevance, and that of a random order."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacs_cbir.embed.checkpoint import Checkpoint, default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.checkpoint import Checkpoint, Training, default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import CheckpointError, RecipeError
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, OracleIouHistogram, Pixels, RandomOrder
@@ -16,6 +16,7 @@ from pacs_cbir.learn.recipe import Recipe, digest, read_recipe
 from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import Table, TableRow
 from pacs_cbir.learn.train import fingerprint, train
+from pacs_cbir.learn.weights import training_of_start
 
 BASELINES: dict[str, Callable[[str], Ranking]] = {
     "random-order": RandomOrder,
@@ -36,12 +37,14 @@ class Entry:
         identity: equal for rows that would be measured to be the same.
         seeded: whether another seed makes another row.
         make: stacks to train on, seed, folder for checkpoints → the row.
+        training: of the checkpoint that it is or starts from; None for none.
     """
 
     preprocessing: Preprocessing
     identity: str
     seeded: bool
     make: Callable[[Sequence[Stack], int, Path], Ranking]
+    training: Training | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Rows:
 
         # Weights as they are know no chance.
         seeded = bool(recipe.epochs) or recipe.init == "random"
-        return Entry(recipe.preprocessing, digest(recipe, start), seeded, make)
+        training = training_of_start(recipe, self.weights)
+        return Entry(recipe.preprocessing, digest(recipe, start), seeded, make, training)
 
 
 def _sha256_of(weights: Path) -> str:
@@ -122,4 +126,5 @@ def _checkpoint(name: str, path: Path) -> Entry:
         checkpoint.identity("measured"),
         seeded=False,
         make=lambda *_: ranking(name, {"": checkpoint}, Recipe()),
+        training=checkpoint.card.training,
     )

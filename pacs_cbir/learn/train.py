@@ -94,7 +94,7 @@ class _Run:
 def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None) -> Checkpoint:
     network = initial_network(recipe, stacks, seed, weights)
     if not recipe.epochs:
-        return save_trained(network.eval(), recipe, stacks, seed, out)
+        return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     _be_deterministic(device)
     drawing = Drawing(stacks, recipe)
@@ -118,7 +118,7 @@ def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, we
             if time.monotonic() - saved >= SAVE_SECONDS and epoch + 1 < recipe.epochs:
                 _save(state, {"identity": identity, "finished": epoch + 1, **run.state()})
                 saved = time.monotonic()
-    checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out)
+    checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out, weights=weights)
     state.unlink(missing_ok=True)
     return checkpoint
 

@@ -61,6 +61,19 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
     return network
 
 
+def training_of_start(recipe: Recipe, weights: Path | None) -> Training | None:
+    """How the checkpoint of ours came about that a training starts from; None where it starts from none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if recipe.init == "shipped":
+        return load_checkpoint(default_checkpoint_path()).card.training
+    if recipe.init == "pretrained" and weights is not None and weights.suffix == ".safetensors":
+        return load_checkpoint(weights).card.training
+    return None
+
+
 def _pretrained(path: Path | None) -> Mapping[str, torch.Tensor]:
     if path is not None and path.suffix == ".safetensors":
         return _of_checkpoint(path)
@@ -134,14 +147,20 @@ def check_name(out: Path) -> None:
         raise RecipeError(f"{out.name!r} cannot name a checkpoint: lower-case letters, digits, dots and hyphens can")
 
 
-def save_trained(network: Network, recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path) -> Checkpoint:
+def save_trained(
+    network: Network, recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, *, weights: Path | None
+) -> Checkpoint:
     """Write OUT.safetensors and OUT.json.
 
     Matrices are stored in float16, which halves the file, so the checkpoint is to be measured as it is read again.
+
+    Args:
+        weights: that the training started from; see `initial_network`.
     """
     halved = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
-    weights = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
-    patients = {stack.patient for stack in stacks}
+    arrays = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
+    patients = {stack.patient for stack in stacks} if recipe.epochs else set()
+    start = training_of_start(recipe, weights)
     card = Card(
         name=out.name,
         purpose=recipe.purpose,
@@ -152,18 +171,20 @@ def save_trained(network: Network, recipe: Recipe, stacks: Sequence[Stack], seed
             method=", ".join(f"{key} {value}" for key, value in recipe.model_dump().items() if _is_choice(key, value)),
             data=recipe.data or "what the manifest named",
             licences=recipe.licences,
-            patients=len(patients) if recipe.epochs else 0,
+            patients=len(patients),
             epochs=recipe.epochs,
             seed=seed,
             settings=dict(_numbers(recipe.model_dump())),
             date=datetime.datetime.now(datetime.UTC).date(),
+            patient_digests={} if start is None else start.patient_digests,
         ),
         figures={},
     )
     return save_checkpoint(
         out.with_name(f"{out.name}.safetensors"),
         card,
-        {name: weight.astype(np.float16) if name in halved else weight for name, weight in weights.items()},
+        {name: array.astype(np.float16) if name in halved else array for name, array in arrays.items()},
+        patients,
     )
 
 

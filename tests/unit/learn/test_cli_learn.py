@@ -48,9 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: str | Path) -> None:
+def run(*arguments: str | Path) -> str:
+    """What the command says on standard error."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    return result.stderr
 
 
 def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: Path) -> None:
@@ -59,8 +61,11 @@ def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: P
     assert load_checkpoint(tmp_path / "mine.safetensors").card.training.patients == 5
 
     measured = tmp_path / "mine-result.json"
-    run("evaluate", measured, "--manifest", manifest, "--encoder", tmp_path / "mine.safetensors")
-    assert 0 < json.loads(measured.read_text())["ndcg5"] <= 1
+    said = run("evaluate", measured, "--manifest", manifest, "--encoder", tmp_path / "mine.safetensors")
+    assert "mine was trained on 5 of the 5 patients" in said
+    written = json.loads(measured.read_text())
+    assert 0 < written["ndcg5"] <= 1
+    assert written["trained_on"] == 5
 
     run("experiment", folder / "tiny-table.toml", "--manifest", manifest, "--results", tmp_path / "results")
     written = json.loads((tmp_path / "results" / "tiny-poster.json").read_text())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from hashlib import sha1
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.comparison import Robustness
 from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
-from pacs_cbir.learn.report import write_report
+from pacs_cbir.learn.recipe import Recipe
+from pacs_cbir.learn.report import commit_of_program, device_in_words, write_report
 from pacs_cbir.learn.results import Result
 from pacs_cbir.learn.rows import Rows
 from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import make_table
-from pacs_cbir.learn.train import fingerprint
+from pacs_cbir.learn.train import fingerprint, train
 
 QUIET = Console(quiet=True)
 ARCHITECTURE = {"appearance": 8, "grey_levels": 8, "weights": {"appearance": 1, "grey": 1}}
@@ -122,6 +124,44 @@ def test_seeds_are_of_recipes_alone(tmp_path: Path) -> None:
     assert isinstance(trained, Result)
     assert {query.seed for query in histogram.queries} == {3}
     assert {query.seed for query in trained.queries} == {3, 4}
+
+
+def test_a_checkpoint_that_knows_the_measured_patients_is_named(tmp_path: Path) -> None:
+    stacks = painted_stacks(8)
+    recipe = Recipe.model_validate({**TABLE["changes"], "architecture": ARCHITECTURE})
+    train(recipe, stacks[:6], seed=0, out=tmp_path / "mine")
+    rows = [{"name": "mine", "checkpoint": str(tmp_path / "mine.safetensors")}, *ROWS[:1]]
+    rows.append({"name": "shipped", "checkpoint": "shipped"})
+    run = experiment(tmp_path, rows=rows, protocols=["service"])
+    said = StringIO()
+    measured, failed = run.run(Console(file=said, width=300))
+    [line] = [line for line in said.getvalue().splitlines() if "trained on" in line]
+    assert "mine was trained on 3 of the 8 patients" in line
+    write_report(report_of(run, "service", failed), measured["service"], tmp_path, "service")
+    mine, chance, shipped = json.loads((tmp_path / "small-service.json").read_text())["rows"]
+    assert (mine["trained_on"], mine["measured"]) == (3, 8)
+    assert chance["trained_on"] is None
+    assert shipped["trained_on"] is None
+    notes = [line for line in (tmp_path / "small-service.md").read_text().splitlines() if line.startswith("- ")]
+    assert len(notes) == 1
+    assert "mine was trained on 3 of the 8 patients" in notes[0]
+
+
+def test_rows_say_which_program_measured_them(tmp_path: Path) -> None:
+    experiment(tmp_path, rows=ROWS[:2], protocols=["poster"]).run(QUIET)
+    old = tmp_path / "runs" / "small" / "random-order" / "poster-0-0.json"
+    old.write_text(json.dumps(json.loads(old.read_text()) | {"commit": "older", "device": "another"}))
+    unknown = tmp_path / "runs" / "small" / "grey-histogram" / "poster-0-0.json"
+    kept = json.loads(unknown.read_text())
+    unknown.write_text(json.dumps({"identity": kept["identity"], "result": kept["result"]}))
+    run = experiment(tmp_path, rows=ROWS[:2], protocols=["poster"])
+    measured, failed = run.run(QUIET)
+    write_report(report_of(run, "poster", failed), measured["poster"], tmp_path, "poster")
+    chance, histogram = json.loads((tmp_path / "small-poster.json").read_text())["rows"]
+    assert set(chance["commit"]) == {"older", commit_of_program()}
+    assert set(chance["device"]) == {"another", device_in_words()}
+    assert histogram["commit"] == [commit_of_program()]
+    assert json.loads(unknown.read_text())["identity"] == kept["identity"]  # what an older version kept is not lost
 
 
 def test_a_row_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:

@@ -266,3 +266,29 @@ def test_files_that_hold_no_weights_are_named(content: bytes, tmp_path: Path) ->
     weights.write_bytes(content)
     with pytest.raises(RecipeError, match=r"w\.pth cannot be read .*--weights"):
         train(recipe(PLAIN, init="pretrained"), painted_stacks(4), seed=1, out=tmp_path / "own", weights=weights)
+
+
+def test_the_card_tells_whom_it_was_trained_on_and_hides_their_names(tmp_path: Path) -> None:
+    everybody = painted_stacks(6)
+    seen, other = everybody[:8], [stack.patient for stack in everybody[8:]]
+    first = train(recipe(PLAIN), seen, seed=6, out=tmp_path / "first")[""].card
+    names = {stack.patient for stack in seen}
+    assert first.training.trained_on([*names, *other]) == names
+    assert load_checkpoint(tmp_path / "first.safetensors").card == first
+    assert not any(name in (tmp_path / "first.json").read_text() for name in names)
+    again = train(recipe(PLAIN), seen, seed=6, out=tmp_path / "again")[""].card
+    assert again.training.patient_digests == first.training.patient_digests
+
+    untrained = train(recipe(PLAIN, epochs=0), seen, seed=6, out=tmp_path / "untrained")[""].card
+    assert untrained.training.trained_on(names) == set()
+
+
+def test_the_card_tells_whom_the_weights_were_trained_on_that_it_started_from(tmp_path: Path) -> None:
+    train(recipe(PLAIN), painted_stacks(3), seed=6, out=tmp_path / "first")
+    start = tmp_path / "first.safetensors"
+    settings = recipe(PLAIN, init="pretrained")
+    second = train(settings, painted_stacks(3, first=3), seed=6, out=tmp_path / "second", weights=start)[""].card
+    assert second.training.trained_on([f"p{n:03d}" for n in range(9)]) == {f"p{n:03d}" for n in range(6)}
+    shipped = recipe({"epochs": 0, "init": "shipped"}, architecture=PLAIN["architecture"])
+    of_shipped = train(shipped, painted_stacks(3), seed=6, out=tmp_path / "third")[""].card
+    assert of_shipped.training.trained_on(["p000"]) is None
