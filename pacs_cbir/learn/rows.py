@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacs_cbir.embed.checkpoint import Checkpoint, Training, default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.checkpoint import Training, default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.errors import CheckpointError, RecipeError
+from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, OracleIouHistogram, Pixels, RandomOrder
 from pacs_cbir.learn.methods import Ranking, ranking
 from pacs_cbir.learn.recipe import Recipe, digest, read_recipe
@@ -85,7 +85,7 @@ class Rows:
         def make(stacks: Sequence[Stack], seed: int, folder: Path) -> Ranking:
             # Rows that differ in how they are measured alone share what was trained.
             out = folder / digest(recipe.training, start, seed, fingerprint(stacks))[:24]
-            trained = _finished(out) or train(recipe, stacks, seed=seed, out=out, weights=self.weights)
+            trained = train(recipe, stacks, seed=seed, out=out, weights=self.weights, named_by_run=True)
             return ranking(name, trained, recipe, stacks)
 
         # Weights as they are know no chance.
@@ -99,18 +99,6 @@ def _sha256_of(weights: Path) -> str:
         return hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
         raise RecipeError(f"{weights} cannot be read: {error.strerror}; name another with --weights") from error
-
-
-def _finished(out: Path) -> dict[str, Checkpoint]:
-    """What a training of that name has left; empty where it is not finished, or made a network a sequence."""
-    path = out.with_name(f"{out.name}.safetensors")
-    running = out.with_name(f"{out.name}.state").exists()
-    if running or not path.with_suffix(".json").exists():
-        return {}
-    try:
-        return {"": load_checkpoint(path)}
-    except CheckpointError:  # half written, as when the machine died: trained anew
-        return {}
 
 
 def _baseline(name: str, baseline: str) -> Entry:

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.nn import functional
 
-from pacs_cbir.embed.checkpoint import Checkpoint
+from pacs_cbir.embed.checkpoint import Checkpoint, load_checkpoint
 from pacs_cbir.embed.network import Network, Outputs
 from pacs_cbir.embed.whole_file import whole_file
-from pacs_cbir.errors import RecipeError
+from pacs_cbir.errors import CheckpointError, RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
 from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of
@@ -43,34 +43,65 @@ SAVE_SECONDS = 20.0
 
 
 def train(
-    recipe: Recipe, stacks: Sequence[Stack], *, seed: int, out: Path, weights: Path | None = None
+    recipe: Recipe,
+    stacks: Sequence[Stack],
+    *,
+    seed: int,
+    out: Path,
+    weights: Path | None = None,
+    named_by_run: bool = False,
 ) -> dict[str, Checkpoint]:
     """Train, and write OUT.safetensors with its card OUT.json; OUT-t1.safetensors and so on of one for each sequence.
 
-    OUT.state holds the run until it is finished; where it is of the same recipe, stacks, weights and seed, the run
-    goes on from it.
+    OUT.state holds the run until it is finished, and the run of the same recipe, stacks, weights and seed goes on from
+    it.
 
     Args:
         stacks: as `recipe.preprocessing` draws them; every one is trained on.
         weights: see `initial_network`.
+        named_by_run: OUT's name is of this run alone, as an experiment's is: what is finished there is taken as it is,
+            and a state that another device or version left is begun anew.
 
     Returns:
         Sequence → its checkpoint; "" → that of all sequences.
 
     Raises:
-        RecipeError: the recipe does not fit the stacks, the name or the weights, or the loss is not finite.
+        RecipeError: the recipe does not fit the stacks, the name or the weights, OUT.state is of another run, or the
+            loss is not finite.
     """
-    check_name(out)
     recipe = recipe.taught(labels=any(stack.label is not None for stack in stacks))
-    if not recipe.a_network_a_sequence:
-        return {"": _train_one(recipe, stacks, seed, out, weights)}
     trained = {}
-    for sequence in sorted({stack.sequence for stack in stacks}):
-        alike = [stack for stack in stacks if stack.sequence == sequence]
-        own = out.with_name(f"{out.name}-{sequence.lower()}")
-        check_name(own)
-        trained[sequence] = _train_one(recipe, alike, seed, own, weights)
+    for sequence, own in _outs(recipe, stacks, out).items():
+        finished = _finished(own) if named_by_run else None
+        alike = [stack for stack in stacks if sequence in {"", stack.sequence}]
+        trained[sequence] = finished or _train_one(recipe, alike, seed, own, weights, anew=named_by_run)
     return trained
+
+
+def _outs(recipe: Recipe, stacks: Sequence[Stack], out: Path) -> dict[str, Path]:
+    """Sequence → what its checkpoint is called; "" → that of all sequences."""
+    check_name(out.name)
+    if not recipe.a_network_a_sequence:
+        return {"": out}
+    names = {sequence: f"{out.name}-{sequence.lower()}" for sequence in sorted({stack.sequence for stack in stacks})}
+    for name in names.values():
+        check_name(name)
+    alike = [sequence for sequence, name in names.items() if list(names.values()).count(name) > 1]
+    if alike:
+        raise RecipeError(f"the networks of {' and '.join(alike)} would be one file: write the sequence in one way")
+    return {sequence: out.with_name(name) for sequence, name in names.items()}
+
+
+def _finished(out: Path) -> Checkpoint | None:
+    """What a training of that name has left; None where it is not finished."""
+    path = out.with_name(f"{out.name}.safetensors")
+    running = out.with_name(f"{out.name}.state").exists()
+    if running or not path.with_suffix(".json").exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except CheckpointError:  # half written, as when the machine died: trained anew
+        return None
 
 
 @dataclass
@@ -91,7 +122,9 @@ class _Run:
             getattr(self, name).load_state_dict(state[name])
 
 
-def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None) -> Checkpoint:
+def _train_one(
+    recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None, *, anew: bool
+) -> Checkpoint:
     network = initial_network(recipe, stacks, seed, weights)
     if not recipe.epochs:
         return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights)
@@ -102,7 +135,7 @@ def _train_one(recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, we
     d95 = gfd_d95(stacks) if recipe.positives == "relevance" else 1.0
     state = out.with_name(f"{out.name}.state")
     identity = digest(recipe, seed, device, fingerprint(stacks), _fingerprint_of(network))
-    finished = _resume(run, state, identity, device)
+    finished = _resume(run, state, identity, device, anew=anew)
     saved = -SAVE_SECONDS
     with _progress() as progress:
         task = progress.add_task(out.name, total=recipe.epochs * drawing.batches, completed=finished * drawing.batches)
@@ -228,11 +261,14 @@ def _save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
-    """Take over a state if it is of this very run; the number of finished epochs.
+def _resume(run: _Run, path: Path, identity: str, device: str, *, anew: bool) -> int:
+    """Take over a state of this very run; the number of finished epochs.
+
+    Args:
+        anew: leave a state of another run aside.
 
     Raises:
-        RecipeError: the file is damaged, or no saved training.
+        RecipeError: the file is damaged, no saved training, or of another run.
     """
     if not path.exists():
         return 0
@@ -240,7 +276,12 @@ def _resume(run: _Run, path: Path, identity: str, device: str) -> int:
     if "identity" not in state:
         raise RecipeError(f"{path} is no saved training: remove it to begin anew")
     if state["identity"] != identity:
-        return 0
+        if anew:
+            return 0
+        raise RecipeError(
+            f"{path} is of another training: its recipe, data, seed, weights, device or program differ; "
+            "remove it to begin anew, or name another OUT"
+        )
     run.resume(state)
     finished: int = state["finished"]
     return finished

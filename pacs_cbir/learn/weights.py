@@ -141,10 +141,10 @@ def _shapes(stacks: Sequence[Stack], landmarks: int, seed: int) -> torch.Tensor:
     return fourier_descriptors(functional.avg_pool2d(shown, 2 * SHAPE_STEP))  # as large as drawn masks are
 
 
-def check_name(out: Path) -> None:
-    """Refuse a path whose last part cannot name a checkpoint, before hours of training."""
-    if not re.fullmatch(CARD_NAME, out.name):
-        raise RecipeError(f"{out.name!r} cannot name a checkpoint: lower-case letters, digits, dots and hyphens can")
+def check_name(name: str) -> None:
+    """Refuse what cannot name a checkpoint, before hours of training."""
+    if not re.fullmatch(CARD_NAME, name):
+        raise RecipeError(f"{name!r} cannot name a checkpoint: lower-case letters, digits, dots and hyphens can")
 
 
 def save_trained(

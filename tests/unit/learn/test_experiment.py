@@ -243,6 +243,23 @@ def test_rows_that_are_measured_otherwise_share_what_was_trained(tmp_path: Path)
     assert "no part lesion" in failed["no such part"]
 
 
+def test_networks_of_a_sequence_are_trained_once(tmp_path: Path) -> None:
+    rows = [{**ROWS[2], "changes": {**ROWS[2]["changes"], "a_network_a_sequence": True}}]
+    measured, _ = experiment(tmp_path, rows=rows).run(QUIET)
+    weights = sorted((tmp_path / "weights").glob("*.safetensors"))
+    assert len(weights) == 2 * 2  # folds, sequences
+    first = [file.stat().st_mtime_ns for file in weights]
+    lost = weights[0].with_suffix(".json")
+    lost.unlink()
+    for file in (tmp_path / "runs").rglob("*.json"):
+        file.unlink()
+    again, failed = experiment(tmp_path, rows=rows).run(QUIET)
+    assert not failed
+    assert again == measured
+    anew = [file.stat().st_mtime_ns != time for file, time in zip(weights, first, strict=True)]
+    assert anew == [True, False, False, False]
+
+
 def test_a_half_written_checkpoint_is_trained_anew(tmp_path: Path) -> None:
     measured, _ = experiment(tmp_path, rows=ROWS[2:]).run(QUIET)
     for weights in (tmp_path / "weights").glob("*.safetensors"):

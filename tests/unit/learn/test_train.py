@@ -133,12 +133,28 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not state.exists()
 
 
-def test_a_state_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
-    stacks, settings = painted_stacks(4), recipe(PLAIN)
+def test_a_state_of_another_run_is_not_thrown_away(tmp_path: Path) -> None:
+    stacks, settings, state = painted_stacks(4), recipe(PLAIN), tmp_path / "run.state"
+    torch.save({"identity": "another", "finished": 1}, state)
+    before = state.read_bytes()
+    with pytest.raises(RecipeError, match=r"run\.state is of another training.*remove it .* another OUT"):
+        train(settings, stacks, seed=1, out=tmp_path / "run")
+    assert state.read_bytes() == before
     expected = train(settings, stacks, seed=1, out=tmp_path / "expected")[""]
-    torch.save({"identity": "another", "finished": 1}, tmp_path / "run.state")
-    found = train(settings, stacks, seed=1, out=tmp_path / "run")[""]
+    # An experiment names OUT by the run, and must not be stuck after an update or on another device.
+    found = train(settings, stacks, seed=1, out=tmp_path / "run", named_by_run=True)[""]
     assert found.card.weights_sha256 == expected.card.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("sequence", "complaint"),
+    [("t1", "T1 and t1 would be one file"), ("T2*", r"t2\*"), ("T1/T2", "t1/t2"), ("zz é", "zz é")],
+)
+def test_all_networks_can_be_written_before_one_is_trained(sequence: str, complaint: str, tmp_path: Path) -> None:
+    stacks = painted_stacks(4, sequences=("FLAIR", "T1", sequence))
+    with pytest.raises(RecipeError, match=complaint):
+        train(recipe(PLAIN, a_network_a_sequence=True), stacks, seed=1, out=tmp_path / "own")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_brings_the_sequences_of_a_patient_together(tmp_path: Path) -> None:
