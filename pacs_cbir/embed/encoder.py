@@ -17,10 +17,9 @@ from pacs_cbir.errors import CheckpointError
 
 CPU_BATCH = 32
 GPU_BATCH = 512
-AREA_POWER = 2
-"""Slices count by this power of the lesion's area."""
-LEAST_AREA = 1.0
-"""Cells that each slice counts beside its lesion's: where none is sure, a stack is the plain mean of its slices."""
+LEAST_AREA = 10.0
+"""Cells that each slice counts beside its lesion's, a usual glioma's own area: a stack is never about one slice alone,
+and where no lesion is sure it is the plain mean of its slices."""
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
@@ -102,7 +101,6 @@ class Encoder:
         weights = torch.ones(len(vectors), dtype=torch.float64)
         if architecture.lesion_grid:
             weights = LEAST_AREA + lesion_areas(vectors[:, architecture.places["lesion"]])
-            weights = (weights / weights.max()) ** AREA_POWER
         mean = (weights @ vectors) / weights.sum()
         for part, place in architecture.places.items():
             length = mean[place].norm()

@@ -71,7 +71,7 @@ def test_stack_embedding_is_about_its_lesion(encoder: Encoder) -> None:
     like = [float(pooled @ slice_vector(encoder, m, g)) for g, m in enumerate((empty, small, large))]
     assert pooled.dtype == np.float32
     assert np.linalg.norm(pooled) == pytest.approx(1)
-    assert like[2] > 0.95
+    assert like[2] > 0.9  # a plain mean of the three is like each by 0.6
     assert max(like[:2]) < 0.5
 
 
