@@ -72,7 +72,8 @@ class Rows:
         if row.checkpoint is not None:
             path = default_checkpoint_path() if row.checkpoint == SHIPPED else self.folder / row.checkpoint
             return _checkpoint(row.name, path)
-        recipe = read_recipe(self.folder / str(row.recipe)).changed(self.table.changes).changed(row.changes)
+        name = str(row.recipe)
+        recipe = read_recipe(self.folder / name).changed(self.table.changes.get(name, {})).changed(row.changes)
         return self._trained(row.name, recipe)
 
     def _trained(self, name: str, recipe: Recipe) -> Entry:

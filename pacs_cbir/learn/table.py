@@ -50,7 +50,7 @@ class Table(Frozen):
         seeds: each recipe is trained with each.
         test_split: the split that is measured on, all others being trained on; without it two folds by patient, of
             which each is trained on once and measured on once.
-        changes: settings that all recipes have otherwise, such as epochs: the budget.
+        changes: recipe → settings that all its rows have otherwise, such as epochs: the budget.
         simulated: the data, where no manifest is given.
         rows_of: another table whose rows come before these.
     """
@@ -59,7 +59,7 @@ class Table(Frozen):
     protocols: tuple[Literal["poster", "service", "robustness", "labelled"], ...] = ("poster", "service")
     seeds: tuple[int, ...] = (0,)
     test_split: str | None = None
-    changes: dict[str, Any] = Field(default_factory=dict)
+    changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     simulated: Simulated | None = None
     rows_of: str | None = None
     rows: tuple[TableRow, ...] = ()
@@ -76,6 +76,9 @@ class Table(Frozen):
             raise ValueError(
                 f"rows are kept under their letters a-z and digits, and these have none of their own: {alike}"
             )
+        recipes = {row.recipe for row in self.rows}
+        if self.rows_of is None and (unused := sorted(set(self.changes) - recipes)):
+            raise ValueError(f"changes names recipes that no row is of: {', '.join(unused)}")
         if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
             raise ValueError("a table needs a seed, and the labelled protocol a test_split")
         return self

@@ -14,7 +14,17 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "brats"
 TABLE = """
 title = "poster"
 protocols = ["poster", "service"]
-changes = { epochs = 1, size = 32, groups_a_batch = 2, draws_a_stack = 1 }
+[changes.plain]
+epochs = 1
+size = 32
+groups_a_batch = 2
+draws_a_stack = 1
+[changes.ours]
+epochs = 1
+size = 32
+groups_a_batch = 2
+draws_a_stack = 1
+init = "random"
 [[rows]]
 name = "random order"
 baseline = "random-order"
@@ -27,7 +37,6 @@ recipe = "plain"
 [[rows]]
 name = "ours"
 recipe = "ours"
-changes = { init = "random" }
 """
 
 

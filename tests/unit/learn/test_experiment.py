@@ -32,7 +32,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 TABLE: dict[str, Any] = {
     "title": "small",
-    "changes": {"epochs": 1, "size": 32, "draws_a_stack": 1, "groups_a_batch": 2},
+    "changes": {"plain": {"epochs": 1, "size": 32, "draws_a_stack": 1, "groups_a_batch": 2}},
     "rows": ROWS,
 }
 
@@ -49,7 +49,10 @@ def draw(preprocessing: Preprocessing, change: str | None) -> list[Stack]:
 
 
 def experiment(results: Path, *, simulated: bool = False, **changes: Any) -> Experiment:
-    table = make_table({**TABLE, **changes})
+    content = {**TABLE, **changes}
+    if not any("recipe" in row for row in content["rows"]):
+        content["changes"] = {}
+    table = make_table(content)
     return Experiment(table, Cohort("painted", draw, ("upside down",), simulated), Rows(table, Path(), None), results)
 
 
@@ -128,7 +131,7 @@ def test_seeds_are_of_recipes_alone(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_knows_the_measured_patients_is_named(tmp_path: Path) -> None:
     stacks = painted_stacks(8)
-    recipe = Recipe.model_validate({**TABLE["changes"], "architecture": ARCHITECTURE})
+    recipe = Recipe.model_validate({**TABLE["changes"]["plain"], "architecture": ARCHITECTURE})
     train(recipe, stacks[:6], seed=0, out=tmp_path / "mine")
     rows = [{"name": "mine", "checkpoint": str(tmp_path / "mine.safetensors")}, *ROWS[:1]]
     rows.append({"name": "shipped", "checkpoint": "shipped"})

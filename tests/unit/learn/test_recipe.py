@@ -34,12 +34,19 @@ def test_the_quick_table_fits_ninety_minutes_on_two_cores() -> None:
     trained = []
     for row in table.rows:
         if row.recipe is not None:
-            recipe = read_recipe(Path(row.recipe)).changed(table.changes).changed(row.changes)
+            recipe = read_recipe(Path(row.recipe)).changed(table.changes.get(row.recipe, {})).changed(row.changes)
             if recipe.training not in trained:  # rows that differ in how they are measured share what was trained
                 trained.append(recipe.training)
                 seconds += recipe.epochs * recipe.draws_a_stack * LGG_STACKS / TRAINED_A_SECOND
             seconds += LGG_SLICES * (2 if recipe.pooling != "best" else 1) / EMBEDDED_A_SECOND
     assert seconds < 80 * 60  # and some minutes to read the pictures
+
+
+def test_a_table_changes_each_recipe_by_its_name() -> None:
+    content = {"title": "two", "changes": {"plain": {"epochs": 3}}, "rows": [{"name": "a", "recipe": "plain"}]}
+    assert make_table(content).changes["plain"] == {"epochs": 3}
+    with pytest.raises(RecipeError, match="no row is of: our"):
+        make_table({**content, "changes": {"our": {"epochs": 3}}})
 
 
 def test_the_full_table_has_all_rows_of_the_quick_one_and_three_seeds() -> None:
