@@ -72,7 +72,7 @@ def test_stack_embedding_is_about_its_lesion(encoder: Encoder) -> None:
     assert pooled.dtype == np.float32
     assert np.linalg.norm(pooled) == pytest.approx(1)
     assert like[2] > 0.9  # a plain mean of the three is like each by 0.6
-    assert max(like[:2]) < 0.5
+    assert like[0] < like[1] < 0.6
 
 
 def test_without_a_lesion_the_stack_is_the_mean_of_its_slices(encoder: Encoder) -> None:
