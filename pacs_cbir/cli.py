@@ -195,7 +195,7 @@ def settings() -> None:
 def simulate(
     out: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 12,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same cohort, bit by bit.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort, bit by bit.")] = 0,
     skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="Brains alone, as in BraTS.")] = False,
     layout: Annotated[
         Literal["dicom", "brats"], typer.Option(help="DICOM studies for a PACS, or NIfTI with masks for training.")

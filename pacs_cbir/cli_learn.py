@@ -32,7 +32,9 @@ def train(
     manifest: ManifestPath,
     splits: Annotated[str | None, typer.Option(help="Train on these splits alone, as in `1,2,3`.")] = None,
     weights: Weights = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on the same device.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights on the same device.")
+    ] = 0,
 ) -> None:
     """Train an encoder on a manifest's studies; called again after a kill, it goes on from its last saved epoch.
 

@@ -21,7 +21,7 @@ class Architecture(BaseModel):
         weights: what each part counts in the similarity; only their ratios matter.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Literal["resnet18"] = "resnet18"
     appearance: int = Field(default=0, ge=0)

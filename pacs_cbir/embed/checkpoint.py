@@ -132,7 +132,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
     except ValidationError as error:
-        raise CheckpointError(f"{card_path} is no checkpoint's card: {error}") from error
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'as a whole'}: {e['msg']}" for e in error.errors())
+        raise CheckpointError(f"{card_path} is no checkpoint's card: {faults}; copy both files again") from error
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise CheckpointError(f"{path} is not the file its card describes: the SHA-256 differs; copy both files again")
     if card.preprocessing.revision != REVISION:

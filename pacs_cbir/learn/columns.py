@@ -19,14 +19,22 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         ManifestError: another suffix, or it cannot be read.
     """
     try:
-        if _is_parquet(path):
+        parquet = _is_parquet(path)
+        if parquet:
+            names = pyarrow.parquet.read_schema(path).names
+        else:
+            with pyarrow.csv.open_csv(path) as reader:
+                names = reader.schema.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ManifestError(path.name, [f"row 1: columns {', '.join(twice)} are there twice: keep one of each"])
+        if parquet:
             return list(pyarrow.parquet.read_table(path).to_pylist())
-        with pyarrow.csv.open_csv(path) as reader:
-            names = reader.schema.names
         options = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         )
         return list(pyarrow.csv.read_csv(path, convert_options=options).to_pylist())
+    except UnicodeDecodeError as error:
+        raise ManifestError(path.name, [f"cannot be read: {error}: save it in UTF-8"]) from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(path.name, [f"cannot be read: {error}"]) from error
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.columns import read_table, write_table
@@ -20,6 +20,10 @@ FIRST_ROW = 2
 """Rows are counted as a spreadsheet counts them: row 1 holds the columns' names."""
 LISTED = 10
 """Studies that a warning names; the others are counted."""
+
+_Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+_Millimetres = Annotated[float, Field(ge=0.1, le=1000)]
+"""Of finer pixels an encoder's field of view would be a picture that no memory holds."""
 
 
 class Row(BaseModel):
@@ -40,21 +44,21 @@ class Row(BaseModel):
         slice_spacing_mm: distance between a picture's slices.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, coerce_numbers_to_str=True)
 
     path: Path
     patient: str
     study: str = Field(min_length=1)
     sequence: str = Field(min_length=1)
     series: str | None = None
-    slice: int | None = None
-    channel: int | None = Field(default=None, ge=0)
+    slice: _Number | None = None
+    channel: _Number | None = Field(default=None, ge=0)
     mask: Path | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
     label: str | None = None
     split: str | None = None
-    spacing_mm: PositiveFloat | None = None
-    slice_spacing_mm: PositiveFloat | None = None
+    spacing_mm: _Millimetres | None = None
+    slice_spacing_mm: _Millimetres | None = None
 
     @property
     def owner(self) -> str:
@@ -172,7 +176,9 @@ def missing_sequences(manifest: Manifest) -> list[str]:
 
 def _row(record: Mapping[str, Any], folder: Path) -> Row:
     fields = {name: value for name, value in record.items() if value is not None}
-    paths = {name: os.path.normpath(folder.resolve() / fields[name]) for name in ("path", "mask") if name in fields}
+    paths = {
+        name: os.path.normpath(folder.resolve() / str(fields[name])) for name in ("path", "mask") if name in fields
+    }
     return Row(**({"patient": ""} | fields | paths))
 
 
@@ -185,7 +191,12 @@ def _explained(fault: Mapping[str, Any]) -> str:
 
 def _file_faults(row: Row) -> Iterable[str]:
     for path in (row.path, row.mask):
-        if path is not None and not path.is_file():
+        try:
+            missing = path is not None and not path.is_file()
+        except OSError as error:
+            yield f"{path} cannot be looked for: {error.strerror}: correct the path or remove the row"
+            return
+        if missing:
             yield f"{path} is missing: correct the path or remove the row"
             return
     if row.mask is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,9 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
-from PIL import Image, UnidentifiedImageError
+from nibabel.orientations import OrientationError
+from nibabel.spatialimages import HeaderDataError
+from PIL import Image
 
 from pacs_cbir.dicom.volume import Plane
 from pacs_cbir.errors import ManifestError
@@ -22,6 +25,21 @@ PICTURE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"}
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 FINE_MM = 2.0
 """A NIfTI file no coarser than this along any axis is taken as axial slices."""
+
+_DAMAGED = (
+    OSError,
+    EOFError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zlib.error,
+    Image.DecompressionBombError,
+    ImageFileError,
+    HeaderDataError,
+    OrientationError,
+)
+"""What Pillow, nibabel and numpy were seen to raise over files whose bytes were changed or cut."""
 
 _AXES = {Plane.AXIAL: (2, 1, 0), Plane.CORONAL: (1, 2, 0), Plane.SAGITTAL: (0, 2, 1)}
 """NIfTI's axes (right, anterior, superior) in the order of (slices, rows, columns)."""
@@ -69,9 +87,9 @@ def read_picture(path: Path, channel: int | None = None) -> Floats:
         ManifestError: it cannot be read, has several pages, or not that channel.
     """
     with _opened(path) as picture:
-        if (pages := getattr(picture, "n_frames", 1)) > 1:
-            raise ManifestError(path.name, [f"{path.name} has {pages} pages: export each as a picture"])
         try:
+            if (pages := getattr(picture, "n_frames", 1)) > 1:
+                raise ManifestError(path.name, [f"{path.name} has {pages} pages: export each as a picture"])
             bands = (picture.convert("RGB") if picture.mode == "P" else picture).split()
             if channel is not None and channel >= len(bands):
                 raise ManifestError(path.name, [f"{path.name} has {len(bands)} channels, and none numbered {channel}"])
@@ -81,8 +99,8 @@ def read_picture(path: Path, channel: int | None = None) -> Floats:
             if grey.mode in {"I", "F"}:
                 return np.asarray(grey, np.float32)
             return np.asarray(grey.convert("L"), np.float32) / np.float32(255)
-        except OSError as error:
-            raise ManifestError(path.name, [f"{path.name} is damaged: {error}"]) from error
+        except _DAMAGED as error:
+            raise _damaged(path, error) from error
 
 
 def read_picture_mask(path: Path) -> npt.NDArray[np.bool_]:
@@ -94,8 +112,8 @@ def read_picture_mask(path: Path) -> npt.NDArray[np.bool_]:
     with _opened(path) as picture:
         try:
             values = np.asarray(picture)
-        except OSError as error:
-            raise ManifestError(path.name, [f"{path.name} is damaged: {error}"]) from error
+        except _DAMAGED as error:
+            raise _damaged(path, error) from error
         colours = len(picture.getbands()) - (picture.mode in {"LA", "RGBA"})
     if not np.isfinite(values).all():
         raise ManifestError(path.name, [f"{path.name} has values that are NaN or infinite: export it without"])
@@ -118,7 +136,10 @@ def read_nifti(path: Path, plane: Plane | None = None) -> tuple[Floats, npt.NDAr
     image = _loaded(path)
     if len(image.shape) != 3:
         raise ManifestError(path.name, [f"{path.name} has {len(image.shape)} dimensions: three are read"])
-    image = nibabel.as_closest_canonical(image)  # type: ignore[no-untyped-call]
+    try:
+        image = nibabel.as_closest_canonical(image)  # type: ignore[no-untyped-call]
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     if plane is None:
         normal = 2 if spacing.max() <= FINE_MM else int(np.argmax(spacing[::-1]) * -1 + 2)
@@ -126,8 +147,8 @@ def read_nifti(path: Path, plane: Plane | None = None) -> tuple[Floats, npt.NDAr
     order = _AXES[plane]
     try:
         array = np.asarray(image.dataobj, np.float32).transpose(order)
-    except (OSError, EOFError, ValueError) as error:
-        raise ManifestError(path.name, [f"{path.name} is damaged: {error}"]) from error
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine[:, [*order, 3]]
     # NIfTI's indices grow towards right, anterior and superior; displayed ones do so along axial slices' normal alone.
     for axis, source in enumerate(order):
@@ -141,12 +162,20 @@ def read_nifti(path: Path, plane: Plane | None = None) -> tuple[Floats, npt.NDAr
 def _opened(path: Path) -> Image.Image:
     try:
         return Image.open(path)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ManifestError(path.name, [f"{path.name} is no picture that can be read: {error}"]) from error
+    except _DAMAGED as error:
+        raise ManifestError(path.name, [f"{path.name} is no picture that can be read: {_line(error)}"]) from error
 
 
 def _loaded(path: Path) -> Any:
     try:
         return nibabel.load(path)
-    except (OSError, EOFError, ImageFileError) as error:
-        raise ManifestError(path.name, [f"{path.name} is no NIfTI file that can be read: {error}"]) from error
+    except _DAMAGED as error:
+        raise ManifestError(path.name, [f"{path.name} is no NIfTI file that can be read: {_line(error)}"]) from error
+
+
+def _damaged(path: Path, error: Exception) -> ManifestError:
+    return ManifestError(path.name, [f"{path.name} is damaged: {_line(error)}; copy it again, or leave its rows out"])
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 class Frozen(BaseModel):
     """Base of what a TOML file says: a word that it should not have is a fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augmentation(Frozen):
@@ -198,15 +198,18 @@ def read_toml(path: Path, own: Literal["recipes", "tables"]) -> dict[str, Any]:
     Raises:
         RecipeError: neither is there, or it is no TOML.
     """
+    folder = Path(str(resources.files("pacs_cbir.learn"))) / own
+    names = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
+    if not path.name:
+        raise RecipeError(f"'{path}' names no file; the package's own {own} are: {names}")
     source = path if path.suffix else path.with_suffix(".toml")
-    if not source.exists():  # a table's own folder first, then the package's
-        source = Path(str(resources.files("pacs_cbir.learn"))) / own / source.name
     try:
+        if not source.exists():  # a table's own folder first, then the package's
+            source = folder / source.name
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        names = ", ".join(sorted(file.stem for file in source.parent.glob("*.toml")))
         raise RecipeError(f"{path} is not there; the package's own {own} are: {names}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # of its bytes, of TOML, or of a path that the system refuses
         raise RecipeError(f"{path} cannot be read: {error}") from error
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.recipe import Frozen, read_toml, validate
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class TableRow(Frozen):
@@ -37,7 +40,7 @@ class TableRow(Frozen):
 class Simulated(Frozen):
     """A cohort in the place of a manifest."""
 
-    seed: int = 0
+    seed: Seed = 0
     patients: int = Field(ge=4)
 
 
@@ -57,7 +60,7 @@ class Table(Frozen):
 
     title: str = Field(pattern=r"^[a-z0-9-]+$")
     protocols: tuple[Literal["poster", "service", "robustness", "labelled"], ...] = ("poster", "service")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     test_split: str | None = None
     changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     simulated: Simulated | None = None
@@ -79,21 +82,31 @@ class Table(Frozen):
         recipes = {row.recipe for row in self.rows}
         if self.rows_of is None and (unused := sorted(set(self.changes) - recipes)):
             raise ValueError(f"changes names recipes that no row is of: {', '.join(unused)}")
-        if not self.seeds or ("labelled" in self.protocols and self.test_split is None):
-            raise ValueError("a table needs a seed, and the labelled protocol a test_split")
+        if not self.seeds or not self.protocols or not (self.rows or self.rows_of):
+            raise ValueError("a table needs a seed, a protocol and a row")
+        for named in (self.seeds, self.protocols):
+            if len(set(named)) < len(named):
+                raise ValueError(f"{', '.join(map(str, named))}: each seed and protocol counts once")
+        if "labelled" in self.protocols and self.test_split is None:
+            raise ValueError("the labelled protocol needs a test_split")
         return self
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, before: tuple[Path, ...] = ()) -> Table:
     """Read a table with the rows of the one it builds on; a bare name, such as `quick`, is one of the package's own.
 
+    Args:
+        before: tables that build on it.
+
     Raises:
-        RecipeError: a file is missing, or is no table.
+        RecipeError: a file is missing, is no table, or builds on itself.
     """
+    if path in before:
+        raise RecipeError(f"{path}: rows_of leads back to it; name a table that does not build on this one")
     table = validate(Table, read_toml(path, "tables"), str(path))
     if table.rows_of is None:
         return table
-    rows = [*read_table(path.parent / table.rows_of).rows, *table.rows]
+    rows = [*read_table(path.parent / table.rows_of, (*before, path)).rows, *table.rows]
     own = table.model_dump(exclude={"rows_of"})
     return validate(Table, {**own, "rows": [row.model_dump() for row in rows]}, str(path))
 

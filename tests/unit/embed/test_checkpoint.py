@@ -68,8 +68,9 @@ def edit_card(path: Path, edit: Callable[[dict], None]) -> None:  # type: ignore
 )
 def test_what_is_missing_or_changed_is_refused(copy: Path, spoil: Callable[[Path], None], reason: str) -> None:
     spoil(copy)
-    with pytest.raises(CheckpointError, match=reason):
+    with pytest.raises(CheckpointError, match=reason) as raised:
         load_checkpoint(copy)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_pickle_is_refused(copy: Path) -> None:

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -90,6 +92,7 @@ def test_values_that_cannot_be_read_are_listed_by_row(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(
         "path,patient,study,sequence,slice,spacing_mm,plane\n"
         "a.png,p,s,T1,one,,\na.png,p,,T1,1,,\na.png,p,s,T1,2,-1,oblique\na.png,p,s,T1,3,nan,axial\n"
+        "a.png,p,s,T1,4,inf,\na.png,p,s,T1,100000000000000000000000,,\n"
     )
     with pytest.raises(ManifestError) as raised:
         read_manifest(tmp_path / "m.csv")
@@ -100,6 +103,8 @@ def test_values_that_cannot_be_read_are_listed_by_row(tmp_path: Path) -> None:
         ("row", "4:", "plane"),
         ("row", "4:", "spacing_mm"),
         ("row", "5:", "spacing_mm"),
+        ("row", "6:", "spacing_mm"),
+        ("row", "7:", "slice"),
     ]
 
 
@@ -111,6 +116,7 @@ def test_values_that_cannot_be_read_are_listed_by_row(tmp_path: Path) -> None:
         ("path,patient,study,sequence\n", "no rows"),
         ("path,patient,study,sequence\na.png,p\n", "cannot be read"),
         ("", "cannot be read"),
+        ("path,patient,study,sequence,label,patient\na.png,p,s,T1,l,q\n", "columns patient are there twice"),
     ],
 )
 def test_a_table_of_another_shape_says_what_is_missing(tmp_path: Path, content: str, fault: str) -> None:
@@ -173,3 +179,25 @@ def test_a_picture_of_two_patients_is_refused(patients: tuple[str, str], tmp_pat
     write_manifest(Manifest(tuple(rows)), tmp_path / "m.csv")
     with pytest.raises(ManifestError, match=r"row 3: a\.png is another patient's in row 2"):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes("path,patient,study,sequence,é\na.png,p,s,T1,x\n".encode("latin1"))
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("column", ["path", "mask"])
+def test_a_path_that_the_system_refuses_is_named_by_row(column: str, tmp_path: Path) -> None:
+    values = {"path": str(picture(tmp_path / "a.png")), "mask": "", column: "a" * 5000}
+    (tmp_path / "m.csv").write_text(f"path,mask,patient,study,sequence\n{values['path']},{values['mask']},p,s,T1\n")
+    with pytest.raises(ManifestError, match=r"row 2: .* cannot be looked for: File name too long"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_numbers_of_a_parquet_file_are_names(tmp_path: Path) -> None:
+    (tmp_path / "7").write_bytes(b"as many DICOM files are called")
+    columns = {"path": [7], "patient": [12], "study": [3], "sequence": ["T1"], "label": [1], "split": [0]}
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
+    [read] = read_manifest(tmp_path / "m.parquet").rows
+    assert (read.path, read.patient, read.study, read.label, read.split) == (tmp_path / "7", "12", "3", "1", "0")

@@ -71,6 +71,9 @@ def test_the_full_table_has_all_rows_of_the_quick_one_and_three_seeds() -> None:
         ({"contrast": 0.0}, "nothing is trained"),
         ({"size": 100}, "size"),
         ({"augmentation": {"turn": -1}}, "augmentation.turn"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"parts": {"grey": float("inf")}}, "parts.grey"),
+        ({"architecture": {"grey_levels": 8, "weights": {"grey": float("inf")}}}, "architecture.weights.grey"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(settings: dict[str, Any], complaint: str) -> None:
@@ -103,14 +106,40 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         read_recipe(tmp_path / "bad.toml")
 
 
+@pytest.mark.parametrize("name", [".", "", "/", "a\0b", "a" * 5000])
+def test_what_names_no_file_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"names no file|cannot be read"):
+        read_recipe(Path(name))
+    with pytest.raises(RecipeError, match=r"names no file|cannot be read"):
+        read_table(Path(name))
+
+
+def test_a_table_that_builds_on_itself_is_refused(tmp_path: Path) -> None:
+    for name, other in (("one", "two"), ("two", "one"), ("three", "three")):
+        (tmp_path / f"{name}.toml").write_text(f'title = "{name}"\nrows_of = "{other}"\n')
+    for name in ("one.toml", "three.toml"):
+        with pytest.raises(RecipeError, match="rows_of leads back"):
+            read_table(tmp_path / name)
+
+
+PIXELS = {"name": "a", "baseline": "pixels"}
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        {},
+        {"rows": [PIXELS], "protocols": []},
+        {"rows": [PIXELS], "protocols": ["poster", "poster"]},
+        {"rows": [PIXELS], "seeds": [-1]},
+        {"rows": [PIXELS], "seeds": [2**64]},
+        {"rows": [PIXELS], "seeds": [1, 1]},
+        {"rows": [PIXELS], "simulated": {"seed": -1, "patients": 4}},
         {"rows": [{"name": "a"}]},
         {"rows": [{"name": "a", "baseline": "pixels", "recipe": "ours"}]},
         {"rows": [{"name": "a", "baseline": "pixels"}, {"name": "a", "baseline": "pixels"}]},
-        {"seeds": []},
-        {"protocols": ["labelled"]},
+        {"rows": [PIXELS], "seeds": []},
+        {"rows": [PIXELS], "protocols": ["labelled"]},
     ],
 )
 def test_tables_that_cannot_work_are_refused(content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.manifest import Manifest, Row
 from pacs_cbir.learn.phantom import SEQUENCES, simulate_patient
+from pacs_cbir.learn.pictures import read_nifti, read_picture, read_picture_mask, shape_of
 from pacs_cbir.learn.stacks import Stack, load_stacks, simulate_stacks
 from tests.dicom_factory import mr_instance
 
@@ -279,3 +280,40 @@ def test_a_pictures_mask_with_nan_is_refused(tmp_path: Path) -> None:
     row = Row(path=tmp_path / "a.tif", mask=tmp_path / "mask.tif", patient="p", study="s", sequence="T1")
     with pytest.raises(ManifestError, match=r"mask\.tif has values that are NaN"):
         load_stacks(Manifest((row,)), Preprocessing())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".png", ".tif"])
+def test_files_whose_bytes_were_changed_or_cut_are_read_or_named(suffix: str, tmp_path: Path) -> None:
+    path, rng = tmp_path / f"damaged{suffix}", np.random.default_rng(1)
+    if suffix.startswith(".nii"):
+        nifti(path, rng.random((16, 16, 4)).astype(np.float32), "RAS", (3, 3, 6))
+    else:
+        save(path, rng.integers(0, 255, (16, 16, 3), np.uint8))
+    readers = (shape_of, read_nifti) if suffix.startswith(".nii") else (shape_of, read_picture, read_picture_mask)
+    whole, faults = path.read_bytes(), list[str]()
+    for number in range(300):
+        damaged = bytearray(whole)
+        near = 348 if number % 2 else len(whole)  # headers are small, and most can go wrong in them
+        for place in rng.integers(0, min(near, len(whole)), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged if number % 9 else damaged[: rng.integers(len(whole))])
+        shape_of.cache_clear()
+        for read in readers:
+            try:
+                read(path)  # type: ignore[operator]
+            except ManifestError as error:
+                faults += error.faults
+    assert len(faults) > 20
+    assert all("\n" not in fault and path.name in fault for fault in faults)
+
+
+@pytest.mark.parametrize("number", [0, np.nan])
+def test_a_volume_without_a_place_is_named(number: float, tmp_path: Path) -> None:
+    path = nifti(tmp_path / "v.nii", np.ones((8, 8, 4), np.float32), "RAS", (3, 3, 6))
+    image = nibabel.load(path)  # type: ignore[attr-defined]
+    header = image.header.copy()
+    header.set_sform(np.full((4, 4), number), 1)
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata(), None, header), tmp_path / "none.nii")  # type: ignore[no-untyped-call]
+    with pytest.raises(ManifestError, match=r"none\.nii is damaged"):
+        load(Row(path=tmp_path / "none.nii", patient="p", study="s", sequence="T1"))
