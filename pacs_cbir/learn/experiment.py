@@ -19,7 +19,7 @@ from pacs_cbir.learn.comparison import Robustness, merge_robustness
 from pacs_cbir.learn.disturb import CHANGES, change_queries
 from pacs_cbir.learn.labelled import LabelledResult, labelled, merge_labelled
 from pacs_cbir.learn.methods import Ranking
-from pacs_cbir.learn.protocols import poster, robustness, service
+from pacs_cbir.learn.protocols import check_measurable, poster, robustness, service
 from pacs_cbir.learn.recipe import digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet
@@ -113,7 +113,11 @@ class Experiment:
         Returns:
             Protocol → the rows, in the table's order; and name → why it is not there, of rows that could not be
             measured.
+
+        Raises:
+            RecipeError, NotMeasurable: no row could be measured on these data.
         """
+        _ = self.folds  # what no row can be measured on is refused before the first is trained
         measured: dict[str, list[Measured]] = {protocol: [] for protocol in self.table.protocols}
         failed = {}
         for number, row in enumerate(self.table.rows, start=1):
@@ -136,16 +140,23 @@ class Experiment:
 
         Raises:
             RecipeError: the manifest has no such split, or too few patients.
+            NotMeasurable: a protocol does not find in a fold what it measures.
         """
         stacks = self.cohort.stacks(Preprocessing())
         patients = frozenset(stack.patient for stack in stacks)
         if self.table.test_split is None:
             halves = halves_of(patients)
-            return tuple(Fold(str(i), halves[1 - i], halves[i]) for i in (0, 1))
-        test = frozenset(stack.patient for stack in stacks if stack.split == self.table.test_split)
-        if not test or test == patients:
-            raise RecipeError(f"split {self.table.test_split!r} of the manifest holds no patient, or all of them")
-        return (Fold(self.table.test_split, patients - test, test),)
+            folds = tuple(Fold(str(i), halves[1 - i], halves[i]) for i in (0, 1))
+        else:
+            test = frozenset(stack.patient for stack in stacks if stack.split == self.table.test_split)
+            if not test or test == patients:
+                raise RecipeError(f"split {self.table.test_split!r} of the manifest holds no patient, or all of them")
+            folds = (Fold(self.table.test_split, patients - test, test),)
+        for fold in folds:
+            measured, others = ([s for s in stacks if s.patient in who] for who in (fold.measured, fold.training))
+            for protocol in self.table.protocols:
+                check_measurable(protocol, measured, others)
+        return folds
 
     @cached_property
     def _d95(self) -> float:

@@ -57,6 +57,21 @@ class LabelledResult(LabelledFigures):
     per_query: tuple[LabelledQuery, ...]
 
 
+def check_labels(queries: Sequence[Stack], database: Sequence[Stack]) -> None:
+    """Whether there is a query whose label another patient in the database has.
+
+    Raises:
+        NotMeasurable: there is none; says what is missing.
+    """
+    asked, known = (
+        {(stack.label, stack.patient) for stack in stacks if stack.label is not None} for stacks in (queries, database)
+    )
+    if not asked or not known:
+        raise NotMeasurable(f"no labels among the {'queries' if known else 'database'}: add a label column")
+    if not any(label == other and patient != their for label, patient in asked for other, their in known):
+        raise NotMeasurable("no query has a label that another patient in the database has: split otherwise")
+
+
 def labelled(
     method: SeriesMethod, queries: Sequence[Stack], database: Sequence[Stack], *, fold: str = "", seed: int = 0
 ) -> LabelledResult:
@@ -69,12 +84,9 @@ def labelled(
     Raises:
         NotMeasurable: no query has a label that another patient in the database has.
     """
+    check_labels(queries, database)
     asked = [stack for stack in queries if stack.label is not None]
     known = [stack for stack in database if stack.label is not None]
-    if not asked or not known:
-        raise NotMeasurable(
-            f"{method.name}: no labels among the {'queries' if known else 'database'}: add a label column"
-        )
     labels, others = (np.array([stack.label for stack in stacks]) for stacks in (asked, known))
     patients, their = (np.array([stack.patient for stack in stacks]) for stacks in (asked, known))
     relevant, allowed = labels[:, None] == others, patients[:, None] != their
@@ -103,7 +115,7 @@ def labelled(
 
 
 def merge_labelled(results: Sequence[LabelledResult]) -> LabelledResult:
-    """One row from its folds and seeds; what was left out is added up.
+    """One row from its folds and seeds; what was left out of a fold is the same for each of its seeds.
 
     Raises:
         NotMeasurable: results of several rows, or one fold and seed twice.
@@ -111,13 +123,12 @@ def merge_labelled(results: Sequence[LabelledResult]) -> LabelledResult:
     runs = [run for result in results for run in {(query.fold, query.seed) for query in result.per_query}]
     if len({result.name for result in results}) != 1 or len(runs) != len(set(runs)):
         raise NotMeasurable("these are results of several rows, or one fold and seed is there twice")
-    left_out = {name: sum(result.left_out[name] for result in results) for name in results[0].left_out}
+    of_folds = {frozenset(query.fold for query in result.per_query): result.left_out for result in results}
+    left_out = {name: sum(counts[name] for counts in of_folds.values()) for name in results[0].left_out}
     return _summarise(results[0].name, tuple(query for result in results for query in result.per_query), left_out)
 
 
 def _summarise(name: str, queries: tuple[LabelledQuery, ...], left_out: dict[str, int]) -> LabelledResult:
-    if not queries:
-        raise NotMeasurable(f"{name}: no query has a label that another patient in the database has")
     patients, folds = (np.array([getattr(query, key) for query in queries]) for key in ("patient", "fold"))
     columns = {
         "map": np.array([query.average_precision for query in queries]),

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pacs_cbir.errors import NotMeasurable
 from pacs_cbir.learn.comparison import Robustness, compare_changes, merge_robustness, paired
-from pacs_cbir.learn.labelled import labelled, merge_labelled
+from pacs_cbir.learn.labelled import check_labels, labelled, merge_labelled
 from pacs_cbir.learn.method import Method, SeriesMethod
 from pacs_cbir.learn.metrics import expected_ndcg, ndcg
 from pacs_cbir.learn.relevance import parameter_relevance, relevance
@@ -38,6 +39,32 @@ SERVICE = (
     "service: whole series, no slice chosen, ranked by the service's own embedding and search; gallery: the other "
     "patients' series of the same sequence; relevance between the best slices"
 )
+_OTHERS = "measure by the poster's or the service's protocol"
+
+
+def check_measurable(protocol: str, measured: Sequence[Stack], database: Sequence[Stack]) -> None:
+    """Whether a protocol finds what it needs in a fold, whatever the row.
+
+    Args:
+        protocol: "poster", "service", "robustness" or "labelled".
+        measured: stacks of the fold that is measured.
+        database: those of the other folds.
+
+    Raises:
+        NotMeasurable: says what is missing.
+    """
+    if protocol == "labelled":
+        check_labels(measured, database)
+        return
+    with_mask = [stack for stack in measured if _is_measurable(stack)]
+    if not with_mask:
+        raise NotMeasurable(f"{protocol}: no stack has a lesion mask: add masks to the manifest, or measure by label")
+    if all(len({stack.patient for stack in alike}) < 2 for alike in _by_sequence(with_mask)):
+        raise NotMeasurable(
+            f"{protocol}: no two patients have a mask of the same sequence, to be compared with: measure more patients"
+        )
+    if protocol == "robustness" and all(len(stack.pixels) == 1 for stack in with_mask):
+        raise NotMeasurable(f"{protocol}: stacks of one slice have no neighbours to change it to: {_OTHERS}")
 
 
 def poster(method: Method, stacks: Sequence[Stack], d95: float, *, fold: str = "", seed: int = 0) -> Result:
@@ -77,6 +104,7 @@ def robustness(
         NotMeasurable: no stack has a mask, or a change can be made to none.
         ValueError: a change has another number of stacks than there are.
     """
+    unchanged = poster(method, stacks, d95, fold=fold, seed=seed)
     queries: dict[str, list[Query]] = {change: [] for change in changed}
     for gallery in _by_sequence([stack for stack in stacks if _is_measurable(stack)]):
         shown = [
@@ -92,11 +120,15 @@ def robustness(
             if rows:
                 originals = [shown[row][1] for row in rows]
                 queries[change] += _score(originals, gallery, similarities[rows], d95, fold=fold, seed=seed)
+    if impossible := [change for change, found in queries.items() if not found]:
+        raise NotMeasurable(
+            f"{method.name}: no query could be changed as in {', '.join(impossible)}: its slice is gone then; {_OTHERS}"
+        )
     results = {
         change: summarise(method.name, f"{POSTER}; the query's picture changed: {change}", found, 0)
         for change, found in queries.items()
     }
-    return compare_changes(poster(method, stacks, d95, fold=fold, seed=seed), results)
+    return compare_changes(unchanged, results)
 
 
 def _measure(

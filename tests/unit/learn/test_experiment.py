@@ -12,7 +12,7 @@ from painted_stacks import painted_stacks
 from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.errors import RecipeError
+from pacs_cbir.errors import NotMeasurable, RecipeError
 from pacs_cbir.learn.comparison import Robustness
 from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
 from pacs_cbir.learn.recipe import Recipe
@@ -289,3 +289,43 @@ def test_results_stay_in_their_folder_whatever_a_split_is_called(tmp_path: Path)
     assert not failed
     [file] = tmp_path.rglob("labelled-*.json")
     assert file.parent == tmp_path / "runs" / "small" / "random-order"
+
+
+def _without_masks(stacks: list[Stack]) -> list[Stack]:
+    return [replace(s, masks=None, best=None, picture=None, truth=None) for s in stacks]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "changes", "complaint"),
+    [
+        (_without_masks(painted_stacks(8)), {"protocols": ["service"]}, "service: no stack has a lesion mask"),
+        (
+            [replace(s, pixels=s.pixels[2:3], levels=s.levels[2:3], best=0) for s in painted_stacks(8)],
+            {"protocols": ["robustness"]},
+            "robustness: stacks of one slice",
+        ),
+        (
+            [s for s in painted_stacks(8) if s.patient not in {"p003", "p006"}],
+            {"protocols": ["poster"], "test_split": "test"},
+            "poster: no two patients",
+        ),
+        (
+            [replace(s, label=None if s.split == "test" else s.label) for s in painted_stacks(8)],
+            {"protocols": ["labelled"], "test_split": "test"},
+            "no labels among the queries",
+        ),
+        (
+            [replace(s, label=f"{s.label} {s.split}") for s in painted_stacks(8)],
+            {"protocols": ["labelled"], "test_split": "test"},
+            "no query has a label",
+        ),
+    ],
+)
+def test_data_that_no_row_can_be_measured_on_are_refused_before_training(
+    stacks: list[Stack], changes: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    run = experiment(tmp_path, rows=ROWS[2:], **changes)
+    run.cohort = Cohort("painted", lambda *_: stacks)
+    with pytest.raises(NotMeasurable, match=complaint):
+        run.run(QUIET)
+    assert not list(tmp_path.iterdir())

@@ -300,3 +300,19 @@ def test_labels_that_are_not_there() -> None:
         labelled(RandomOrder(), [picture("q", "a")], [picture("d", None)])
     with pytest.raises(NotMeasurable, match="no query has a label"):
         labelled(RandomOrder(), [picture("q", "a")], [picture("d", "b")])
+
+
+def test_what_was_left_out_of_a_fold_counts_once_for_all_its_seeds() -> None:
+    queries, database = [picture("q", "a"), picture("r", None)], [picture("d", "a"), picture("e", "b")]
+    seeds = [labelled(RandomOrder(), queries, database, fold="1", seed=seed) for seed in range(3)]
+    other = labelled(RandomOrder(), queries, database, fold="2")
+    assert merge_labelled([*seeds, other]).left_out == {
+        "stacks without label": 2,
+        "queries without relevant series": 0,
+    }
+
+
+def test_queries_that_cannot_be_changed_are_not_said_to_lack_a_mask() -> None:
+    stacks = cohort(1, 4)
+    with pytest.raises(NotMeasurable, match=r"could be changed as in slice \+1:"):
+        robustness(GreyHistogram(), stacks, {"nothing": stacks, "slice +1": [None] * len(stacks)}, 2.0)
