@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.columns import read_table, write_table
-from pacs_cbir.learn.pictures import Format, format_of, shape_of
+from pacs_cbir.learn.pictures import Format, channels_of, format_of, shape_of
 
 FIRST_ROW = 2
 """Rows are counted as a spreadsheet counts them: row 1 holds the columns' names."""
@@ -199,16 +200,27 @@ def _file_faults(row: Row) -> Iterable[str]:
         if missing:
             yield f"{path} is missing: correct the path or remove the row"
             return
+    try:
+        yield from _channel_faults(row)
+        yield from _mask_faults(row)
+    except ManifestError as error:
+        yield from error.faults
+
+
+def _channel_faults(row: Row) -> Iterable[str]:
+    if row.channel is not None and format_of(row.path) is Format.PICTURE:
+        channels = channels_of(row.path)
+        if row.channel >= channels:
+            yield f"{row.path.name} has {channels} channels, and none numbered {row.channel}: the first is 0"
+
+
+def _mask_faults(row: Row) -> Iterable[str]:
     if row.mask is None:
         return
     if format_of(row.path) is Format.DICOM:
         yield "masks of DICOM files are not read: convert image and mask to NIfTI, or leave the mask out"
         return
-    try:
-        shape, mask_shape = shape_of(row.path), shape_of(row.mask)
-    except ManifestError as error:
-        yield from error.faults
-        return
+    shape, mask_shape = shape_of(row.path), shape_of(row.mask)
     if shape != mask_shape:
         yield f"{row.mask.name} is {_times(mask_shape)}, its picture {_times(shape)}: export the mask in the same size"
 
@@ -250,6 +262,13 @@ def _stack_faults(rows: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
                 yield number, f"another {name} than row {first} of the same stack: make them alike"
         if format_of(row.path) is not format_of(model.path):
             yield number, f"another kind of file than row {first} of the same stack: make them alike"
+        elif row.path != model.path and format_of(row.path) is Format.PICTURE:
+            with contextlib.suppress(ManifestError):  # what cannot be read is another fault, named where it is read
+                if (shape := shape_of(row.path)) != (other := shape_of(model.path)):
+                    yield (
+                        number,
+                        f"{row.path.name} is {_times(shape)}, row {first} of its stack {_times(other)}: export alike",
+                    )
 
 
 def _grouped(numbered: list[tuple[int, Row]], key: Any) -> dict[Hashable, list[tuple[int, Row]]]:

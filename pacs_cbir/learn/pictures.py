@@ -77,6 +77,17 @@ def shape_of(path: Path) -> tuple[int, ...]:
             raise ManifestError(path.name, [f"{path.name} is neither a picture nor NIfTI: convert it"])
 
 
+@lru_cache(maxsize=4096)
+def channels_of(path: Path) -> int:
+    """How many channels `read_picture` can pick from; from the header alone.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    with _opened(path) as picture:
+        return 3 if picture.mode == "P" else len(picture.getbands())
+
+
 def read_picture(path: Path, channel: int | None = None) -> Floats:
     """One picture as float32 (rows, columns) in [0, 1] of its own scale; real and 32-bit numbers as they are.
 

@@ -201,3 +201,24 @@ def test_numbers_of_a_parquet_file_are_names(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
     [read] = read_manifest(tmp_path / "m.parquet").rows
     assert (read.path, read.patient, read.study, read.label, read.split) == (tmp_path / "7", "12", "3", "1", "0")
+
+
+def test_channels_that_are_not_there_and_slices_of_other_sizes_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png", (8, 9))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "c.tif")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).convert("P").save(tmp_path / "p.png")
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    (tmp_path / "m.csv").write_text(
+        "path,patient,study,sequence,slice,channel\n"
+        "a.png,p,s,T1,1,0\na.png,p,s,T2,1,1\nb.png,p,s,T1,2,\nc.tif,p,s,T1,3,2\nc.tif,p,s,FLAIR,1,7\np.png,p,t,T1,1,2\n"
+        "cut.png,p,t,T2,1,0\n"
+    )
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    assert [fault.split(" is no picture")[0] for fault in raised.value.faults] == [
+        "row 3: a.png has 1 channels, and none numbered 1: the first is 0",
+        "row 4: b.png is 8×9, row 2 of its stack 8×8: export alike",
+        "row 6: c.tif has 3 channels, and none numbered 7: the first is 0",
+        "row 8: cut.png",
+    ]
