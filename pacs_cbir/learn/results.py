@@ -41,8 +41,8 @@ class Origin(Frozen):
         if not self.trained_on:
             return None
         return (
-            f"{name} was trained on {self.trained_on} of the {self.measured} patients it is measured on, by name: it may "
-            "remember them, and other patients tell how well it finds"
+            f"{name} was trained on {self.trained_on} of the {self.measured} patients it is measured on, by name: it "
+            "may remember them, and other patients tell how well it finds"
         )
 
 
