@@ -1,4 +1,4 @@
-"""A picture of an answer: the example above its matches, a row each, a column a sequence; drawn over REST alone."""
+"""A picture of an answer: the example above its matches, a column a sequence, the slices they share, by REST alone."""
 
 from __future__ import annotations
 
@@ -14,50 +14,54 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
-MIDDLE = 0.5
 CELL_INCHES = 2.2
 BACKGROUND, FOREGROUND, ACCENT = "#0f1115", "#d7dae0", "#f2b84b"
 PREFERRED_ORDER = ("T1", "T1CE", "T2", "FLAIR")
 
 
-def write_contact_sheet(
-    url: str, query: str, matches: Sequence[Mapping[str, Any]], folder: Path, heights: Mapping[str, float]
-) -> Path:
-    """Draw contact-sheet.png.
+def write_contact_sheet(url: str, query: str, matches: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Draw contact-sheet.png: of each series the slice that the answer says to look at.
 
     Args:
         url: the API.
         query: the example's Study Instance UID.
         matches: plain JSON answers of /similar/studies, best first.
-        heights: Study Instance UID → which slice to show, 0 at the first position of a stack, 1 at the last;
-            the middle one for studies that it lacks.
 
     Returns:
         the picture's path.
     """
-    rows: list[tuple[str, str, dict[str, str]]] = [("the example", query, _example_series(matches))]
+    rows = [("the example", _paths(query, _best(matches, example=True)))]
     rows += [
-        (
-            f"{rank}. similarity {match['similarity']:.3f}",
-            match["StudyInstanceUID"],
-            {series["sequence"]: series["SeriesInstanceUID"] for series in reversed(match["series"])},
-        )
+        (f"{rank}. similarity {match['similarity']:.3f}", _paths(match["StudyInstanceUID"], _best([match])))
         for rank, match in enumerate(matches, start=1)
     ]
-    sequences = _ordered({sequence for _, _, series in rows for sequence in series})
+    sequences = _ordered({sequence for _, paths in rows for sequence in paths})
     with httpx.Client(base_url=url, timeout=60) as client:
-        pictures = [
-            [_picture(client, study, series.get(sequence), heights.get(study, MIDDLE)) for sequence in sequences]
-            for _, study, series in rows
-        ]
+        pictures = [[_picture(client, paths.get(sequence)) for sequence in sequences] for _, paths in rows]
     path = folder / "contact-sheet.png"
-    _draw([title for title, _, _ in rows], sequences, pictures).savefig(path, dpi=110, facecolor=BACKGROUND)
+    _draw([title for title, _ in rows], sequences, pictures).savefig(path, dpi=110, facecolor=BACKGROUND)
     return path
 
 
-def _example_series(matches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The example's series by sequence, as the matches name them."""
-    return {series["sequence"]: series["like"] for match in reversed(matches) for series in reversed(match["series"])}
+def _best(matches: Sequence[Mapping[str, Any]], *, example: bool = False) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Sequence → series and slice: of the best match that has it, or what of the example it is like."""
+    return {
+        series["sequence"]: (series["like"], series["slice"]["like"])
+        if example
+        else (series["SeriesInstanceUID"], series["slice"])
+        for match in reversed(matches)
+        for series in reversed(match["series"])
+        if "slice" in series
+    }
+
+
+def _paths(study: str, slices: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Sequence → where its slice is rendered."""
+    return {
+        sequence: f"/dicom-web/studies/{study}/series/{series}/instances/{picture['SOPInstanceUID']}"
+        f"/frames/{picture['frame']}/rendered"
+        for sequence, (series, picture) in slices.items()
+    }
 
 
 def _ordered(sequences: set[str]) -> list[str]:
@@ -65,27 +69,11 @@ def _ordered(sequences: set[str]) -> list[str]:
     return known + sorted(sequences - set(known))
 
 
-def _picture(client: httpx.Client, study: str, series: str | None, height: float) -> npt.NDArray[np.uint8] | None:
-    if series is None:
-        return None
-    base = f"/dicom-web/studies/{study}/series/{series}/instances"
-    listed = client.get(base, params={"includefield": "ImagePositionPatient,NumberOfFrames", "limit": 1000})
-    instances = sorted(listed.raise_for_status().json(), key=_position)
-    instance = instances[round(height * (len(instances) - 1))]
-    frames = int((instance.get("00280008", {}).get("Value") or [1])[0])
-    frame = 1 + round(height * (frames - 1))
-    path = f"{base}/{instance['00080018']['Value'][0]}/frames/{frame}/rendered"
-    answer = client.get(path, headers={"Accept": "image/png"})
-    if not answer.is_success:
+def _picture(client: httpx.Client, path: str | None) -> npt.NDArray[np.uint8] | None:
+    answer = None if path is None else client.get(path, headers={"Accept": "image/png"})
+    if answer is None or not answer.is_success:
         return None
     return np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))
-
-
-def _position(instance: Mapping[str, Any]) -> tuple[float, ...]:
-    """Feet to head for axial slices; any order that the positions give for others."""
-    position = instance.get("00200032", {}).get("Value")
-    number = (instance.get("00200013", {}).get("Value") or [0])[0]
-    return tuple(reversed([float(value) for value in position])) if position else (float(number),)
 
 
 def _draw(

@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import httpx
-import nibabel
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -84,7 +83,7 @@ def run_demo(
             query, matches = _query(demo, studies)
             picture = None
             if query is not None:
-                picture = write_contact_sheet(url, query, matches, report, _lesion_heights(cohort))
+                picture = write_contact_sheet(url, query, matches, report)
             result = state | {"seconds": round(time.monotonic() - begun, 1), "query": query, "matches": matches}
             (report / "report.json").write_text(json.dumps(result, indent=2) + "\n")
             _show(demo, result, picture, settings)
@@ -217,23 +216,17 @@ def _query(demo: _Demo, studies: list[str]) -> tuple[str | None, list[dict[str, 
                 timeout=30,
             )
             expected = min(MATCHES, len(studies) - 1)
-            if answer.status_code in {404, 422} or (answer.is_success and len(answer.json()) >= expected):
+            if answer.status_code in {404, 422} or (answer.is_success and len(_listed(answer)) >= expected):
                 break
             demo.stop.wait(0.2)
         if answer.is_success:
-            return study, answer.json()
+            return study, _listed(answer)
     return None, []
 
 
-def _lesion_heights(cohort: Path) -> dict[str, float]:
-    """For each simulated study, where its largest lesion slice is: 0 at the feet, 1 at the head of the stack."""
-    heights = {}
-    for truth in cohort.glob("*/truth.json"):
-        image = nibabel.nifti1.load(truth.with_name("mask.nii.gz"))  # type: ignore[no-untyped-call]
-        mask = np.asarray(image.dataobj) > 0
-        areas = mask.sum(axis=(0, 1))
-        heights[json.loads(truth.read_text())["StudyInstanceUID"]] = float(areas.argmax()) / max(1, len(areas) - 1)
-    return heights
+def _listed(answer: httpx.Response) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [] if answer.status_code == HTTPStatus.NO_CONTENT else answer.json()
+    return found
 
 
 def _go_on(demo: _Demo) -> None:

@@ -11,15 +11,13 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from pacs_cbir.embed import parts
 from pacs_cbir.embed.checkpoint import Checkpoint
-from pacs_cbir.embed.network import build_network, lesion_areas
+from pacs_cbir.embed.network import build_network
 from pacs_cbir.errors import CheckpointError
 
 CPU_BATCH = 32
 GPU_BATCH = 512
-LEAST_AREA = 10.0
-"""Cells that each slice counts beside its lesion's, a usual glioma's own area: a stack is never about one slice alone,
-and where no lesion is sure it is the plain mean of its slices."""
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
@@ -85,29 +83,8 @@ class Encoder:
         return embeddings
 
     def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The stack's embedding: the mean of its slices', each part scaled to its own length again.
-
-        A stack that shows a lesion is about its lesion: slices count by the lesion's area. What is the same in all
-        slices of a head would drown it in a plain mean.
-
-        Args:
-            embeddings: shape (n, dimension), n >= 1, as `embed` gives them.
-
-        Returns:
-            float32, shape (dimension,), of length 1.
-        """
-        architecture = self.card.architecture
-        vectors = torch.from_numpy(embeddings).double()
-        weights = torch.ones(len(vectors), dtype=torch.float64)
-        if architecture.lesion_grid:
-            weights = LEAST_AREA + lesion_areas(vectors[:, architecture.places["lesion"]])
-        mean = (weights @ vectors) / weights.sum()
-        for part, place in architecture.places.items():
-            length = mean[place].norm()
-            # Opposite vectors leave nothing: any of them stands for the stack as well as another.
-            mean[place] = mean[place] / length * architecture.shares[part] ** 0.5 if length > 0 else vectors[0, place]
-        pooled: npt.NDArray[np.float32] = mean.float().numpy()
-        return pooled
+        """The stack's embedding, shape (dimension,), of length 1, from its slices', as `embed` gives them."""
+        return parts.pool(embeddings, self.card.architecture)
 
 
 def _load_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from pacs_cbir.embed.architecture import Architecture
+from pacs_cbir.embed.parts import NO_LESION
 
 FOREGROUND = 0.05
 """Grey levels above this are of the head; the same as in the measure of relevance."""
@@ -27,8 +28,6 @@ WHITE_MEDIANS = 3.0
 """The network sees grey levels as multiples of the foreground's median, 1 at so many medians, whatever the scanner."""
 MEAN, DEVIATION = 0.2, 0.25
 """Of such pictures, roughly."""
-NO_LESION = 0.05
-"""A lesion of this share of a cell of the coarse grid is as much a lesion as none."""
 RADIAL_FREQUENCIES, ANGULAR_FREQUENCIES = 5, 9
 DESCRIPTORS = RADIAL_FREQUENCIES * ANGULAR_FREQUENCIES
 SHAPE_STEP = 2
@@ -162,11 +161,6 @@ def lesion_part(mask: torch.Tensor, grid: int) -> torch.Tensor:
     """Soft masks (n, 1, h, w) → unit vectors (n, grid² + 1): share of each cell, and last that there is none."""
     cells = functional.adaptive_avg_pool2d(mask, grid).flatten(1)
     return functional.normalize(functional.pad(cells, (0, 1), value=NO_LESION), dim=1)
-
-
-def lesion_areas(part: torch.Tensor) -> torch.Tensor:
-    """About how many cells a lesion covers, from its `lesion_part`: (n, grid² + 1) → (n,)."""
-    return NO_LESION**2 * part[:, :-1].square().sum(dim=1) / part[:, -1].square().clamp(min=1e-12)
 
 
 def fourier_descriptors(mask: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, UnknownExample
 from pacs_cbir.search.faiss_index import Vectors
+from pacs_cbir.search.query import Picture
 from pacs_cbir.search.stack_index import Kind
 from pacs_cbir.store import examples
 from pacs_cbir.store.embeddings import VECTOR_TYPE, WHOLE_STACK
@@ -25,14 +26,20 @@ class ExampleVector:
     """One stack of an example, or one slice of it.
 
     Attributes:
-        whole: whether it stands for a whole stack and is compared with whole stacks, or for a slice, with slices.
+        picture: the slice that it stands for and is compared with slices for; slice 0: a whole stack, compared with
+            whole stacks.
         vector: float32, shape (dimension,), unit length.
     """
 
     kind: Kind
     series_instance_uid: str
-    whole: bool
+    picture: Picture
     vector: Vectors
+
+    @property
+    def whole(self) -> bool:
+        """Whether it stands for a whole stack."""
+        return self.picture.slice == WHOLE_STACK
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def _vector(rows: Sequence[Any], example: Example) -> ExampleVector:
     return ExampleVector(
         kind=Kind(row.plane, row.sequence, row.body_part),
         series_instance_uid=row.series_instance_uid,
-        whole=row.slice == WHOLE_STACK,
+        picture=Picture(row.id, row.slice),
         vector=np.frombuffer(row.vector, VECTOR_TYPE),
     )
 

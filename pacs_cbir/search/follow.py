@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -36,11 +36,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Current:
-    """What is searched: one encoder's index."""
+    """What is searched: one encoder's index, and what its embeddings are made of."""
 
-    encoder_id: int | None = None
-    identity: str = ""
-    index: StackIndex = field(default_factory=lambda: StackIndex(1))
+    encoder_id: int | None
+    identity: str
+    architecture: Architecture
+    index: StackIndex
+
+
+def _opened(encoder_id: int | None, identity: str, architecture: Architecture) -> Current:
+    return Current(encoder_id, identity, architecture, StackIndex(architecture.embedding_dimension))
 
 
 class Follower:
@@ -52,7 +57,7 @@ class Follower:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database, self._folder = database, folder
-        self._current = Current()
+        self._current = _opened(None, "", Architecture(appearance=2, weights={"appearance": 1.0}))
         self._position: int | None = None
         self._seen_at = self._saved_at = time.monotonic()
         self._unsaved = 0
@@ -113,7 +118,7 @@ class Follower:
             encoder = encoders.active(connection)
         if encoder is None:
             return
-        fresh = Current(encoder.id, encoder.identity, StackIndex(_dimension(encoder)))
+        fresh = _opened(encoder.id, encoder.identity, _architecture(encoder))
         position = self._compare_all(fresh)
         self._current, self._position, self._unsaved = fresh, position, self._unsaved + 1
         self.save()
@@ -126,13 +131,12 @@ class Follower:
             encoder = encoders.active(connection)
         if encoder is None or encoder.id == self._current.encoder_id:
             return False
-        dimension = _dimension(encoder)
-        index = StackIndex(dimension)
+        opened = _opened(encoder.id, encoder.identity, _architecture(encoder))
         snapshot = read_snapshot(snapshot_path(self._folder, encoder.identity))
-        index.update([stack for stack in snapshot if stack.vectors.shape[1] == dimension], [])
+        opened.index.update([s for s in snapshot if s.vectors.shape[1] == opened.index.dimension], [])
         self._position = None
-        self._current = Current(encoder.id, encoder.identity, index)
-        log.info("index opened", from_snapshot=len(index))
+        self._current = opened
+        log.info("index opened", from_snapshot=len(opened.index))
         return True
 
     def _compare_all(self, current: Current) -> int:
@@ -198,5 +202,5 @@ class Follower:
             log.warning("index snapshot cannot be written", error=type(error).__name__)
 
 
-def _dimension(encoder: encoders.EncoderRow) -> int:
-    return Architecture.model_validate(encoder.card["architecture"]).embedding_dimension
+def _architecture(encoder: encoders.EncoderRow) -> Architecture:
+    return Architecture.model_validate(encoder.card["architecture"])

@@ -1,8 +1,64 @@
-"""What a query by example is answered with."""
+"""What a query by example asks, and what it is answered with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pacs_cbir.store.examples import Example
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked, and which page of the answer.
+
+    Attributes:
+        examples: at least one; several mean what they have in common.
+        like, unlike: answers that were found right and wrong: the examples' vectors move towards the ones and away
+            from the others (Rocchio). Studies or series named as unlike are no answers any more.
+        only: MR sequences that are looked at; empty: all.
+        sequence_weights: MR sequence → what it counts in a study's similarity, 0 or more; 1 where it is not named.
+        parts: part of the embedding → what it counts, 0 or more; empty: as the encoder's card says.
+        keys: DICOM keyword → matching value (PS3.4 C.2.2.2).
+        own_patient: whether other studies of the examples' patients may be answered.
+        least: matches below this similarity are no answers.
+        limit, offset: of the page.
+    """
+
+    examples: tuple[Example, ...]
+    like: tuple[Example, ...] = ()
+    unlike: tuple[Example, ...] = ()
+    only: frozenset[str] = frozenset()
+    sequence_weights: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    own_patient: bool = False
+    least: float = -1.0
+    limit: int = 10
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice of a stack, as the embeddings' rows name it."""
+
+    stack_id: uuid.UUID
+    slice: int
+
+
+@dataclass(frozen=True)
+class SliceMatch:
+    """The two slices that a match owes its similarity to.
+
+    Attributes:
+        example, found: the example's slice and the match's.
+        similarity: cosine of the two, at most 1.
+    """
+
+    example: Picture
+    found: Picture
+    similarity: float
 
 
 @dataclass(frozen=True)
@@ -13,6 +69,7 @@ class SeriesMatch:
         similarity: cosine, at most 1, higher is closer.
         like: the example's Series Instance UID.
         in_domain: whether the encoder was trained for such series.
+        slices: where to look; None where the example came too late to be in the index.
     """
 
     series_id: int
@@ -21,6 +78,7 @@ class SeriesMatch:
     similarity: float
     like: str
     in_domain: bool
+    slices: SliceMatch | None
 
 
 @dataclass(frozen=True)
@@ -28,8 +86,8 @@ class StudyMatch:
     """A study that is like the example.
 
     Attributes:
-        similarity: mean over the sequences that both have of the best pair's cosine; higher is closer.
-        coverage: share of the example's sequences that were compared with the same sequence, 0 to 1.
+        similarity: weighted mean over the sequences that both have of the best pair's cosine; higher is closer.
+        coverage: share, by weight, of the example's sequences that were compared with the same sequence, 0 to 1.
         series: its series that were compared, best first.
         in_domain: whether the encoder was trained for all of them.
     """

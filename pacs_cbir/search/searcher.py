@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pacs_cbir.errors import IndexNotReady
-from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
+from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Follower
-from pacs_cbir.search.query import Answer, SeriesMatch, StudyMatch
+from pacs_cbir.search.intent import Intent, Slot
+from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
-from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
+from pacs_cbir.store.examples import series_of_same_patients, series_of_studies
 from pacs_cbir.store.matching import series_filter
 from pacs_cbir.store.session import Connection, Database
 
@@ -65,50 +65,27 @@ class Searcher:
         """Slices in the index."""
         return self._follower.current.index.slices if self.ready else 0
 
-    def similar_studies(
-        self,
-        examples: Sequence[Example],
-        *,
-        keys: Mapping[str, str],
-        own_patient: bool,
-        limit: int,
-        offset: int,
-    ) -> Answer:
+    def similar_studies(self, query: Query) -> Answer:
         """Studies most like the examples, best first.
 
         A study's similarity is the mean, over the sequences of the examples that it has too, of the best pair's
         cosine. A stack of unknown sequence compares with all, and does not count for the coverage.
 
-        Args:
-            examples: at least one; several mean what they have in common.
-            keys: DICOM keyword → matching value (PS3.4 C.2.2.2).
-            own_patient: whether other studies of the examples' patients may be answered.
-
         Raises:
             InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
         """
-        query = self._prepare(examples, keys, own_patient, whole_study=True)
-        with query.index.reading():
-            return query.studies(limit, offset)
+        ranking = self._prepare(query, whole_study=True)
+        with ranking.index.reading():
+            return ranking.studies(query)
 
-    def similar_series(
-        self,
-        examples: Sequence[Example],
-        *,
-        keys: Mapping[str, str],
-        own_patient: bool,
-        limit: int,
-        offset: int,
-    ) -> Answer:
-        """Series most like the examples, best first; arguments and errors as `similar_studies`."""
-        query = self._prepare(examples, keys, own_patient, whole_study=False)
-        with query.index.reading():
-            return query.series(limit, offset)
+    def similar_series(self, query: Query) -> Answer:
+        """Series most like the examples, best first; errors as `similar_studies`."""
+        ranking = self._prepare(query, whole_study=False)
+        with ranking.index.reading():
+            return ranking.series(query)
 
-    def _prepare(
-        self, examples: Sequence[Example], keys: Mapping[str, str], own_patient: bool, *, whole_study: bool
-    ) -> _Query:
-        condition = series_filter(keys)
+    def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
+        condition = series_filter(query.keys)
         if not self.ready:
             # A database that is away is the likelier cause, and says so itself.
             self._database.ping()
@@ -116,60 +93,64 @@ class Searcher:
         # After `ready`: an index that is taken earlier may be one that holds nothing yet.
         current = self._follower.current
         with self._database.transaction() as connection:
-            resolved = [resolve(connection, example, current.encoder_id) for example in examples]
-            left_out = _left_out(connection, resolved, own_patient, whole_study)
+            examples, like, unlike = (
+                [resolve(connection, example, current.encoder_id) for example in named]
+                for named in (query.examples, query.like, query.unlike)
+            )
+            left_out = _left_out(connection, examples, query.own_patient, whole_study)
+            left_out |= _own(connection, unlike, whole_study)
             allowed = None if condition is None else frozenset(row.id for row in connection.execute(condition))
-        return _Query(current.index, resolved, allowed, left_out)
+        intent = Intent(current.architecture, query, like, unlike)
+        return _Ranking(current.index, intent, intent.slots(examples), allowed, left_out)
 
 
 def _left_out(
     connection: Connection, resolved: Sequence[ResolvedExample], own_patient: bool, whole_study: bool
 ) -> frozenset[int]:
     """The series that are no answer: the examples themselves, and their patients' unless asked for."""
-    own_studies = [example.study_id for example in resolved]
     if not own_patient:
-        return series_of_same_patients(connection, own_studies)
+        return series_of_same_patients(connection, [example.study_id for example in resolved])
+    return _own(connection, resolved, whole_study)
+
+
+def _own(connection: Connection, resolved: Sequence[ResolvedExample], whole_study: bool) -> frozenset[int]:
+    """The series that examples name, or all of their studies."""
     if whole_study:
-        return series_of_studies(connection, own_studies)
-    return frozenset().union(*(example.series_ids for example in resolved))
+        return series_of_studies(connection, [example.study_id for example in resolved])
+    return frozenset[int]().union(*(example.series_ids for example in resolved))
 
 
-def _slots(example: ResolvedExample) -> list[list[ExampleVector]]:
-    """An example's vectors by sequence: what a study's similarity is the mean over."""
-    by_sequence: defaultdict[str, list[ExampleVector]] = defaultdict(list)
-    for vector in example.vectors:
-        by_sequence[vector.kind.sequence].append(vector)
-    return list(by_sequence.values())
-
-
-class _Query:
+class _Ranking:
     """One query over one state of the index; used inside `index.reading()`."""
 
     def __init__(
         self,
         index: StackIndex,
-        examples: Sequence[ResolvedExample],
+        intent: Intent,
+        slots: Sequence[Slot],
         allowed: frozenset[int] | None,
         left_out: frozenset[int],
     ) -> None:
         self.index = index
-        self._slots = [slot for example in examples for slot in _slots(example)]
-        self._vectors = [vector for slot in self._slots for vector in slot]
+        self._intent, self._slots = intent, slots
+        self._vectors = [vector for slot in slots for vector in slot.vectors]
         self._filter = allowed, left_out
 
-    def studies(self, limit: int, offset: int) -> Answer:
+    def studies(self, query: Query) -> Answer:
         """A page of studies."""
         found = self._compare()
         study_ids, place = np.unique(self.index.study_of[found.stacks], return_inverse=True)
         ranks = np.full((len(self._slots), len(study_ids)), -np.inf)
         for slot, of_stacks in enumerate(found.ranks):
             np.maximum.at(ranks[slot], place, of_stacks)
+        weights = np.array([slot.weight for slot in self._slots])
         compared = ranks > -np.inf
-        similarity = np.where(compared, _cosine(ranks), 0).sum(axis=0) / compared.sum(axis=0)
-        coverage = _alike(ranks).mean(axis=0)
-        page = np.lexsort((study_ids, -similarity))[offset : offset + limit]
+        similarity = weights @ np.where(compared, _cosine(ranks), 0) / (weights @ compared)
+        coverage = weights @ _alike(ranks) / weights.sum()
+        ranked = np.lexsort((study_ids, -similarity))
+        ranked = ranked[similarity[ranked] >= query.least]
         matches = []
-        for study in page:
+        for study in ranked[query.offset : query.offset + query.limit]:
             series_matches = self._series_matches(found, np.flatnonzero(place == study))
             matches.append(
                 StudyMatch(
@@ -180,13 +161,14 @@ class _Query:
                     in_domain=all(match.in_domain for match in series_matches),
                 )
             )
-        return Answer(total=len(study_ids), studies=tuple(matches))
+        return Answer(total=len(ranked), studies=tuple(matches))
 
-    def series(self, limit: int, offset: int) -> Answer:
+    def series(self, query: Query) -> Answer:
         """A page of series."""
         found = self._compare()
         ranked = self._ranked_series(found, np.arange(len(found.stacks)))
-        matches = [self._match(found, place) for place in ranked[offset : offset + limit]]
+        ranked = ranked[_cosine(found.best[ranked]) >= query.least]
+        matches = [self._match(found, place) for place in ranked[query.offset : query.offset + query.limit]]
         return Answer(total=len(ranked), series=tuple(matches))
 
     def _compare(self) -> _Compared:
@@ -195,8 +177,8 @@ class _Query:
         best = np.full(len(allowed), -np.inf)
         nearest = np.zeros(len(allowed), np.int64)
         number = 0
-        for slot, vectors in enumerate(self._slots):
-            for vector in vectors:
+        for slot, of_slot in enumerate(self._slots):
+            for vector in of_slot.vectors:
                 for kind in self.index.kinds_like(vector.kind):
                     rank = self.index.similarities(kind, vector.vector, allowed, whole=vector.whole).astype(np.float64)
                     if kind == vector.kind and kind.sequence != UNKNOWN_SEQUENCE:
@@ -221,13 +203,15 @@ class _Query:
 
     def _match(self, found: _Compared, place: np.int64) -> SeriesMatch:
         stack = self.index[int(found.stacks[place])]
+        example = self._vectors[found.nearest[place]]
         return SeriesMatch(
             series_id=stack.series_id,
             study_id=stack.study_id,
             sequence=stack.kind.sequence,
             similarity=float(_cosine(found.best[place])),
-            like=self._vectors[found.nearest[place]].series_instance_uid,
+            like=example.series_instance_uid,
             in_domain=stack.in_domain,
+            slices=self._intent.slice_match(self.index, example, stack),
         )
 
 

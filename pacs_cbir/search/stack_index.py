@@ -185,6 +185,15 @@ class StackIndex:
             raise KeyError(number)
         return stack
 
+    def find(self, stack_id: uuid.UUID) -> IndexedStack | None:
+        """The stack of that id, if it is here."""
+        number = self._numbers.get(stack_id)
+        return None if number is None else self[number]
+
+    def slices_of(self, stack: IndexedStack) -> Vectors:
+        """A copy of a stack's slices' vectors, shape (slices, dimension): slice 1 first."""
+        return self._partitions[stack.kind].slices.vectors_of(stack.number)
+
     def stacks_of(self, study_id: int) -> list[IndexedStack]:
         """A study's stacks."""
         return [self[number] for number in sorted(self._of_study.get(study_id, ()))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +14,7 @@ from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import data_set, model
 from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
-from pacs_cbir.serve.schemas import problems
+from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
 from pacs_cbir.store import catalogue
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
@@ -72,7 +73,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
     ) -> Response:
         """What is here and meets all matching keys: every other parameter is a DICOM keyword or ggggeeee.
 
-        Results come in the order in which they were received. Where there are none, the answer is an empty list.
+        Results come in the order in which they were received. Where there are none, the answer is 204.
         """
         keys = matching_keys(request, RESERVED)
         fields = ReturnKeys(includefield, keys)
@@ -92,6 +93,8 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
             content.append(model(data_set(shown, fields.of(shown, default))))
         warnings = [FUZZY_WARNING] * fuzzymatching + [MORE_WARNING] * (len(found) > count == MAX_RESULTS)
         headers = {"Warning": ", ".join(warnings)} if warnings else None
+        if not content:
+            return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
         return Response(json.dumps(content), media_type=media_type, headers=headers)
 
     return search
@@ -102,5 +105,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "A list of data sets in the DICOM JSON Model (PS3.18 F).",
         "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
     },
+    204: NOTHING_FOUND,
     **problems(400, 406, 503),
 }

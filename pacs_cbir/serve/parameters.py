@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
+from collections.abc import Sequence as Several
 
 from fastapi import Request
 
+from pacs_cbir.dicom.sequence import Sequence
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.examples import Example
 from pacs_cbir.store.matching import keyword_of
@@ -19,6 +21,8 @@ FUZZY_WARNING = (
 
 # As many digits as an IS, which is what NumberOfFrames is, has at most (PS3.5 6.2).
 _FRAME = re.compile(r"[1-9][0-9]{0,9}")
+_WEIGHT_DIGITS = 4
+_WEIGHT = re.compile(rf"[0-9]{{1,{_WEIGHT_DIGITS}}}(\.[0-9]{{1,6}})?")
 
 
 def example_of(text: str) -> Example:
@@ -36,6 +40,50 @@ def example_of(text: str) -> Example:
             "{study}/{series}/{instance}/{frame}: UIDs, and a frame number counted from 1"
         )
     return Example(study, series, instance, None if frame is None else int(frame))
+
+
+def sequences_of(texts: Iterable[str]) -> frozenset[str]:
+    """`T1CE`, `T1,T2` and several of them: MR sequences in their usual spelling.
+
+    Raises:
+        InvalidQuery: a name is none.
+    """
+    return frozenset(_sequence("sequence", name) for text in texts for name in text.split(",") if name.strip())
+
+
+def sequence_weights_of(text: str) -> dict[str, float]:
+    """`FLAIR:2,T1:0.5`: MR sequence → weight.
+
+    Raises:
+        InvalidQuery: something else.
+    """
+    return {_sequence("weights", name): weight for name, weight in weights_of("weights", text).items()}
+
+
+def weights_of(parameter: str, text: str) -> dict[str, float]:
+    """`lesion:1,grey:0.2`: name → weight.
+
+    Raises:
+        InvalidQuery: something else, or a name is given twice.
+    """
+    weights: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = (piece.strip() for piece in part.rpartition(":"))
+        if not name or name in weights or not _WEIGHT.fullmatch(number):
+            raise InvalidQuery(
+                f"{parameter} accepts names with a weight each, as name:2,other:0.5: decimal numbers from 0 to "
+                f"{10**_WEIGHT_DIGITS - 1}, each name once"
+            )
+        weights[name] = float(number)
+    return weights
+
+
+def _sequence(parameter: str, name: str) -> str:
+    known = {sequence.value.upper(): sequence.value for sequence in Sequence if sequence is not Sequence.LOCALISER}
+    found = known.get(name.strip().upper())
+    if found is None:
+        raise InvalidQuery(f"{parameter} accepts the MR sequences {', '.join(known.values())}")
+    return found
 
 
 def matching_keys(request: Request, reserved: Collection[str]) -> dict[str, str]:
@@ -70,7 +118,7 @@ class ReturnKeys:
         self._all = "all" in names
         self.requested = tuple(dict.fromkeys([*(keyword_of(name) for name in names if name != "all"), *keys]))
 
-    def of(self, attributes: Collection[str], default: Sequence[str] = ()) -> tuple[str, ...]:
+    def of(self, attributes: Collection[str], default: Several[str] = ()) -> tuple[str, ...]:
         """The keywords to answer with: the default ones, and of what is there those that are asked for."""
         wanted = attributes if self._all else [keyword for keyword in self.requested if keyword in attributes]
         return tuple(dict.fromkeys([*default, *wanted]))

@@ -9,6 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field
 _INCLUDED = ConfigDict(extra="allow")
 
 
+class Picture(BaseModel):
+    """A picture in the archive."""
+
+    SOPInstanceUID: str
+    frame: int = Field(description="Counted from 1.")
+
+
+class MatchingSlice(Picture):
+    """The slice to look at."""
+
+    similarity: float = Field(description="Cosine of the two slices, at most 1.")
+    like: Picture = Field(description="The example's slice that it is like.")
+
+
 class ComparedSeries(BaseModel):
     """A series of a similar study."""
 
@@ -16,6 +30,7 @@ class ComparedSeries(BaseModel):
     sequence: str = Field(description="MR sequence: T1, T1CE, T2, FLAIR, …, unknown.")
     similarity: float = Field(description="Cosine, at most 1, higher is closer.")
     like: str = Field(description="Series Instance UID of the example's series that it is like.")
+    slice: MatchingSlice | None = Field(None, description="Of the two series' slices, the pair that they owe most to.")
     notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
 
 
@@ -25,8 +40,12 @@ class SimilarStudy(BaseModel):
     model_config = _INCLUDED
 
     StudyInstanceUID: str
-    similarity: float = Field(description="Mean over the sequences that both have of the closest pair's cosine.")
-    coverage: float = Field(description="Share of the example's sequences that were compared like with like, 0 to 1.")
+    similarity: float = Field(
+        description="Mean, by weight, over the sequences that both have of the closest pair's cosine."
+    )
+    coverage: float = Field(
+        description="Share, by weight, of the example's sequences that were compared like with like, 0 to 1."
+    )
     notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
     series: list[ComparedSeries] = Field(description="Its series that were compared, best first.")
 
@@ -54,6 +73,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _MEANING[status], "content": content} for status in statuses}
 
 
+NOTHING_FOUND: dict[str, Any] = {"description": "Nothing matches."}
 _MEANING = {
     400: "A parameter cannot be understood; `detail` says which and what is accepted.",
     404: "Not here.",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, delete, insert, select, text, tuple_
 
 from pacs_cbir.store import encoders
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
@@ -40,6 +40,14 @@ class SliceEmbedding:
     frame_number: int
     position_mm: float
     vector: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture as the archive knows it; frames count from 1."""
+
+    sop_instance_uid: str
+    frame_number: int
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,16 @@ def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) ->
             slices=np.array([row.slice for row in rows[start:end]], np.int16),
         )
         start = end
+
+
+def sources(connection: Connection, slices: Collection[tuple[uuid.UUID, int]]) -> dict[tuple[uuid.UUID, int], Source]:
+    """(stack, slice) → the picture that it was drawn from; slices that are gone are left out."""
+    rows = connection.execute(
+        select(
+            embeddings.c.stack_id, embeddings.c.slice, embeddings.c.sop_instance_uid, embeddings.c.frame_number
+        ).where(tuple_(embeddings.c.stack_id, embeddings.c.slice).in_(list(slices)))
+    )
+    return {(row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number) for row in rows}
 
 
 @dataclass(frozen=True)

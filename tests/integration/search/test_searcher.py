@@ -6,16 +6,18 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from rows import Added, add_series
+from sqlalchemy import text
 from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, IndexNotReady, InvalidQuery, UnknownExample
 from pacs_cbir.search.follow import Follower
-from pacs_cbir.search.query import Answer
+from pacs_cbir.search.query import Answer, Query
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.store import encoders, jobs
 from pacs_cbir.store.embeddings import NewStack
@@ -61,12 +63,10 @@ class Cohort:
     stacks: list[TestStack] = field(default_factory=list)
 
     def studies(self, examples: Sequence[Example], **wanted: object) -> Answer:
-        arguments: dict[str, object] = {"keys": {}, "own_patient": False, "limit": 1000, "offset": 0}
-        return self.searcher.similar_studies(examples, **(arguments | wanted))  # type: ignore[arg-type]
+        return self.searcher.similar_studies(Query(tuple(examples), **({"limit": 1000} | wanted)))  # type: ignore[arg-type]
 
     def series(self, examples: Sequence[Example], **wanted: object) -> Answer:
-        arguments: dict[str, object] = {"keys": {}, "own_patient": False, "limit": 1000, "offset": 0}
-        return self.searcher.similar_series(examples, **(arguments | wanted))  # type: ignore[arg-type]
+        return self.searcher.similar_series(Query(tuple(examples), **({"limit": 1000} | wanted)))  # type: ignore[arg-type]
 
 
 def random_stack(dice: np.random.Generator, centres: npt.NDArray[np.float32]) -> NewStack:
@@ -138,15 +138,15 @@ def cohort(database: Database, tmp_path: Path) -> Cohort:
 
 # The definition, pair by pair.
 
-Query = tuple[TestStack, npt.NDArray[np.float32], bool]
+Vector = tuple[TestStack, npt.NDArray[np.float32], bool]
 """An example's stack, the vector that stands for it, and whether that is the whole stack's."""
 
 
-def whole_vectors(stacks: Sequence[TestStack]) -> list[Query]:
+def whole_vectors(stacks: Sequence[TestStack]) -> list[Vector]:
     return [(stack, stack.found.embeddings[0].vector, True) for stack in stacks]
 
 
-def cosine(query: Query, stack: TestStack) -> float:
+def cosine(query: Vector, stack: TestStack) -> float:
     rows = stack.found.embeddings[:1] if query[2] else stack.found.embeddings[1:]
     return max(float(np.dot(query[1].astype(float), row.vector.astype(float))) for row in rows)
 
@@ -161,7 +161,7 @@ class Expected:
     series: dict[int, float]
 
 
-def expected_studies(examples: Sequence[list[Query]], candidates: Sequence[TestStack]) -> dict[int, Expected]:
+def expected_studies(examples: Sequence[list[Vector]], candidates: Sequence[TestStack]) -> dict[int, Expected]:
     slots = [
         [query for query in queries if query[0].found.sequence == sequence]
         for queries in examples
@@ -191,7 +191,7 @@ def expected_studies(examples: Sequence[list[Query]], candidates: Sequence[TestS
     return found
 
 
-def series_similarity(slots: Sequence[list[Query]], stacks: Sequence[TestStack]) -> float | None:
+def series_similarity(slots: Sequence[list[Vector]], stacks: Sequence[TestStack]) -> float | None:
     pairs = [(q, s) for slot in slots for q in slot for s in stacks if q[0].comparable(s)]
     like = [pair for pair in pairs if pair[0][0].alike(pair[1])]
     return max((cosine(*pair) for pair in like or pairs), default=None)
@@ -291,6 +291,57 @@ def axis(number: int, towards: float = 1.0) -> npt.NDArray[np.float32]:
     vector = np.zeros(DIMENSION, np.float32)
     vector[0], vector[number] = towards, np.sqrt(1 - towards**2) if number else 1
     return unit([vector, vector])
+
+
+def test_a_match_names_the_two_slices_it_owes_most_to(database: Database, cohort: Cohort) -> None:
+    """Without a lesion part every slice counts alike: the pair with the best cosine, pair by pair."""
+    fill(database, cohort, 7, studies=20)
+    cohort.follower.catch_up()
+    with database.transaction() as connection:
+        rows = connection.execute(text("SELECT id, series_id, sop_instance_uids FROM stacks WHERE plane IS NOT NULL"))
+        stacks = {
+            row.id: next(s for s in cohort.stacks if s.series_id == row.series_id and is_of(s, row)) for row in rows
+        }
+    checked = 0
+    for name in ("1.1", "1.2", "1.3"):
+        for match in cohort.series([Example(name)]).series:
+            assert match.slices is not None
+            own, theirs = stacks[match.slices.example.stack_id], stacks[match.slices.found.stack_id]
+            assert (own.series, theirs.series_id) == (match.like, match.series_id)
+            mine, others = (
+                np.stack([e.vector for e in stack.found.embeddings[1:]]).astype(float) for stack in (own, theirs)
+            )
+            cosines = mine @ others.T
+            assert match.slices.similarity == pytest.approx(cosines.max(), abs=TOLERANCE)
+            place = match.slices.example.slice - 1, match.slices.found.slice - 1
+            assert cosines[place] == pytest.approx(cosines.max(), abs=TOLERANCE)
+            checked += 1
+    assert checked > 20
+
+
+def is_of(stack: TestStack, row: Any) -> bool:
+    return (stack.series_id, list(stack.found.sop_instance_uids)) == (row.series_id, row.sop_instance_uids)
+
+
+def test_an_example_that_is_a_slice_is_the_slice_that_is_looked_at(database: Database, cohort: Cohort) -> None:
+    dice = np.random.default_rng(3)
+    vectors = random_vectors(dice, 4)
+    add(database, "1.1", "1.1.1", "P", new_stack(vectors, instance_uids=["1.1.1.1", "1.1.1.2", "1.1.1.3"]))
+    other = unit([vectors[0], dice.standard_normal(DIMENSION), vectors[2] + 0.1 * random_vectors(dice, 1)[0]])
+    add(database, "1.2", "1.2.1", "Q", new_stack(other, instance_uids=["1.2.1.1", "1.2.1.2"]))
+    cohort.follower.catch_up()
+    (match,) = cohort.series([Example("1.1", "1.1.1", "1.1.1.2")]).series
+    assert match.slices is not None
+    assert (match.slices.example.slice, match.slices.found.slice) == (2, 2)
+    assert match.slices.similarity == pytest.approx(match.similarity, abs=TOLERANCE)
+
+
+def test_an_example_the_index_has_not_yet_is_answered_without_slices(database: Database, cohort: Cohort) -> None:
+    add(database, "1.2", "1.2.1", "Q", new_stack(axis(0)))
+    cohort.follower.catch_up()
+    add(database, "1.1", "1.1.1", "P", new_stack(axis(0)))
+    (match,) = cohort.series([Example("1.1")]).series
+    assert match.slices is None
 
 
 def test_own_patient_is_left_out_unless_asked_for(database: Database, cohort: Cohort) -> None:

@@ -30,6 +30,8 @@ def two(api: Api) -> Api:
 
 def search(api: Api, path: str, **parameters: Any) -> list[Dataset]:
     answer = api.client.get(f"/dicom-web{path}", params=parameters)
+    if answer.status_code == 204:
+        return []
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/dicom+json"
     return [Dataset.from_json(found) for found in answer.json()]
@@ -98,7 +100,8 @@ def test_pages_and_the_servers_own_limit(two: Api, monkeypatch: pytest.MonkeyPat
 
 
 def test_nothing_is_an_empty_list(two: Api) -> None:
-    assert search(two, "/studies", PatientID="nobody") == []
+    nothing = two.client.get("/dicom-web/studies", params={"PatientID": "nobody"})
+    assert (nothing.status_code, nothing.content) == (204, b"")
 
 
 @pytest.mark.parametrize("path", ["/studies?StudyDate=x", "/studies/x/series", "/studies?limit=-1", "/series?A=1"])

@@ -45,6 +45,12 @@ def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
                 "sequence": "T1",
                 "similarity": pytest.approx(1.0),
                 "like": "1.1",
+                "slice": {
+                    "SOPInstanceUID": "3.1.1",
+                    "frame": 1,
+                    "similarity": pytest.approx(1.0),
+                    "like": {"SOPInstanceUID": "1.1.1", "frame": 1},
+                },
                 "notes": ["outside-encoder-domain"],
             }
         ],
@@ -69,15 +75,17 @@ def test_series_instances_and_frames_are_examples(cohort: Api) -> None:
 
 
 def test_pages(cohort: Api) -> None:
-    pages = [plain(cohort, "/similar/studies", example="1", limit=1, offset=offset) for offset in range(3)]
-    assert [[study["StudyInstanceUID"] for study in page] for page in pages] == [["3"], ["2"], []]
+    pages = [plain(cohort, "/similar/studies", example="1", limit=1, offset=offset) for offset in range(2)]
+    assert [[study["StudyInstanceUID"] for study in page] for page in pages] == [["3"], ["2"]]
+    assert cohort.client.get("/similar/studies?example=1&limit=1&offset=2").status_code == 204
 
 
 def test_matching_keys_filter_and_return(cohort: Api) -> None:
     (found,) = plain(cohort, "/similar/studies", example="1", PatientSex="F", includefield="StudyDescription,StudyDate")
     assert (found["StudyInstanceUID"], found["PatientSex"], found["StudyDescription"]) == ("2", "F", "MR brain")
     assert "PatientID" not in found
-    assert plain(cohort, "/similar/studies", example="1", SeriesDescription="*T2*") == []
+    nothing = cohort.client.get("/similar/studies?example=1&SeriesDescription=*T2*")
+    assert (nothing.status_code, nothing.content) == (204, b"")
     assert [
         s["SeriesInstanceUID"] for s in plain(cohort, "/similar/series", example="1", SeriesDescription="*FLAIR")
     ] == ["2.2"]
@@ -104,6 +112,50 @@ def test_series_as_dicom_json(cohort: Api) -> None:
     assert (block[0x04].value, block[0x05].value) == ("FLAIR", "1.2")
 
 
+def similarities(api: Api, **parameters: Any) -> dict[str, float]:
+    found = plain(api, "/similar/studies", example="1", **parameters)
+    return {study["StudyInstanceUID"]: round(study["similarity"], 4) for study in found}
+
+
+def test_sequences_are_chosen_and_weighed(api: Api) -> None:
+    for sequence, series, degrees in (("T1", "1", 60), ("FLAIR", "2", 0)):
+        api.add("1", f"1.{series}", 0, sequence=sequence)
+        api.add("2", f"2.{series}", degrees, sequence=sequence, study={"PatientID": "P2"})
+    assert similarities(api) == {"2": 0.75}
+    assert similarities(api, sequence="t1") == {"2": 0.5}
+    assert similarities(api, sequence="T1,FLAIR") == {"2": 0.75}
+    assert similarities(api, weights="FLAIR:3") == {"2": 0.875}
+    assert similarities(api, weights="FLAIR:1,T1:0") == {"2": 1.0}
+    assert [s["sequence"] for s in plain(api, "/similar/series", example="1", sequence="T1")] == ["T1"]
+    answer = api.client.get("/similar/studies?example=1&sequence=T2")
+    assert answer.status_code == 400
+    assert "the example has FLAIR, T1" in answer.json()["detail"]
+
+
+def test_a_floor_leaves_out_what_is_less_alike(cohort: Api) -> None:
+    assert similarities(cohort, min_similarity=0.4) == {"3": 1.0, "2": 0.5}
+    assert similarities(cohort, min_similarity=0.6) == {"3": 1.0}
+    found = plain(cohort, "/similar/series", example="1", min_similarity=0.6)
+    assert [series["SeriesInstanceUID"] for series in found] == ["3.1"]
+
+
+def test_feedback_moves_the_example(api: Api) -> None:
+    for study, degrees in (("1", 0), ("2", 40), ("3", -40), ("4", 60), ("5", -60)):
+        api.add(study, f"{study}.1", degrees)
+    assert list(similarities(api)) == ["2", "3", "4", "5"]
+    assert list(similarities(api, like="4")) == ["2", "4", "3", "5"]
+    assert list(similarities(api, unlike="2")) == ["3", "5", "4"]
+    assert list(similarities(api, unlike="2/2.1/2.1.1", like=["5", "3"])) == ["3", "5", "4"]
+    assert api.client.get("/similar/studies?example=1&like=9").status_code == 404
+
+
+def test_parts_the_encoder_has_not_are_refused_by_name(cohort: Api) -> None:
+    assert similarities(cohort, parts="appearance:2") == similarities(cohort)
+    answer = cohort.client.get("/similar/studies?example=1&parts=lesion:1")
+    assert answer.status_code == 400
+    assert "the encoder has appearance, and not lesion" in answer.json()["detail"]
+
+
 WRONG = [
     ("", 400, "example"),
     ("example=x", 400, "example accepts"),
@@ -114,6 +166,16 @@ WRONG = [
     ("example=1&includefield=Nonsense", 400, "Nonsense"),
     ("example=1&StudyDate=yesterday", 400, "StudyDate accepts YYYYMMDD"),
     ("example=1&PatientID=a%00b", 400, "PatientID"),
+    ("example=1&like=x", 400, "example accepts"),
+    ("example=1&sequence=T9", 400, "sequence accepts the MR sequences T1, T1CE"),
+    ("example=1&weights=T1", 400, "weights accepts names with a weight"),
+    ("example=1&weights=T1:-1", 400, "weights accepts"),
+    ("example=1&weights=T1:1,T1:2", 400, "each name once"),
+    ("example=1&parts=appearance:nan", 400, "parts accepts"),
+    ("example=1&parts=appearance:0", 400, "must count more than 0"),
+    ("example=1&min_similarity=2", 400, "min_similarity"),
+    ("example=1&min_similarity=nan", 400, "min_similarity"),
+    ("&".join(["example=1", *(f"like=1.{number}" for number in range(101))]), 400, "at most 100"),
     ("&".join(f"example=1.{number}" for number in range(101)), 400, "at most 100"),
     ("example=9.9", 404, "not here"),
     ("example=1/9.9", 404, "not here"),

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import uuid
 import warnings
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
-from pacs_cbir.search.query import SeriesMatch, StudyMatch
-from pacs_cbir.serve.answers import OUTSIDE_DOMAIN, PRIVATE_CREATOR, series_data_set, study_data_set, study_plain
+from pacs_cbir.search.query import Picture, SeriesMatch, SliceMatch, StudyMatch
+from pacs_cbir.serve.answers import (
+    OUTSIDE_DOMAIN,
+    PRIVATE_CREATOR,
+    Uids,
+    series_data_set,
+    series_plain,
+    study_data_set,
+    study_plain,
+)
 from pacs_cbir.serve.dicom_json import data_set, model, plain
 from pacs_cbir.serve.parameters import ReturnKeys
+from pacs_cbir.store.embeddings import Source
 
 ATTRIBUTES = {
     "StudyInstanceUID": ["1.2"],
@@ -70,12 +80,17 @@ def test_whatever_was_stored_is_valid_json(attributes: dict[str, list[str]]) -> 
 
 
 def series_match(series_id: int, *, in_domain: bool = True) -> SeriesMatch:
-    return SeriesMatch(series_id, 1, "FLAIR", 0.75, "9.8.7", in_domain)
+    slices = SliceMatch(Picture(OURS, 4), Picture(THEIRS, 9), 0.875) if in_domain else None
+    return SeriesMatch(series_id, 1, "FLAIR", 0.75, "9.8.7", in_domain, slices)
+
+
+OURS, THEIRS = uuid.uuid4(), uuid.uuid4()
+UIDS = Uids({7: "1.2.7"}, {(OURS, 4): Source("9.8.7.4", 1), (THEIRS, 9): Source("1.2.7.9", 2)})
 
 
 def test_a_study_carries_its_similarity_in_a_private_block() -> None:
     match = StudyMatch(1, 0.5, 1.0, (series_match(7, in_domain=False), series_match(8)), False)
-    ds = Dataset.from_json(study_data_set(match, ATTRIBUTES, {7: "1.2.7"}, ReturnKeys([], [])).to_json_dict())
+    ds = Dataset.from_json(study_data_set(match, ATTRIBUTES, UIDS, ReturnKeys([], [])).to_json_dict())
     block = ds.private_block(0x0075, PRIVATE_CREATOR)
     assert (block[0x01].value, block[0x02].value, block[0x03].value) == (0.5, 1.0, OUTSIDE_DOMAIN)
     (item,) = block[0x10].value
@@ -87,15 +102,24 @@ def test_a_study_carries_its_similarity_in_a_private_block() -> None:
 
 def test_a_series_likewise() -> None:
     attributes = {**ATTRIBUTES, "SeriesInstanceUID": ["1.2.7"], "Modality": ["MR"]}
-    ds = series_data_set(series_match(7), attributes, ReturnKeys([], []))
+    ds = series_data_set(series_match(7), attributes, UIDS, ReturnKeys([], []))
     block = ds.private_block(0x0075, PRIVATE_CREATOR)
     assert (ds.SeriesInstanceUID, ds.Modality, ds.StudyInstanceUID) == ("1.2.7", "MR", "1.2")
     assert (block[0x01].value, 0x03 in block) == (0.75, False)
+    slices = [block[number].value for number in (0x06, 0x07, 0x08, 0x09, 0x0A)]
+    assert slices == ["1.2.7.9", 2, "9.8.7.4", 1, 0.875]
+
+
+def test_a_slice_that_is_gone_is_not_named() -> None:
+    gone = Uids(UIDS.series, {(OURS, 4): Source("9.8.7.4", 1)})
+    found = series_plain(series_match(7), ATTRIBUTES, gone, ReturnKeys([], []))
+    assert "slice" not in found
+    assert found["similarity"] == 0.75
 
 
 def test_a_study_as_plain_json() -> None:
     match = StudyMatch(1, 0.5, 1.0, (series_match(7, in_domain=False),), False)
-    assert study_plain(match, ATTRIBUTES, {7: "1.2.7"}, ReturnKeys(["PatientWeight"], [])) == {
+    assert study_plain(match, ATTRIBUTES, UIDS, ReturnKeys(["PatientWeight"], [])) == {
         "StudyInstanceUID": "1.2",
         "PatientWeight": 70.5,
         "similarity": 0.5,

@@ -1,0 +1,128 @@
+"""What a query means: the examples' vectors as they are searched with, and what each sequence of theirs counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from pacs_cbir.embed import parts
+from pacs_cbir.embed.architecture import Architecture, Part
+from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.search.example import ExampleVector, ResolvedExample
+from pacs_cbir.search.faiss_index import Vectors
+from pacs_cbir.search.query import Picture, Query, SliceMatch
+from pacs_cbir.search.stack_index import IndexedStack, Kind, StackIndex
+
+TOWARDS, AWAY = 0.75, 0.15
+"""Rocchio's weights of what was found right and wrong, the example's being 1 (Manning et al. 2008, section 9.1)."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What an example has of one sequence: a study's similarity is the mean over these.
+
+    Attributes:
+        weight: in that mean, above 0.
+    """
+
+    vectors: tuple[ExampleVector, ...]
+    weight: float
+
+
+class Intent:
+    """How examples become slots, and slots' matches the slices to look at.
+
+    Args:
+        architecture: of the encoder whose embeddings are searched.
+        like, unlike: what `query` names so.
+
+    Raises:
+        InvalidQuery: the encoder has no such part, or no part counts.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        query: Query,
+        like: Sequence[ResolvedExample],
+        unlike: Sequence[ResolvedExample],
+    ) -> None:
+        self._architecture, self._query = architecture, query
+        self._parts = _part_weights(architecture, query)
+        self._like, self._unlike = _means(like), _means(unlike)
+
+    def slots(self, examples: Sequence[ResolvedExample]) -> list[Slot]:
+        """The slots that count, as they are searched with.
+
+        Raises:
+            InvalidQuery: none of the examples has a sequence that counts.
+        """
+        found = []
+        for example in examples:
+            by_sequence: defaultdict[str, list[ExampleVector]] = defaultdict(list)
+            for vector in example.vectors:
+                by_sequence[vector.kind.sequence].append(replace(vector, vector=self._searched(vector)))
+            found += [Slot(tuple(of), self._weight(sequence)) for sequence, of in by_sequence.items()]
+        counting = [slot for slot in found if slot.weight > 0]
+        if not counting:
+            have = sorted({vector.kind.sequence for example in examples for vector in example.vectors})
+            raise InvalidQuery(f"the example has {', '.join(have)}, and none of it counts by sequence and weights")
+        return counting
+
+    def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
+        """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index.
+
+        A stack's embedding is a weighted mean of its slices', so that the similarity of two is a weighted sum over
+        pairs of slices: the pair with the largest share is it. Of an example that is a slice, its nearest one.
+        """
+        theirs = index.slices_of(stack)
+        if example.whole:
+            own = index.find(example.picture.stack_id)
+            if own is None:
+                return None
+            mine = index.slices_of(own)
+            cosines = parts.weighed(mine, self._architecture, self._parts) @ theirs.T
+            shares = np.outer(*(parts.slice_weights(slices, self._architecture) for slices in (mine, theirs)))
+            # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
+            first, second = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
+            picture = Picture(own.id, int(first) + 1)
+        else:
+            cosines = (example.vector @ theirs.T)[None]
+            first, second = np.intp(0), np.argmax(cosines[0])
+            picture = example.picture
+        # Rounding must not make anything more alike than itself.
+        return SliceMatch(picture, Picture(stack.id, int(second) + 1), min(float(cosines[first, second]), 1.0))
+
+    def _weight(self, sequence: str) -> float:
+        if self._query.only and sequence not in self._query.only:
+            return 0.0
+        return self._query.sequence_weights.get(sequence, 1.0)
+
+    def _searched(self, example: ExampleVector) -> Vectors:
+        moved = example.vector.astype(np.float64)
+        for weight, means in ((TOWARDS, self._like), (-AWAY, self._unlike)):
+            if example.kind in means:
+                moved = moved + weight * means[example.kind]
+        return parts.weighed(moved.astype(np.float32), self._architecture, self._parts)
+
+
+def _means(examples: Sequence[ResolvedExample]) -> dict[Kind, Vectors]:
+    by_kind: defaultdict[Kind, list[Vectors]] = defaultdict(list)
+    for example in examples:
+        for vector in example.vectors:
+            by_kind[vector.kind].append(vector.vector)
+    return {kind: np.mean(vectors, axis=0) for kind, vectors in by_kind.items()}
+
+
+def _part_weights(architecture: Architecture, query: Query) -> dict[Part, float]:
+    if not query.parts:
+        return architecture.shares
+    if unknown := sorted(set(query.parts) - set(architecture.sizes)):
+        raise InvalidQuery(f"parts: the encoder has {', '.join(architecture.sizes)}, and not {', '.join(unknown)}")
+    if not any(query.parts.values()):
+        raise InvalidQuery("parts: one of them must count more than 0")
+    return {cast("Part", part): weight for part, weight in query.parts.items()}
