@@ -21,6 +21,7 @@ class Query:
         sequence_weights: MR sequence → what it counts in a study's similarity, 0 or more; 1 where it is not named.
         parts: part of the embedding → what it counts, 0 or more; empty: as the encoder's card says.
         keys: DICOM keyword → matching value (PS3.4 C.2.2.2).
+        fuzzy: whether keys match text without regard to case and accents.
         own_patient: whether other studies of the examples' patients may be answered.
         least: matches below this similarity are no answers.
         limit, offset: of the page.
@@ -33,6 +34,7 @@ class Query:
     sequence_weights: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    fuzzy: bool = False
     own_patient: bool = False
     least: float = -1.0
     limit: int = 10

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import data_set, model
-from pacs_cbir.serve.parameters import FUZZY_WARNING, ReturnKeys, matching_keys
+from pacs_cbir.serve.parameters import FUZZY, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
 from pacs_cbir.store import catalogue
@@ -69,7 +69,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         includefield: Annotated[
             tuple[str, ...], Query(description="DICOM keywords or tags to answer with; or `all`.")
         ] = (),
-        fuzzymatching: Annotated[bool, Query(description="Not supported; answered with a Warning.")] = False,
+        fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
     ) -> Response:
         """What is here and meets all matching keys: every other parameter is a DICOM keyword or ggggeeee.
 
@@ -85,14 +85,13 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
                 raise InvalidQuery(f"{_PATH_KEYS[part]} is in the path already")
         count = min(limit, MAX_RESULTS)
         with database.transaction() as connection:
-            found = catalogue.find(connection, level, keys, limit=count + 1, offset=offset)
+            found = catalogue.find(connection, level, keys, limit=count + 1, offset=offset, fuzzy=fuzzymatching)
         base_url = str(request.base_url)
         content = []
         for attributes in found[:count]:
             shown = with_availability(attributes, level, base_url)
             content.append(model(data_set(shown, fields.of(shown, default))))
-        warnings = [FUZZY_WARNING] * fuzzymatching + [MORE_WARNING] * (len(found) > count == MAX_RESULTS)
-        headers = {"Warning": ", ".join(warnings)} if warnings else None
+        headers = {"Warning": MORE_WARNING} if len(found) > count == MAX_RESULTS else None
         if not content:
             return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
         return Response(json.dumps(content), media_type=media_type, headers=headers)

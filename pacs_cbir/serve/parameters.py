@@ -14,9 +14,7 @@ from pacs_cbir.store.examples import Example
 from pacs_cbir.store.matching import keyword_of
 from pacs_cbir.store.value_tests import is_uid
 
-FUZZY_WARNING = (
-    '299 pacs-cbir "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
-)
+FUZZY = "Match text without regard to case and accents, and names by the beginnings of their words."
 """PS3.18 8.3.4.2."""
 
 # As many digits as an IS, which is what NumberOfFrames is, has at most (PS3.5 6.2).

@@ -17,7 +17,7 @@ from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.parameters import (
-    FUZZY_WARNING,
+    FUZZY,
     ReturnKeys,
     example_of,
     matching_keys,
@@ -51,7 +51,6 @@ class Asked:
     query: search.Query
     fields: ReturnKeys
     media_type: str
-    headers: dict[str, str]
     base_url: str
 
 
@@ -103,7 +102,7 @@ def asked(
         Query(description="DICOM keywords or tags to answer with, repeated or with commas between; or `all`."),
     ] = (),
     own_patient: Annotated[bool, Query(description="Whether the example's own patient may be answered.")] = False,
-    fuzzymatching: Annotated[bool, Query(description="Not supported; answered with a Warning.")] = False,
+    fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
 ) -> Asked:
     """Read a query by example.
 
@@ -121,6 +120,7 @@ def asked(
             sequence_weights=sequence_weights_of(weights),
             parts=weights_of("parts", parts),
             keys=keys,
+            fuzzy=fuzzymatching,
             own_patient=own_patient,
             least=min_similarity,
             limit=limit,
@@ -128,7 +128,6 @@ def asked(
         ),
         fields=ReturnKeys(includefield, keys),
         media_type=negotiate(request.headers.get("accept"), (DICOM_JSON, JSON)),
-        headers={"Warning": FUZZY_WARNING} if fuzzymatching else {},
         base_url=str(request.base_url),
     )
 
@@ -189,8 +188,8 @@ def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[in
 
 def _response(content: list[dict[str, Any]], query: Asked) -> Response:
     if not content:
-        return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=query.headers)
-    return Response(json.dumps(content), media_type=query.media_type, headers=query.headers)
+        return Response(status_code=HTTPStatus.NO_CONTENT.value)
+    return Response(json.dumps(content), media_type=query.media_type)
 
 
 def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:

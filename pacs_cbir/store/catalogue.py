@@ -105,7 +105,9 @@ class Status:
     encoder_identity: str | None
 
 
-def find(connection: Connection, level: Level, keys: Mapping[str, str], *, limit: int, offset: int) -> list[Attributes]:
+def find(
+    connection: Connection, level: Level, keys: Mapping[str, str], *, limit: int, offset: int, fuzzy: bool = False
+) -> list[Attributes]:
     """Studies, series or instances that meet all matching keys, in the order in which they first came.
 
     Each has its own attributes, those of the levels above, and what is counted at its own level: ModalitiesInStudy,
@@ -115,7 +117,7 @@ def find(connection: Connection, level: Level, keys: Mapping[str, str], *, limit
     Raises:
         InvalidQuery: a key cannot be understood.
     """
-    met = conditions(keys)
+    met = conditions(keys, fuzzy=fuzzy)
     query = _query(level).where(*met.study)
     if level is Level.STUDY:
         below = some_series(met)

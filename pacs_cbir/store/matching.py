@@ -74,11 +74,12 @@ def level_of(keyword: str) -> Level:
     return Level.SERIES if keyword in SERIES_KEYWORDS else Level.INSTANCE
 
 
-def conditions(keys: Mapping[str, str]) -> Conditions:
+def conditions(keys: Mapping[str, str], *, fuzzy: bool = False) -> Conditions:
     """Translate matching keys.
 
     Args:
         keys: keyword or ggggeeee → value. An empty value and `*` match everything.
+        fuzzy: as in `value_test`.
 
     Raises:
         InvalidQuery: names the key and what it accepts.
@@ -92,7 +93,7 @@ def conditions(keys: Mapping[str, str]) -> Conditions:
         seen.add(keyword)
         if keyword in _COUNTED:
             raise InvalidQuery(f"{keyword} is counted for the answer and is no matching key")
-        test = value_test(keyword, text)
+        test = value_test(keyword, text, fuzzy=fuzzy)
         if test is not None:
             found[level_of(keyword)].append(_condition(keyword, test))
     return Conditions(tuple(found[Level.STUDY]), tuple(found[Level.SERIES]), tuple(found[Level.INSTANCE]))
@@ -113,13 +114,13 @@ def some_instance(found: Conditions) -> ColumnElement[bool] | None:
     return exists(select(instances.c.id).where(instances.c.series_id == series.c.id, *found.instance).correlate(series))
 
 
-def series_filter(keys: Mapping[str, str]) -> Select[tuple[int]] | None:
+def series_filter(keys: Mapping[str, str], *, fuzzy: bool = False) -> Select[tuple[int]] | None:
     """The ids of the series that meet all keys, their studies' included; None where the keys let every series pass.
 
     Raises:
         InvalidQuery: as `conditions`.
     """
-    found = conditions(keys)
+    found = conditions(keys, fuzzy=fuzzy)
     parts = [*found.study, *found.series, *(part for part in [some_instance(found)] if part is not None)]
     if not parts:
         return None

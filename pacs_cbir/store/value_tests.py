@@ -1,17 +1,19 @@
 """One matching key's value → a condition over a stored value of that attribute (PS3.4 C.2.2.2).
 
-Dates and times match one by one, never combined to a moment; offsets from UTC are not looked at.
+Dates and times match one by one, never combined to a moment; offsets from UTC are not looked at. Beyond the standard,
+numbers and ages match ranges too.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 
 from pydicom.datadict import dictionary_VR
-from sqlalchemy import ColumnElement, Numeric, String, and_, case, cast, false, func, or_, true
+from sqlalchemy import ColumnElement, Numeric, String, and_, case, cast, false, func, literal_column, or_, true
 
 from pacs_cbir.errors import InvalidQuery
 
@@ -21,6 +23,13 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64
 # One way to read each text: alternatives that overlap take quadratic time to fail.
 _NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+_NUMBER_RANGE = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})?")
+_AGE = r"[0-9]{3}[DWMY]"
+_AGE_RANGE = re.compile(rf"({_AGE})?\s*-\s*({_AGE})?")
+_AGE_DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
+# Between the components of a name, and the words of one (PS3.5 6.2.1).
+_NAME_SEPARATORS = "[\\^=,. -]+"
+_COMBINING = "[\u0300-\u036f]"
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _WILDCARD_TEXT = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT"})
 _PLAIN_TEXT = frozenset({"AS", "UR"})
@@ -39,12 +48,14 @@ MAX_MODALITIES = 100
 _ESCAPE = "/"
 
 
-def value_test(keyword: str, text: str) -> Test | None:
+def value_test(keyword: str, text: str, *, fuzzy: bool = False) -> Test | None:
     """What one of the attribute's values must hold; None where all do, universal matching (PS3.4 C.2.2.2.3).
 
     Args:
         keyword: of the attribute.
         text: the key's value; wildcards, ranges and lists as its VR allows them.
+        fuzzy: text without regard to case and accents; a name by the beginnings of its words, in any order
+            (PS3.4 C.2.2.2.1.1 leaves it to the implementation).
 
     Raises:
         InvalidQuery: names the key and what it accepts.
@@ -65,12 +76,18 @@ def value_test(keyword: str, text: str) -> Test | None:
         return _number_test(keyword, text)
     if vr in _DIGITS:
         return _range_test(keyword, vr, text)
+    return _words_test(keyword, vr, text, fuzzy=fuzzy)
+
+
+def _words_test(keyword: str, vr: str, text: str, *, fuzzy: bool) -> Test:
     listed = _modalities(text) if keyword == "ModalitiesInStudy" else [text]
     if vr not in _BACKSLASH_TEXT and any("\\" in value for value in listed):
         raise InvalidQuery(f"{keyword} accepts one value; lists are for UIDs and ModalitiesInStudy")
+    if vr == "AS" and (ages := _AGE_RANGE.fullmatch(text)) and any(ages.groups()):
+        return _age_test(*ages.groups())
     if vr == "PN":
-        return _name_test(keyword, text)
-    tests = [_text_test(value.strip(), wildcards=vr in _WILDCARD_TEXT) for value in listed]
+        return _fuzzy_name_test(text) if fuzzy else _name_test(keyword, text)
+    tests = [_text_test(value.strip(), wildcards=vr in _WILDCARD_TEXT, fuzzy=fuzzy) for value in listed]
     return lambda value: or_(*(test(value) for test in tests))
 
 
@@ -97,13 +114,41 @@ def is_uid(text: str) -> bool:
 
 
 def _number_test(keyword: str, text: str) -> Test:
-    if not re.fullmatch(_NUMBER, text):
-        raise InvalidQuery(f"{keyword} accepts one decimal number")
-    number = Decimal(text)
-    # CASE, since the cast of a value that is no number must not be tried.
-    return lambda value: case(
-        (value.regexp_match(f"^{_NUMBER}$"), cast(value, Numeric) == cast(number, Numeric)), else_=false()
-    )
+    """One number, `low-high` or `low-`; what reads as a number is one, so that -5 is a negative number."""
+    if re.fullmatch(_NUMBER, text):
+        low, high = text, text
+    elif found := _NUMBER_RANGE.fullmatch(text):
+        low, high = found[1], found[5]
+    else:
+        raise InvalidQuery(f"{keyword} accepts a decimal number, and the ranges A-B and A-")
+
+    def test(value: ColumnElement[str]) -> ColumnElement[bool]:
+        number = cast(value, Numeric)
+        bounds = [number >= cast(Decimal(low), Numeric)]
+        if high:
+            bounds.append(number <= cast(Decimal(high), Numeric))
+        # CASE, since the cast of a value that is no number must not be tried.
+        return case((value.regexp_match(f"^{_NUMBER}$"), and_(*bounds)), else_=false())
+
+    return test
+
+
+def _age_test(low: str | None, high: str | None) -> Test:
+    """Ages from one to another, both included: until the end of the last day, week, month or year."""
+
+    def test(value: ColumnElement[str]) -> ColumnElement[bool]:
+        unit = func.right(value, 1, type_=String)
+        days = cast(func.left(value, 3, type_=String), Numeric) * case(
+            *((unit == name, days) for name, days in _AGE_DAYS.items()), else_=0.0
+        )
+        bounds = []
+        if low:
+            bounds.append(days >= int(low[:3]) * _AGE_DAYS[low[3]])
+        if high:
+            bounds.append(days < (int(high[:3]) + 1) * _AGE_DAYS[high[3]])
+        return case((value.regexp_match(f"^{_AGE}$"), and_(*bounds)), else_=false())
+
+    return test
 
 
 def _range_test(keyword: str, vr: str, text: str) -> Test:
@@ -170,7 +215,32 @@ def _name_test(keyword: str, text: str) -> Test:
     return test
 
 
-def _text_test(text: str, *, wildcards: bool) -> Test:
+def _fuzzy_name_test(text: str) -> Test:
+    """Every word begins a word of the name."""
+    words = re.sub(_NAME_SEPARATORS, " ", _folded(text)).split()
+
+    def test(value: ColumnElement[str]) -> ColumnElement[bool]:
+        stored = func.regexp_replace(_folded_column(value), _NAME_SEPARATORS, " ", "g", type_=String)
+        begun = func.concat(" ", stored, type_=String)
+        return and_(true(), *(begun.like(f"% {_pattern(word)}%", escape=_ESCAPE) for word in words))
+
+    return test
+
+
+def _folded(text: str) -> str:
+    """Without case and accents."""
+    return re.sub(_COMBINING, "", unicodedata.normalize("NFKD", text)).lower()
+
+
+def _folded_column(value: ColumnElement[str]) -> ColumnElement[str]:
+    decomposed = func.normalize(value, literal_column("NFKD"), type_=String)
+    return func.lower(func.regexp_replace(decomposed, _COMBINING, "", "g", type_=String), type_=String)
+
+
+def _text_test(text: str, *, wildcards: bool, fuzzy: bool) -> Test:
+    if fuzzy:
+        literal = _text_test(_folded(text), wildcards=wildcards, fuzzy=False)
+        return lambda value: literal(_folded_column(value))
     if wildcards and _has_wildcards(text):
         pattern = _pattern(text)
         return lambda value: value.like(pattern, escape=_ESCAPE)

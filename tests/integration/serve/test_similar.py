@@ -212,8 +212,6 @@ def test_nothing_else_is_on_offer(cohort: Api) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (406, "application/problem+json")
 
 
-def test_fuzzy_matching_is_answered_with_a_warning(cohort: Api) -> None:
-    answer = cohort.client.get("/similar/studies?example=1&fuzzymatching=true")
-    assert answer.status_code == 200
-    assert answer.headers["warning"].startswith("299 pacs-cbir ")
-    assert "warning" not in cohort.client.get("/similar/studies?example=1&fuzzymatching=false").headers
+def test_fuzzy_matching(cohort: Api) -> None:
+    assert similarities(cohort, PatientName="jané", fuzzymatching="true") == {"3": 1.0}
+    assert cohort.client.get("/similar/studies?example=1&PatientName=jane").status_code == 204

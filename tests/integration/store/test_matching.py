@@ -97,6 +97,13 @@ MATCHING = [
     ("PatientWeight", "70.5"),
     ("PatientWeight", "705e-1"),
     ("EchoTime", "10.0"),
+    ("EchoTime", "9.5-10"),
+    ("EchoTime", "10-"),
+    ("EchoTime", "-5 - 1e1"),
+    ("PatientAge", "050Y-"),
+    ("PatientAge", "-050Y"),
+    ("PatientAge", "049Y-051Y"),
+    ("PatientAge", "599M - 050Y"),
     ("Rows", "256"),
     ("StudyInstanceUID", "1.2.3"),
     ("StudyInstanceUID", "9.9,1.2.3"),
@@ -116,6 +123,35 @@ def test_matches(one: Database) -> None:
     assert wrong == []
 
 
+FUZZY = [
+    ("PatientName", "tarou yam"),
+    ("PatientName", "YÄMADA"),
+    ("PatientName", "ta?ou^yamada"),
+    ("PatientName", "太郎"),
+    ("StudyDescription", "mr bräin 100%"),
+    ("StudyDescription", "*BRAIN*"),
+    ("PatientID", "a_1%"),
+]
+NOT_EVEN_FUZZY = [
+    ("PatientName", "amada"),
+    ("PatientName", "tarou suzuki"),
+    ("StudyDescription", "brain"),
+    ("StudyDescription", "mr_brain*"),
+    ("StudyDate", "20210305"),
+]
+
+
+def test_fuzzy_matching(one: Database) -> None:
+    with one.transaction() as connection:
+
+        def found(key: str, value: str, *, fuzzy: bool) -> bool:
+            return bool(find(connection, Level.STUDY, {key: value}, limit=10, offset=0, fuzzy=fuzzy))
+
+        assert [key for key in FUZZY if not found(*key, fuzzy=True)] == []
+        assert [key for key in NOT_EVEN_FUZZY if found(*key, fuzzy=True)] == []
+        assert not any(found(*key, fuzzy=False) for key in FUZZY if key != ("StudyDescription", "*BRAIN*"))
+
+
 NOT_MATCHING = [
     ("PatientID", "a_1%"),
     ("PatientID", "AA1%"),
@@ -131,6 +167,12 @@ NOT_MATCHING = [
     ("PatientName", "=Yamada*"),
     ("PatientName", "Yamada*=Suzuki*"),
     ("PatientAge", "050M"),
+    ("PatientAge", "051Y-"),
+    ("PatientAge", "-049Y"),
+    ("PatientAge", "-590M"),
+    ("EchoTime", "10.1-"),
+    ("EchoTime", "1-9.9"),
+    ("EchoTime", "-10"),
     ("StudyDate", "20210305"),
     ("StudyDate", "20210305-"),
     ("StudyDate", "-20210303"),
@@ -193,8 +235,8 @@ def test_series_filter_leaves_series_that_meet_all_keys(one: Database) -> None:
         ("StudyInstanceUID", "1.2.*", "StudyInstanceUID accepts UIDs"),
         ("StudyInstanceUID", "1.2.3,", "StudyInstanceUID"),
         ("StudyInstanceUID", "1." * 40 + "1", "StudyInstanceUID"),
-        ("SeriesNumber", "one", "SeriesNumber accepts one decimal number"),
-        ("EchoTime", "1-10", "EchoTime"),
+        ("SeriesNumber", "one", "SeriesNumber accepts a decimal number"),
+        ("EchoTime", "1-10-20", "EchoTime"),
         ("EchoTime", "1e9999", "EchoTime"),
         ("Modality", "MR\\CT", "Modality accepts one value"),
         ("PatientID", "a\0b", "PatientID"),
