@@ -168,7 +168,7 @@ def save_trained(
         preprocessing=recipe.preprocessing,
         domain=Domain(body_parts=("BRAIN", "HEAD"), sequences=tuple(sorted({stack.sequence for stack in stacks}))),
         training=Training(
-            method=", ".join(f"{key} {value}" for key, value in recipe.model_dump().items() if _is_choice(key, value)),
+            method="; then ".join([*([] if start is None else [start.method]), _method(recipe)]),
             data=recipe.data or "what the manifest named",
             licences=recipe.licences,
             patients=len(patients),
@@ -188,8 +188,11 @@ def save_trained(
     )
 
 
-def _is_choice(key: str, value: object) -> bool:
-    return isinstance(value, str) and key not in {"purpose", "data"}
+def _method(recipe: Recipe) -> str:
+    """What no number tells of a recipe; the numbers are the card's settings."""
+    choices = {key: value for key, value in recipe.model_dump().items() if isinstance(value, str)}
+    words = [f"{key} {value}" for key, value in choices.items() if key not in {"purpose", "data"}]
+    return ", ".join([f"{recipe.epochs} epochs", *words])
 
 
 def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -300,11 +300,12 @@ def test_the_card_tells_whom_it_was_trained_on_and_hides_their_names(tmp_path: P
 
 
 def test_the_card_tells_whom_the_weights_were_trained_on_that_it_started_from(tmp_path: Path) -> None:
-    train(recipe(PLAIN), painted_stacks(3), seed=6, out=tmp_path / "first")
+    first = train(recipe(PLAIN), painted_stacks(3), seed=6, out=tmp_path / "first")[""].card
     start = tmp_path / "first.safetensors"
     settings = recipe(PLAIN, init="pretrained")
     second = train(settings, painted_stacks(3, first=3), seed=6, out=tmp_path / "second", weights=start)[""].card
     assert second.training.trained_on([f"p{n:03d}" for n in range(9)]) == {f"p{n:03d}" for n in range(6)}
+    assert second.training.method.startswith(f"{first.training.method}; then 1 epochs, init pretrained")
     shipped = recipe({"epochs": 0, "init": "shipped"}, architecture=PLAIN["architecture"])
     of_shipped = train(shipped, painted_stacks(3), seed=6, out=tmp_path / "third")[""].card
     assert of_shipped.training.trained_on(["p000"]) is None
