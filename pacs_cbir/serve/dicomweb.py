@@ -75,7 +75,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
 
         Results come in the order in which they were received. Where there are none, the answer is 204.
         """
-        keys = matching_keys(request, RESERVED)
+        keys = matching_keys(request.query_params.multi_items(), RESERVED)
         fields = ReturnKeys(includefield, keys)
         media_type = negotiate(request.headers.get("accept"), (DICOM_JSON, JSON))
         for part, uid in request.path_params.items():

@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Several
 
-from fastapi import Request
-
 from pacs_cbir.dicom.sequence import Sequence
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.examples import Example
@@ -84,14 +82,14 @@ def _sequence(parameter: str, name: str) -> str:
     return found
 
 
-def matching_keys(request: Request, reserved: Collection[str]) -> dict[str, str]:
+def matching_keys(parameters: Iterable[tuple[str, str]], reserved: Collection[str]) -> dict[str, str]:
     """All parameters that are not `reserved`: keyword → value.
 
     Raises:
         InvalidQuery: a name is no attribute's, or is given twice.
     """
     keys: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in parameters:
         if name in reserved:
             continue
         keyword = keyword_of(name)

@@ -79,6 +79,9 @@ _MEANING = {
     404: "Not here.",
     406: "Nothing on offer is in Accept.",
     409: "Received and not yet embedded; Retry-After says when to ask again.",
+    413: "The body is too long.",
+    414: "The URL is too long; the same can be sent as a form by POST.",
+    415: "The body is of a type that is not read here.",
     422: "Here, and without embeddings or a picture; `detail` says why.",
     503: "The database is away, or the service is not ready.",
 }

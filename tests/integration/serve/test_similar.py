@@ -212,6 +212,49 @@ def test_nothing_else_is_on_offer(cohort: Api) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (406, "application/problem+json")
 
 
+def test_a_form_asks_what_a_url_asks(cohort: Api) -> None:
+    asked = {"example": ["1"], "like": ["3"], "PatientSex": "F", "includefield": "StudyDescription"}
+    for path in ("/similar/studies", "/similar/series"):
+        by_form = cohort.client.post(path, data=asked, headers=PLAIN)
+        assert by_form.status_code == 200, by_form.text
+        assert by_form.json() == cohort.client.get(path, params=asked, headers=PLAIN).json()
+
+
+def test_a_long_url_is_sent_to_the_form(cohort: Api) -> None:
+    asked = {"example": "1", "SeriesInstanceUID": ",".join(f"2.{number}" for number in range(1000, 2000))}
+    answer = cohort.client.get("/similar/studies", params={**asked, "PatientComments": "*" * 8192})
+    assert answer.status_code == 414
+    assert "by POST" in answer.json()["detail"]
+    assert cohort.client.post("/similar/studies", data=asked).status_code == 204
+    asked["SeriesInstanceUID"] += ",2.1"
+    answer = cohort.client.post("/similar/studies", data=asked)
+    assert answer.status_code == 400
+    assert "at most 1000 UIDs" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (b"example=x", {}, 400, "example accepts"),
+        (b"PatientSex=F", {}, 400, "example"),
+        (b"example=1&limit=0", {}, 400, "limit"),
+        (b"example=1&Nonsense=1", {}, 400, "Nonsense"),
+        (b"&".join([b"example=1"] + [b"like=1.%d" % n for n in range(101)]), {}, 400, "at most 100"),
+        (b"example=1&" * 1001, {}, 400, "more than 1000"),
+        (b"\xff", {}, 400, "no form"),
+        (b"example=1&PatientComments=" + b"x" * 300_000, {}, 413, "bytes"),
+        (b"{}", {"Content-Type": "application/json"}, 415, "x-www-form-urlencoded"),
+    ],
+)
+def test_what_is_wrong_in_a_form_is_said(
+    cohort: Api, body: bytes, headers: dict[str, str], status: int, says: str
+) -> None:
+    sent = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+    answer = cohort.client.post("/similar/studies", content=body, headers=sent)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert says in answer.json()["detail"]
+
+
 def test_fuzzy_matching(cohort: Api) -> None:
     assert similarities(cohort, PatientName="jané", fuzzymatching="true") == {"3": 1.0}
     assert cohort.client.get("/similar/studies?example=1&PatientName=jane").status_code == 204
