@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +21,20 @@ AETitle = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 SETTINGS_FILE_VARIABLE = "PACS_CBIR_SETTINGS_FILE"
+REPORT_FIELDS = ("StudyInstanceUID", "AccessionNumber")
+
+
+def _report_url(template: str) -> str:
+    try:
+        template.format(**dict.fromkeys(REPORT_FIELDS, ""))
+    except (AttributeError, IndexError, KeyError, ValueError):
+        known = False
+    else:
+        known = "{" in template.replace("{{", "")
+    if not (known and template.startswith(("http://", "https://"))):
+        fields = " or ".join(f"{{{field}}}" for field in REPORT_FIELDS)
+        raise ValueError(f"an http:// or https:// URL with {fields} in it, and no other name in braces")
+    return template
 
 
 def _default_data_dir() -> Path:
@@ -73,6 +87,10 @@ class Settings(BaseSettings):
     )
     decode_seconds: float = Field(default=300.0, gt=0, description="Time that decoding one series may take.")
     decode_megabytes: int = Field(default=8192, ge=512, description="Address space of the decoding process in MiB.")
+    report_url: Annotated[str, AfterValidator(_report_url)] | None = Field(
+        default=None,
+        description="Template of reports' URLs, with {StudyInstanceUID} or {AccessionNumber}; without it no links.",
+    )
     checkpoint: Path | None = Field(
         default=None, description="The encoder's checkpoint (.safetensors); without it the packaged one."
     )

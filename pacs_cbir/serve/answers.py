@@ -12,6 +12,8 @@ The private block (PS3.5 7.8.1) has group 0075 and private creator PACS_CBIR:
     (0075,xx08)  UI  example's slice   SOP Instance UID of the example's picture that it is like
     (0075,xx09)  UL  example's frame   its frame, counted from 1
     (0075,xx0A)  FD  slice similarity  cosine of the two slices
+    (0075,xx0B)  SL  days              of a study: from the first example's to this one, negative where it is older
+    (0075,xx0C)  UR  report            of a study: the site's link to its report
     (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01 and xx03 to xx0A
 """
 
@@ -26,6 +28,7 @@ from pydicom import Dataset
 
 from pacs_cbir.search.query import SeriesMatch, StudyMatch
 from pacs_cbir.serve.dicom_json import data_set, plain
+from pacs_cbir.serve.outcome import Outcome
 from pacs_cbir.serve.parameters import ReturnKeys
 from pacs_cbir.serve.return_keys import SERIES_KEYS, STUDY_KEYS
 from pacs_cbir.store.catalogue import Attributes
@@ -35,6 +38,9 @@ PRIVATE_GROUP = 0x0075
 PRIVATE_CREATOR = "PACS_CBIR"
 SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
 SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
+DAYS, REPORT = 0x0B, 0x0C
+OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
+UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
 
 
@@ -58,19 +64,25 @@ class Uids:
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
-def study_data_set(match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys) -> Dataset:
+def study_data_set(
+    match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys, outcome: Outcome = UNKNOWN
+) -> Dataset:
     """A study's return keys and the private block.
 
     Args:
         study: its attributes.
         uids: of its series, and of their slices; series that are gone are left out.
     """
-    ds = data_set(study, keys.of(study, STUDY_KEYS))
+    ds = data_set(study, keys.of(study, (*STUDY_KEYS, *OUTCOME_KEYS)))
     block = ds.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     block.add_new(SIMILARITY, "FD", match.similarity)
     block.add_new(COVERAGE, "FD", match.coverage)
     if not match.in_domain:
         block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
+    if outcome.days is not None:
+        block.add_new(DAYS, "SL", outcome.days)
+    if outcome.report is not None:
+        block.add_new(REPORT, "UR", outcome.report)
     compared = []
     for series in match.series:
         if series.series_id in uids.series:
@@ -106,13 +118,17 @@ def _add_series_block(ds: Dataset, match: SeriesMatch, uids: Uids) -> None:
         block.add_new(SLICE_SIMILARITY, "FD", match.slices.similarity)
 
 
-def study_plain(match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys) -> dict[str, Any]:
+def study_plain(
+    match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys, outcome: Outcome = UNKNOWN
+) -> dict[str, Any]:
     """As `study_data_set`, as plain JSON (`schemas.SimilarStudy`)."""
     return {
-        **plain(study, keys.of(study, ["StudyInstanceUID"])),
+        **plain(study, keys.of(study, ["StudyInstanceUID", "StudyDate", *OUTCOME_KEYS])),
         "similarity": match.similarity,
         "coverage": match.coverage,
         **_notes(match.in_domain),
+        **({} if outcome.days is None else {"days": outcome.days}),
+        **({} if outcome.report is None else {"report": outcome.report}),
         "series": [
             {"SeriesInstanceUID": uids.series[series.series_id], **_series_plain(series, uids)}
             for series in match.series

@@ -37,7 +37,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     metrics = Metrics(database, searcher)
     # Its documentation page comes from this process: a hospital's network may not reach a CDN.
     app = FastAPIOffline(title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None)
-    app.include_router(similar_router(database, searcher))
+    app.include_router(similar_router(settings, database, searcher))
     app.include_router(search_router(database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(health_router(database, searcher, metrics))

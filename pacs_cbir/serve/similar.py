@@ -16,15 +16,17 @@ from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_form, asked_in_url
 from pacs_cbir.serve.dicom_json import model
+from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
+from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, embeddings
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 
 
-def similar_router(database: Database, searcher: Searcher) -> APIRouter:
+def similar_router(settings: Settings, database: Database, searcher: Searcher) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
 
@@ -40,11 +42,21 @@ def similar_router(database: Database, searcher: Searcher) -> APIRouter:
         compared = [match for study in answer.studies for match in study.series]
         series = _attributes(database, Level.SERIES, [match.series_id for match in compared], query)
         uids = _uids(database, compared, series)
+        example = _example(database, query)
+
+        def outcome_of(study: Attributes) -> Outcome:
+            return Outcome(days_between(example, study), report_url(settings.report_url, study))
+
         # What was deleted since the search is no answer any more.
-        found = [(match, studies[match.study_id]) for match in answer.studies if match.study_id in studies]
+        found = [
+            (match, studies[match.study_id], outcome_of(studies[match.study_id]))
+            for match in answer.studies
+            if match.study_id in studies
+        ]
         if query.media_type == JSON:
-            return _response([study_plain(match, study, uids, query.fields) for match, study in found], query)
-        return _response([model(study_data_set(match, study, uids, query.fields)) for match, study in found], query)
+            return _response([study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found], query)
+        sets = [study_data_set(m, study, uids, query.fields, outcome) for m, study, outcome in found]
+        return _response([model(ds) for ds in sets], query)
 
     def similar_series(query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
@@ -87,7 +99,14 @@ def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], response
 def _attributes(database: Database, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
     with database.transaction() as connection:
         found = catalogue.attributes(connection, level, ids)
-    return {id_: with_availability(attributes, level, query.base_url) for id_, attributes in found.items()}
+    return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
+
+
+def _example(database: Database, query: Asked) -> Attributes:
+    """The first example's study; empty where it went since the search."""
+    keys = {"StudyInstanceUID": query.query.examples[0].study_instance_uid}
+    with database.transaction() as connection:
+        return next(iter(catalogue.find(connection, Level.STUDY, keys, limit=1, offset=0)), {})
 
 
 def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[int, Attributes]) -> Uids:

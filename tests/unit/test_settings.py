@@ -91,6 +91,11 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         ("DECODE_MEGABYTES", "100"),
         ("WORKER_PROCESSES", "0"),
         ("MAXIMUM_ASSOCIATIONS", "0"),
+        ("REPORT_URL", "https://ris.example/reports"),
+        ("REPORT_URL", "https://ris.example/{PatientID}"),
+        ("REPORT_URL", "https://ris.example/{StudyInstanceUID"),
+        ("REPORT_URL", "https://ris.example/{{StudyInstanceUID}}"),
+        ("REPORT_URL", "javascript:alert('{StudyInstanceUID}')"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

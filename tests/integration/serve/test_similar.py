@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from pydicom import Dataset
 from served import Api
 
+from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.answers import PRIVATE_CREATOR
+from pacs_cbir.serve.app import create_app
 from pacs_cbir.store import jobs
 
 PLAIN = {"Accept": "application/json"}
@@ -36,6 +39,7 @@ def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
     first, second = plain(cohort, "/similar/studies", example="1")
     assert first == {
         "StudyInstanceUID": "3",
+        "PatientSex": "M",
         "similarity": pytest.approx(1.0),
         "coverage": 0.5,
         "notes": ["outside-encoder-domain"],
@@ -147,6 +151,32 @@ def test_feedback_moves_the_example(api: Api) -> None:
     assert list(similarities(api, unlike="2")) == ["3", "5", "4"]
     assert list(similarities(api, unlike="2/2.1/2.1.1", like=["5", "3"])) == ["3", "5", "4"]
     assert api.client.get("/similar/studies?example=1&like=9").status_code == 404
+
+
+def test_what_became_of_a_match(api: Api) -> None:
+    api.add("1", "1.1", 0, study={"PatientID": "P1", "StudyDate": "20200105"})
+    later = {"PatientID": "P2", "StudyDate": "20210101", "PatientBirthDate": "19800102", "PatientSex": "F"}
+    api.add("2", "2.1", 60, study={**later, "StudyDescription": "MR brain", "AccessionNumber": "A/7 b"})
+    api.add("3", "3.1", 80, study={"PatientID": "P3", "StudyDate": "2019.12.31", "PatientAge": "006M"})
+    api.add("4", "4.1", 85, study={"PatientID": "P4", "StudyDate": "soon"})
+    client = TestClient(
+        create_app(
+            api.settings.model_copy(update={"report_url": "https://ris.example/report?accession={AccessionNumber}"}),
+            api.database,
+            Searcher(api.database, api.follower),
+            None,  # type: ignore[arg-type]  # no picture is asked for
+        )
+    )
+    two, three, four = client.get("/similar/studies?example=1", headers=PLAIN).json()
+    assert (two["days"], two["PatientAge"], two["PatientSex"]) == (362, "040Y", "F")
+    assert two["report"] == "https://ris.example/report?accession=A%2F7%20b"
+    assert (three["days"], three["PatientAge"]) == (-5, "006M")
+    assert not {"days", "report", "PatientAge"} & set(four)
+    assert not {"PatientID", "PatientName", "PatientBirthDate"} & set(two)
+    (best, *_) = client.get("/similar/studies?example=1").json()
+    block = Dataset.from_json(best).private_block(0x0075, PRIVATE_CREATOR)
+    assert (block[0x0B].value, block[0x0C].value) == (362, two["report"])
+    assert "report" not in plain(api, "/similar/studies", example="1")[0]
 
 
 def test_parts_the_encoder_has_not_are_refused_by_name(cohort: Api) -> None:
