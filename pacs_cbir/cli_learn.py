@@ -40,6 +40,7 @@ def train(
 
     Example: `pacs-cbir train unlabelled checkpoints/our-hospital --manifest studies.csv`
     """
+    from pacs_cbir.learn.calibrate import calibrate
     from pacs_cbir.learn.manifest import read_manifest
     from pacs_cbir.learn.recipe import read_recipe
     from pacs_cbir.learn.stacks import load_stacks
@@ -47,7 +48,8 @@ def train(
 
     settings, rows = read_recipe(recipe), read_manifest(manifest)
     stacks = load_stacks(rows, settings.preprocessing, splits=None if splits is None else splits.split(","))
-    run(settings, stacks, seed=seed, out=out, weights=weights)
+    for trained in run(settings, stacks, seed=seed, out=out, weights=weights).values():
+        calibrate(out.with_name(f"{trained.card.name}.safetensors"), trained, stacks)
     typer.echo(str(out))
 
 

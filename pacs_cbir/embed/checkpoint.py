@@ -72,6 +72,8 @@ class Card(_CardPart):
 
     Attributes:
         purpose: what it may be used for, in plain words.
+        unrelated: MR sequence → median cosine of the whole series of two patients whom it was trained on: what is less
+            alike is not alike. Empty where it was not measured.
         figures: what was measured, each under a name that says on what.
         weights_sha256: of the safetensors file.
     """
@@ -82,6 +84,7 @@ class Card(_CardPart):
     preprocessing: Preprocessing
     domain: Domain
     training: Training
+    unrelated: dict[str, float] = Field(default_factory=dict)
     figures: dict[str, float]
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,16 +36,24 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Current:
-    """What is searched: one encoder's index, and what its embeddings are made of."""
+    """What is searched: one encoder's index, what its embeddings are made of, and `Card.unrelated`."""
 
     encoder_id: int | None
     identity: str
     architecture: Architecture
+    unrelated: Mapping[str, float]
     index: StackIndex
 
 
-def _opened(encoder_id: int | None, identity: str, architecture: Architecture) -> Current:
-    return Current(encoder_id, identity, architecture, StackIndex(architecture.embedding_dimension))
+def _opened(encoder: encoders.EncoderRow) -> Current:
+    """An encoder's index, with nothing in it."""
+    architecture = Architecture.model_validate(encoder.card["architecture"])
+    index = StackIndex(architecture.embedding_dimension)
+    return Current(encoder.id, encoder.identity, architecture, encoder.card.get("unrelated", {}), index)
+
+
+_NONE = Architecture(appearance=2, weights={"appearance": 1.0})
+"""Of no encoder, before the first worker ran."""
 
 
 class Follower:
@@ -57,7 +65,7 @@ class Follower:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database, self._folder = database, folder
-        self._current = _opened(None, "", Architecture(appearance=2, weights={"appearance": 1.0}))
+        self._current = Current(None, "", _NONE, {}, StackIndex(_NONE.embedding_dimension))
         self._position: int | None = None
         self._seen_at = self._saved_at = time.monotonic()
         self._unsaved = 0
@@ -118,7 +126,7 @@ class Follower:
             encoder = encoders.active(connection)
         if encoder is None:
             return
-        fresh = _opened(encoder.id, encoder.identity, _architecture(encoder))
+        fresh = _opened(encoder)
         position = self._compare_all(fresh)
         self._current, self._position, self._unsaved = fresh, position, self._unsaved + 1
         self.save()
@@ -131,7 +139,7 @@ class Follower:
             encoder = encoders.active(connection)
         if encoder is None or encoder.id == self._current.encoder_id:
             return False
-        opened = _opened(encoder.id, encoder.identity, _architecture(encoder))
+        opened = _opened(encoder)
         snapshot = read_snapshot(snapshot_path(self._folder, encoder.identity))
         opened.index.update([s for s in snapshot if s.vectors.shape[1] == opened.index.dimension], [])
         self._position = None
@@ -200,7 +208,3 @@ class Follower:
             write_snapshot(snapshot_path(self._folder, current.identity), current.index.stored())
         except OSError as error:
             log.warning("index snapshot cannot be written", error=type(error).__name__)
-
-
-def _architecture(encoder: encoders.EncoderRow) -> Architecture:
-    return Architecture.model_validate(encoder.card["architecture"])

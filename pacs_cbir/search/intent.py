@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +17,8 @@ from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.query import Picture, Query, SliceMatch
 from pacs_cbir.search.stack_index import IndexedStack, Kind, StackIndex
 
+LOWEST = -1.0
+"""No cosine is below it: nothing is left out."""
 TOWARDS, AWAY = 0.75, 0.15
 """Rocchio's weights of what was found right and wrong, the example's being 1 (Manning et al. 2008, section 9.1)."""
 
@@ -27,17 +29,19 @@ class Slot:
 
     Attributes:
         weight: in that mean, above 0.
+        least: the similarity of what is no answer any more.
     """
 
     vectors: tuple[ExampleVector, ...]
     weight: float
+    least: float
 
 
 class Intent:
     """How examples become slots, and slots' matches the slices to look at.
 
     Args:
-        architecture: of the encoder whose embeddings are searched.
+        architecture, unrelated: of the encoder whose embeddings are searched.
         like, unlike: what `query` names so.
 
     Raises:
@@ -47,11 +51,13 @@ class Intent:
     def __init__(
         self,
         architecture: Architecture,
+        unrelated: Mapping[str, float],
         query: Query,
         like: Sequence[ResolvedExample],
         unlike: Sequence[ResolvedExample],
     ) -> None:
         self._architecture, self._query = architecture, query
+        self._unrelated = {} if query.parts or query.like or query.unlike else unrelated
         self._parts = _part_weights(architecture, query)
         self._like, self._unlike = _means(like), _means(unlike)
 
@@ -66,7 +72,9 @@ class Intent:
             by_sequence: defaultdict[str, list[ExampleVector]] = defaultdict(list)
             for vector in example.vectors:
                 by_sequence[vector.kind.sequence].append(replace(vector, vector=self._searched(vector)))
-            found += [Slot(tuple(of), self._weight(sequence)) for sequence, of in by_sequence.items()]
+            found += [
+                Slot(tuple(of), self._weight(sequence), self._least(sequence)) for sequence, of in by_sequence.items()
+            ]
         counting = [slot for slot in found if slot.weight > 0]
         if not counting:
             have = sorted({vector.kind.sequence for example in examples for vector in example.vectors})
@@ -101,6 +109,13 @@ class Intent:
         if self._query.only and sequence not in self._query.only:
             return 0.0
         return self._query.sequence_weights.get(sequence, 1.0)
+
+    def _least(self, sequence: str) -> float:
+        if self._query.least is not None:
+            return self._query.least
+        # Of a sequence that the encoder was not trained on the others' mean is the best guess.
+        known = self._unrelated.get(sequence)
+        return known if known is not None else float(np.mean(list(self._unrelated.values()) or [LOWEST]))
 
     def _searched(self, example: ExampleVector) -> Vectors:
         moved = example.vector.astype(np.float64)

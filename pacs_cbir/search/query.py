@@ -23,7 +23,8 @@ class Query:
         keys: DICOM keyword → matching value (PS3.4 C.2.2.2).
         fuzzy: whether keys match text without regard to case and accents.
         own_patient: whether other studies of the examples' patients may be answered.
-        least: matches below this similarity are no answers.
+        least: matches below this similarity are no answers. None: as the encoder was calibrated, which is of no use
+            for other weights of the parts, nor after feedback.
         limit, offset: of the page.
     """
 
@@ -36,7 +37,7 @@ class Query:
     keys: Mapping[str, str] = field(default_factory=dict)
     fuzzy: bool = False
     own_patient: bool = False
-    least: float = -1.0
+    least: float | None = None
     limit: int = 10
     offset: int = 0
 
@@ -103,8 +104,14 @@ class StudyMatch:
 
 @dataclass(frozen=True)
 class Answer:
-    """One page of a ranking, and how many there are in all."""
+    """One page of a ranking.
+
+    Attributes:
+        total: how many there are in all.
+        unrelated: how many more were left out, since they are no more alike than unrelated patients are.
+    """
 
     total: int
     studies: tuple[StudyMatch, ...] = ()
     series: tuple[SeriesMatch, ...] = ()
+    unrelated: int = 0

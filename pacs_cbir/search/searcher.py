@@ -22,6 +22,9 @@ from pacs_cbir.store.session import Connection, Database
 # Cosines span 2: with this added, a pair of one known sequence ranks before every pair with an unknown one.
 LIKE_WITH_LIKE = 4.0
 
+ROUNDING = 1e-6
+"""Cosines are sums of float32: what is as similar as the floor is not below it."""
+
 Ranks = npt.NDArray[np.float64]
 
 
@@ -100,7 +103,7 @@ class Searcher:
             left_out = _left_out(connection, examples, query.own_patient, whole_study)
             left_out |= _own(connection, unlike, whole_study)
             allowed = None if condition is None else frozenset(row.id for row in connection.execute(condition))
-        intent = Intent(current.architecture, query, like, unlike)
+        intent = Intent(current.architecture, current.unrelated, query, like, unlike)
         return _Ranking(current.index, intent, intent.slots(examples), allowed, left_out)
 
 
@@ -145,12 +148,14 @@ class _Ranking:
             np.maximum.at(ranks[slot], place, of_stacks)
         weights = np.array([slot.weight for slot in self._slots])
         compared = ranks > -np.inf
-        similarity = weights @ np.where(compared, _cosine(ranks), 0) / (weights @ compared)
+        counting = weights @ compared
+        similarity = weights @ np.where(compared, _cosine(ranks), 0) / counting
+        least = (weights * [slot.least for slot in self._slots]) @ compared / counting
         coverage = weights @ _alike(ranks) / weights.sum()
         ranked = np.lexsort((study_ids, -similarity))
-        ranked = ranked[similarity[ranked] >= query.least]
+        similar = ranked[similarity[ranked] >= least[ranked] - ROUNDING]
         matches = []
-        for study in ranked[query.offset : query.offset + query.limit]:
+        for study in similar[query.offset : query.offset + query.limit]:
             series_matches = self._series_matches(found, np.flatnonzero(place == study))
             matches.append(
                 StudyMatch(
@@ -161,15 +166,20 @@ class _Ranking:
                     in_domain=all(match.in_domain for match in series_matches),
                 )
             )
-        return Answer(total=len(ranked), studies=tuple(matches))
+        return Answer(len(similar), studies=tuple(matches), unrelated=self._unrelated(query, ranked, similar))
 
     def series(self, query: Query) -> Answer:
         """A page of series."""
         found = self._compare()
         ranked = self._ranked_series(found, np.arange(len(found.stacks)))
-        ranked = ranked[_cosine(found.best[ranked]) >= query.least]
-        matches = [self._match(found, place) for place in ranked[query.offset : query.offset + query.limit]]
-        return Answer(total=len(ranked), series=tuple(matches))
+        least = np.array([slot.least for slot in self._slots for _ in slot.vectors])[found.nearest]
+        similar = ranked[_cosine(found.best[ranked]) >= least[ranked] - ROUNDING]
+        matches = [self._match(found, place) for place in similar[query.offset : query.offset + query.limit]]
+        return Answer(len(similar), series=tuple(matches), unrelated=self._unrelated(query, ranked, similar))
+
+    def _unrelated(self, query: Query, ranked: Ids, similar: Ids) -> int:
+        """How many the calibration left out; what a floor of the query's own did is known to who asked."""
+        return len(ranked) - len(similar) if query.least is None else 0
 
     def _compare(self) -> _Compared:
         allowed = self.index.mask(*self._filter)

@@ -68,8 +68,13 @@ class Parameters(BaseModel):
         description="What the embedding's parts count, as `lesion:1,grey:0.2`; parts not named count nothing. "
         "Without it, as the encoder's card says.",
     )
-    min_similarity: float = Field(
-        -1.0, ge=-1, le=1, allow_inf_nan=False, description="Answer nothing that is less similar."
+    min_similarity: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        allow_inf_nan=False,
+        description="Answer nothing that is less similar; -1 answers all. Without it nothing is answered that is less "
+        "similar than unrelated patients usually are, as the encoder was calibrated; the Warning field counts it.",
     )
     limit: int = Field(10, ge=1, le=MAX_RESULTS, description="How many to answer.")
     offset: int = Field(0, ge=0, le=MAX_RESULTS * 100, description="How many of the best to skip.")

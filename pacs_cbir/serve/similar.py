@@ -25,6 +25,11 @@ from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 
+UNRELATED_WARNING = (
+    '299 pacs-cbir "{} more were left out: they are no more like the example than unrelated patients are. '
+    'min_similarity=-1 answers them too."'
+)
+
 
 def similar_router(settings: Settings, database: Database, searcher: Searcher) -> APIRouter:
     """Routes of the query by example."""
@@ -54,9 +59,13 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             if match.study_id in studies
         ]
         if query.media_type == JSON:
-            return _response([study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found], query)
+            return _response(
+                [study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found],
+                query,
+                answer.unrelated,
+            )
         sets = [study_data_set(m, study, uids, query.fields, outcome) for m, study, outcome in found]
-        return _response([model(ds) for ds in sets], query)
+        return _response([model(ds) for ds in sets], query, answer.unrelated)
 
     def similar_series(query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
@@ -65,8 +74,12 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         uids = _uids(database, answer.series, series)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
-            return _response([series_plain(match, one, uids, query.fields) for match, one in found], query)
-        return _response([model(series_data_set(match, one, uids, query.fields)) for match, one in found], query)
+            return _response(
+                [series_plain(match, one, uids, query.fields) for match, one in found], query, answer.unrelated
+            )
+        return _response(
+            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer.unrelated
+        )
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
         _add_routes(router, answer, _responses(list[plain]))  # type: ignore[valid-type]
@@ -116,10 +129,11 @@ def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[in
     return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
 
 
-def _response(content: list[dict[str, Any]], query: Asked) -> Response:
+def _response(content: list[dict[str, Any]], query: Asked, unrelated: int) -> Response:
+    headers = {"Warning": UNRELATED_WARNING.format(unrelated)} if unrelated else None
     if not content:
-        return Response(status_code=HTTPStatus.NO_CONTENT.value)
-    return Response(json.dumps(content), media_type=query.media_type)
+        return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
+    return Response(json.dumps(content), media_type=query.media_type, headers=headers)
 
 
 def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from rows import Added, add_series
 from sqlalchemy import text
-from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
+from stack_rows import DIMENSION, add_encoder, card, new_stack, not_embedded, random_vectors, save, unit
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, IndexNotReady, InvalidQuery, UnknownExample
 from pacs_cbir.search.follow import Follower
@@ -342,6 +342,35 @@ def test_an_example_the_index_has_not_yet_is_answered_without_slices(database: D
     add(database, "1.1", "1.1.1", "P", new_stack(axis(0)))
     (match,) = cohort.series([Example("1.1")]).series
     assert match.slices is None
+
+
+def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Database, cohort: Cohort) -> None:
+    with database.transaction() as connection:
+        encoders.activate(connection, "a" * 64, {**card(), "unrelated": {"T1": 0.8, "FLAIR": 0.4}})
+    for study, t1, flair, other in (("1.1", 1.0, 1.0, 1.0), ("1.2", 0.7, 0.6, 0.65), ("1.3", 0.7, 0.45, 0.55)):
+        add(database, study, f"{study}.1", study, new_stack(axis(1, t1)))
+        add(database, study, f"{study}.2", study, new_stack(axis(1, flair), sequence="FLAIR"))
+        add(database, study, f"{study}.3", study, new_stack(axis(1, other), sequence="T2"))
+    cohort.follower.catch_up()
+    example = [Example("1.1")]
+
+    def found(**wanted: object) -> tuple[list[float], int]:
+        answer = cohort.studies(example, **wanted)
+        return [round(match.similarity, 4) for match in answer.studies], answer.unrelated
+
+    # The floor of all three is the mean of 0.8, 0.4 and, for T2, of these two: 0.6.
+    assert found() == ([0.65], 1)
+    assert found(only=frozenset({"T1"})) == ([], 2)
+    assert found(only=frozenset({"FLAIR"})) == ([0.6, 0.45], 0)
+    assert found(only=frozenset({"T2"})) == ([0.65], 1)
+    assert found(sequence_weights={"T1": 3.0}) == ([], 2)
+    assert found(least=-1.0) == ([0.65, 0.5667], 0)
+    assert found(least=0.66) == ([], 0)
+    assert len(found(parts={"appearance": 1.0})[0]) == 2
+    assert len(found(like=(Example("1.2"),))[0]) == 2
+    series = cohort.series(example)
+    assert [round(match.similarity, 4) for match in series.series] == [0.65, 0.6, 0.45]
+    assert (series.total, series.unrelated) == (3, 3)
 
 
 def test_own_patient_is_left_out_unless_asked_for(database: Database, cohort: Cohort) -> None:

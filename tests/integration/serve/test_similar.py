@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from pydicom import Dataset
-from served import Api
+from served import CARD, Api
 
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.answers import PRIVATE_CREATOR
 from pacs_cbir.serve.app import create_app
-from pacs_cbir.store import jobs
+from pacs_cbir.store import encoders, jobs
 
 PLAIN = {"Accept": "application/json"}
 
@@ -141,6 +141,20 @@ def test_a_floor_leaves_out_what_is_less_alike(cohort: Api) -> None:
     assert similarities(cohort, min_similarity=0.6) == {"3": 1.0}
     found = plain(cohort, "/similar/series", example="1", min_similarity=0.6)
     assert [series["SeriesInstanceUID"] for series in found] == ["3.1"]
+
+
+def test_nothing_similar_is_said_and_not_shown(api: Api) -> None:
+    with api.database.transaction() as connection:
+        encoders.register(connection, "test", {**CARD, "unrelated": {"T1": 0.6}})
+    for study, degrees in (("1", 0), ("2", 40), ("3", 60), ("4", 80)):
+        api.add(study, f"{study}.1", degrees)
+    answer = api.client.get("/similar/studies?example=1", headers=PLAIN)
+    assert [study["StudyInstanceUID"] for study in answer.json()] == ["2"]
+    assert answer.headers["warning"].startswith('299 pacs-cbir "2 more were left out')
+    assert list(similarities(api, min_similarity=-1)) == ["2", "3", "4"]
+    nothing = api.client.get("/similar/series?example=1&StudyInstanceUID=3,4")
+    assert nothing.status_code == 204
+    assert "min_similarity=-1" in nothing.headers["warning"]
 
 
 def test_feedback_moves_the_example(api: Api) -> None:

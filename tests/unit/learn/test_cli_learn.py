@@ -58,7 +58,8 @@ def run(*arguments: str | Path) -> str:
 def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: Path) -> None:
     manifest = folder / "painted.csv"
     run("train", folder / "tiny-recipe.toml", tmp_path / "mine", "--manifest", manifest, "--seed", "3")
-    assert load_checkpoint(tmp_path / "mine.safetensors").card.training.patients == 5
+    card = load_checkpoint(tmp_path / "mine.safetensors").card
+    assert (card.training.patients, set(card.unrelated)) == (5, {"T1", "FLAIR"})
 
     measured = tmp_path / "mine-result.json"
     said = run("evaluate", measured, "--manifest", manifest, "--encoder", tmp_path / "mine.safetensors")
