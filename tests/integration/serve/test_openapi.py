@@ -1,0 +1,66 @@
+"""What the OpenAPI document says is what the service does, for whatever schemathesis thinks of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from served import Api
+
+EXAMPLES = 40
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+HERE = {"example": ["1.1"], "study": "1.1", "series": "1.1.1", "instance": "1.1.1.1", "frame": 1}
+"""What is thought up names nothing that is here: every case is tried again with these."""
+
+
+@pytest.fixture
+def filled(api: Api) -> Api:
+    api.add("1.1", "1.1.1", 0)
+    api.add("1.2", "1.2.1", 60)
+    return api
+
+
+def test_every_operation_answers_as_documented(filled: Api) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", filled.client.app)
+    schema.config.generation.update(modes=list(GenerationMode))
+    operations = [found.ok() for found in schema.get_all_operations()]
+    answered = {(operation.method.upper(), operation.path): _statuses(operation) for operation in operations}
+    assert {200, 400} <= answered["GET", "/similar/studies"].keys()
+    assert {200, 400} <= answered["POST", "/similar/studies"].keys()
+    assert {200, 204, 400} <= answered["GET", "/dicom-web/studies"].keys()
+    assert 200 in answered["GET", "/health/ready"]
+
+
+def _statuses(operation: Any) -> Counter[int]:
+    """How often each status came."""
+    seen: Counter[int] = Counter()
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(case=operation.as_strategy())
+    def run(case: Case) -> None:
+        seen[case.call_and_validate(checks=CHECKS).status_code] += 1
+        for given_parameters in (case.query, case.path_parameters, case.body):
+            if isinstance(given_parameters, dict):
+                given_parameters.update({name: here for name, here in HERE.items() if name in given_parameters})
+        seen[case.call_and_validate(checks=CHECKS).status_code] += 1
+
+    run()
+    return seen
