@@ -1,0 +1,52 @@
+"""The listings as dicomweb-client reads them, over a real socket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset
+from running import wait_until
+from served import Api
+
+from tests.conftest import free_port
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[DICOMwebClient]:
+    for study, sex in (("1.1", "F"), ("1.2", "M"), ("1.3", "F")):
+        api.add(
+            study, f"{study}.1", 0, study={"PatientID": f"P{study}", "PatientSex": sex, "PatientName": "Müller^Ida"}
+        )
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(api.client.app, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started, 30)
+    yield DICOMwebClient(f"http://127.0.0.1:{port}/dicom-web")
+    server.should_exit = True
+    thread.join()
+
+
+def uids(found: list[dict[str, dict[str, object]]], keyword: str) -> list[str]:
+    return [str(Dataset.from_json(one)[keyword].value) for one in found]
+
+
+def test_searches(client: DICOMwebClient) -> None:
+    assert uids(client.search_for_studies(), "StudyInstanceUID") == ["1.1", "1.2", "1.3"]
+    assert uids(client.search_for_studies(limit=1, offset=1), "StudyInstanceUID") == ["1.2"]
+    found = client.search_for_studies(search_filters={"PatientSex": "F"}, fields=["StudyDescription"])
+    assert uids(found, "StudyInstanceUID") == ["1.1", "1.3"]
+    found = client.search_for_studies(fuzzymatching=True, search_filters={"PatientName": "ida muller"})
+    assert len(found) == 3
+    assert uids(client.search_for_series("1.2"), "SeriesInstanceUID") == ["1.2.1"]
+    assert uids(client.search_for_instances("1.2", "1.2.1"), "SOPInstanceUID") == ["1.2.1.1"]
+    assert len(client.search_for_instances()) == 3
+
+
+def test_nothing_is_an_empty_list(client: DICOMwebClient) -> None:
+    assert client.search_for_studies(search_filters={"PatientID": "nobody"}) == []
+    assert client.search_for_series("9.9") == []
