@@ -56,6 +56,21 @@ def pool(embeddings: Vectors, architecture: Architecture) -> Vectors:
     return pooled
 
 
+def cosines(one: Vectors, two: Vectors, architecture: Architecture) -> dict[Part, float]:
+    """Part → cosine of two vectors' parts, at most 1, without the parts that count nothing in one of them.
+
+    Args:
+        one, two: shape (dimension,), each an embedding or a query as `weighed` gives it.
+    """
+    found: dict[Part, float] = {}
+    for part, place in architecture.places.items():
+        lengths = np.linalg.norm(one[place]) * np.linalg.norm(two[place])
+        if lengths > 0:
+            # Rounding must not make anything more alike than itself.
+            found[part] = min(float(one[place].astype(np.float64) @ two[place] / lengths), 1.0)
+    return found
+
+
 def weighed(vectors: Vectors, architecture: Architecture, weights: Mapping[Part, float]) -> Vectors:
     """Query vectors whose products with embeddings are means of the parts' cosines, by these weights.
 

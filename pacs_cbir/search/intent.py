@@ -81,6 +81,15 @@ class Intent:
             raise InvalidQuery(f"the example has {', '.join(have)}, and none of it counts by sequence and weights")
         return counting
 
+    def part_cosines(
+        self, index: StackIndex, example: ExampleVector, stack: IndexedStack, slices: SliceMatch | None
+    ) -> dict[Part, float]:
+        """In what an example and a match are alike: whole stacks, or the slice and the one nearest to it."""
+        theirs = index.whole_of(stack)
+        if slices is not None and not example.whole:
+            theirs = index.slices_of(stack)[slices.found.slice - 1]
+        return parts.cosines(example.vector, theirs, self._architecture)
+
     def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
         """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index.
 

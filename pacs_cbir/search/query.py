@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pacs_cbir.embed.architecture import Part
 from pacs_cbir.store.examples import Example
 
 
@@ -72,6 +73,7 @@ class SeriesMatch:
         similarity: cosine, at most 1, higher is closer.
         like: the example's Series Instance UID.
         in_domain: whether the encoder was trained for such series.
+        parts: part of the embedding → its cosine: in what the two are alike.
         slices: where to look; None where the example came too late to be in the index.
     """
 
@@ -81,6 +83,7 @@ class SeriesMatch:
     similarity: float
     like: str
     in_domain: bool
+    parts: Mapping[Part, float]
     slices: SliceMatch | None
 
 

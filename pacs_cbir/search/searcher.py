@@ -214,6 +214,7 @@ class _Ranking:
     def _match(self, found: _Compared, place: np.int64) -> SeriesMatch:
         stack = self.index[int(found.stacks[place])]
         example = self._vectors[found.nearest[place]]
+        slices = self._intent.slice_match(self.index, example, stack)
         return SeriesMatch(
             series_id=stack.series_id,
             study_id=stack.study_id,
@@ -221,7 +222,8 @@ class _Ranking:
             similarity=float(_cosine(found.best[place])),
             like=example.series_instance_uid,
             in_domain=stack.in_domain,
-            slices=self._intent.slice_match(self.index, example, stack),
+            parts=self._intent.part_cosines(self.index, example, stack, slices),
+            slices=slices,
         )
 
 

@@ -190,6 +190,11 @@ class StackIndex:
         number = self._numbers.get(stack_id)
         return None if number is None else self[number]
 
+    def whole_of(self, stack: IndexedStack) -> Vectors:
+        """A copy of a whole stack's vector, shape (dimension,)."""
+        whole: Vectors = self._partitions[stack.kind].whole.vectors_of(stack.number)[0]
+        return whole
+
     def slices_of(self, stack: IndexedStack) -> Vectors:
         """A copy of a stack's slices' vectors, shape (slices, dimension): slice 1 first."""
         return self._partitions[stack.kind].slices.vectors_of(stack.number)

@@ -14,7 +14,8 @@ The private block (PS3.5 7.8.1) has group 0075 and private creator PACS_CBIR:
     (0075,xx0A)  FD  slice similarity  cosine of the two slices
     (0075,xx0B)  SL  days              of a study: from the first example's to this one, negative where it is older
     (0075,xx0C)  UR  report            of a study: the site's link to its report
-    (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01 and xx03 to xx0A
+    (0075,xx0D)  LO  parts             of a series: `lesion:0.812`, …: cosine of each part of the embeddings
+    (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01, xx03 to xx0A, xx0D
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PRIVATE_GROUP = 0x0075
 PRIVATE_CREATOR = "PACS_CBIR"
 SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
 SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
-DAYS, REPORT = 0x0B, 0x0C
+DAYS, REPORT, PARTS = 0x0B, 0x0C, 0x0D
 OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
 UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
@@ -108,6 +109,7 @@ def _add_series_block(ds: Dataset, match: SeriesMatch, uids: Uids) -> None:
         block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
     block.add_new(SEQUENCE, "LO", match.sequence)
     block.add_new(LIKE, "UI", match.like)
+    block.add_new(PARTS, "LO", [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()])
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         example, found = pair
@@ -143,7 +145,12 @@ def series_plain(match: SeriesMatch, series: Attributes, uids: Uids, keys: Retur
 
 
 def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
-    found: dict[str, Any] = {"sequence": match.sequence, "similarity": match.similarity, "like": match.like}
+    found: dict[str, Any] = {
+        "sequence": match.sequence,
+        "similarity": match.similarity,
+        "parts": dict(match.parts),
+        "like": match.like,
+    }
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         example, slice_ = (_source_plain(source) for source in pair)

@@ -29,6 +29,7 @@ class ComparedSeries(BaseModel):
     SeriesInstanceUID: str
     sequence: str = Field(description="MR sequence: T1, T1CE, T2, FLAIR, …, unknown.")
     similarity: float = Field(description="Cosine, at most 1, higher is closer.")
+    parts: dict[str, float] = Field(description="Part of the embeddings → its cosine: in what the two are alike.")
     like: str = Field(description="Series Instance UID of the example's series that it is like.")
     slice: MatchingSlice | None = Field(None, description="Of the two series' slices, the pair that they owe most to.")
     notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")

@@ -48,6 +48,7 @@ def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
                 "SeriesInstanceUID": "3.1",
                 "sequence": "T1",
                 "similarity": pytest.approx(1.0),
+                "parts": {"appearance": pytest.approx(1.0)},
                 "like": "1.1",
                 "slice": {
                     "SOPInstanceUID": "3.1.1",

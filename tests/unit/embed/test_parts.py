@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pacs_cbir.embed.architecture import Architecture, Part
-from pacs_cbir.embed.parts import Vectors, pool, slice_weights, weighed
+from pacs_cbir.embed.parts import Vectors, cosines, pool, slice_weights, weighed
 
 ARCHITECTURE = Architecture(
     appearance=3, lesion_grid=2, grey_levels=4, weights={"appearance": 1, "lesion": 2, "grey": 5}
@@ -20,7 +20,7 @@ def embeddings(count: int, seed: int = 0) -> Vectors:
     return vectors.astype(np.float32)
 
 
-def cosines(part: Part, one: Vectors, two: Vectors) -> Vectors:
+def pairs(part: Part, one: Vectors, two: Vectors) -> Vectors:
     place = ARCHITECTURE.places[part]
     product: Vectors = one[:, place] @ two[:, place].T / ARCHITECTURE.shares[part]
     return product
@@ -29,7 +29,7 @@ def cosines(part: Part, one: Vectors, two: Vectors) -> Vectors:
 def test_products_with_a_weighed_query_are_the_weighted_mean_of_the_parts_cosines() -> None:
     one, two = embeddings(4), embeddings(5, seed=1)
     found = weighed(one, ARCHITECTURE, {"lesion": 3, "grey": 1}) @ two.T
-    np.testing.assert_allclose(found, (3 * cosines("lesion", one, two) + cosines("grey", one, two)) / 4, atol=1e-6)
+    np.testing.assert_allclose(found, (3 * pairs("lesion", one, two) + pairs("grey", one, two)) / 4, atol=1e-6)
     assert (weighed(one[0], ARCHITECTURE, {"grey": 7})[: ARCHITECTURE.places["grey"].start] == 0).all()
 
 
@@ -58,3 +58,15 @@ def test_slices_count_by_their_lesion_and_pooled_parts_keep_their_length() -> No
     pooled = pool(vectors, ARCHITECTURE)
     assert np.linalg.norm(pooled[place]) == pytest.approx(ARCHITECTURE.shares["lesion"] ** 0.5)
     assert np.linalg.norm(pooled) == pytest.approx(1)
+
+
+def test_cosines_by_part() -> None:
+    one, two = embeddings(2)
+    found = cosines(one, two, ARCHITECTURE)
+    assert found == {
+        part: pytest.approx(float(pairs(part, one[None], two[None])[0, 0]), abs=1e-6) for part in ARCHITECTURE.sizes
+    }
+    shares = ARCHITECTURE.shares
+    assert sum(shares[part] * cosine for part, cosine in found.items()) == pytest.approx(float(one @ two), abs=1e-6)
+    assert set(cosines(weighed(one, ARCHITECTURE, {"grey": 1}), two, ARCHITECTURE)) == {"grey"}
+    assert max(cosines(one, one, ARCHITECTURE).values()) <= 1

@@ -81,7 +81,7 @@ def test_whatever_was_stored_is_valid_json(attributes: dict[str, list[str]]) -> 
 
 def series_match(series_id: int, *, in_domain: bool = True) -> SeriesMatch:
     slices = SliceMatch(Picture(OURS, 4), Picture(THEIRS, 9), 0.875) if in_domain else None
-    return SeriesMatch(series_id, 1, "FLAIR", 0.75, "9.8.7", in_domain, slices)
+    return SeriesMatch(series_id, 1, "FLAIR", 0.75, "9.8.7", in_domain, {"lesion": 0.8123, "grey": 1.0}, slices)
 
 
 OURS, THEIRS = uuid.uuid4(), uuid.uuid4()
@@ -108,6 +108,7 @@ def test_a_series_likewise() -> None:
     assert (block[0x01].value, 0x03 in block) == (0.75, False)
     slices = [block[number].value for number in (0x06, 0x07, 0x08, 0x09, 0x0A)]
     assert slices == ["1.2.7.9", 2, "9.8.7.4", 1, 0.875]
+    assert list(block[0x0D].value) == ["lesion:0.812", "grey:1.000"]
 
 
 def test_a_slice_that_is_gone_is_not_named() -> None:
@@ -130,6 +131,7 @@ def test_a_study_as_plain_json() -> None:
                 "SeriesInstanceUID": "1.2.7",
                 "sequence": "FLAIR",
                 "similarity": 0.75,
+                "parts": {"lesion": 0.8123, "grey": 1.0},
                 "like": "9.8.7",
                 "notes": [OUTSIDE_DOMAIN],
             }
