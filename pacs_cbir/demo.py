@@ -211,7 +211,7 @@ def _query(demo: _Demo, studies: list[str]) -> tuple[str | None, list[dict[str, 
         for _ in range(20):
             answer = httpx.get(
                 f"{demo.url}/similar/studies",
-                params={"example": study, "limit": MATCHES},
+                params={"example": study, "limit": MATCHES, "min_similarity": -1},
                 headers={"Accept": "application/json"},
                 timeout=30,
             )

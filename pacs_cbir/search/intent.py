@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,6 +61,8 @@ class Intent:
         self._unrelated = {} if query.parts or query.like or query.unlike else unrelated
         self._parts = _part_weights(architecture, query)
         self._like, self._unlike = _means(like), _means(unlike)
+        # Of the examples' stacks: their slices as they are compared, and what each counts.
+        self._slices: dict[uuid.UUID, tuple[Vectors, parts.Floats]] = {}
 
     def slots(self, examples: Sequence[ResolvedExample]) -> list[Slot]:
         """The slots that count, as they are searched with.
@@ -101,9 +104,9 @@ class Intent:
             own = index.find(example.picture.stack_id)
             if own is None:
                 return None
-            mine = index.slices_of(own)
-            cosines = parts.weighed(mine, self._architecture, self._parts) @ theirs.T
-            shares = np.outer(*(parts.slice_weights(slices, self._architecture) for slices in (mine, theirs)))
+            mine, weights = self._slices_of(index, own)
+            cosines = mine @ theirs.T
+            shares = np.outer(weights, parts.slice_weights(theirs, self._architecture))
             # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
             first, second = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
             picture = Picture(own.id, int(first) + 1)
@@ -113,6 +116,13 @@ class Intent:
             picture = example.picture
         # Rounding must not make anything more alike than itself.
         return SliceMatch(picture, Picture(stack.id, int(second) + 1), min(float(cosines[first, second]), 1.0))
+
+    def _slices_of(self, index: StackIndex, stack: IndexedStack) -> tuple[Vectors, parts.Floats]:
+        if stack.id not in self._slices:
+            slices = index.slices_of(stack)
+            compared = parts.weighed(slices, self._architecture, self._parts)
+            self._slices[stack.id] = compared, parts.slice_weights(slices, self._architecture)
+        return self._slices[stack.id]
 
     def _weight(self, sequence: str) -> float:
         if self._query.only and sequence not in self._query.only:
