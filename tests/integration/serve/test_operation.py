@@ -98,7 +98,7 @@ def test_metrics_name_routes_and_no_one(api: Api) -> None:
     metrics = api.client.get("/metrics").text
     counted = dict(re.findall(r"^pacs_cbir_http_requests_total\{(.*)\} ([0-9.]+)$", metrics, re.MULTILINE))
     assert counted == {
-        'method="GET",route="/dicom-web/studies",status="200"': "1.0",
+        'method="GET",route="/dicom-web/studies",status="204"': "1.0",
         'method="GET",route="/dicom-web/studies/{study}/series",status="200"': "1.0",
         'method="GET",route="/similar/studies",status="404"': "1.0",
         'method="GET",route="unmatched",status="404"': "1.0",
@@ -124,7 +124,7 @@ def test_the_log_names_routes_and_no_one(api: Api) -> None:
         api.client.get("/dicom-web/studies/1.2.3/series?PatientName=Doe^Jane")
         api.client.get("/dicom-web/studies?PatientBirthDate=Doe^Jane")
     assert [(line["route"], line["status"]) for line in lines] == [
-        ("/dicom-web/studies/{study}/series", 200),
+        ("/dicom-web/studies/{study}/series", 204),
         ("/dicom-web/studies", 400),
     ]
     assert "Doe" not in repr(lines)
@@ -147,7 +147,7 @@ def test_what_nobody_foresaw_is_a_problem_without_its_cause(api: Api, owner_url:
 
 
 def test_an_unknown_path_and_method(api: Api) -> None:
-    for answer, status in ((api.client.get("/nowhere"), 404), (api.client.post("/similar/studies"), 405)):
+    for answer, status in ((api.client.get("/nowhere"), 404), (api.client.delete("/similar/studies"), 405)):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
         assert answer.json()["status"] == status
 
