@@ -164,3 +164,29 @@ def embed(
 
     cost = embedding_cost(load_checkpoint(checkpoint or default_checkpoint_path()))
     typer.echo(f"encoder {cost.encoder:.0f} slices/s, ResNet18 {cost.resnet18:.0f} slices/s, cost {cost.ratio:.2f}×")
+
+
+@bench_commands.command()
+def explain(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A .safetensors file; without it the packaged one.")] = None,
+    *,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of simulated patients with one lesion.")] = 40,
+    seed: Annotated[int, typer.Option(min=0)] = 21,
+    results: Annotated[Path | None, typer.Option(help="Folder for figures, table and picture.")] = None,
+) -> None:
+    """Measure whether heat maps point at what two slices share: heat inside and outside of a lesion.
+
+    Example: `pacs-cbir bench explain --results results`
+    """
+    from rich.progress import track
+
+    from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+    from pacs_cbir.embed.encoder import Encoder
+    from pacs_cbir.learn.shared_lesions import shared_lesion_heat, table_of, write_results
+
+    encoder = Encoder(load_checkpoint(checkpoint or default_checkpoint_path()))
+    measured = shared_lesion_heat(encoder, pairs=pairs, seed=seed)
+    found = [heat for of_pair in track(measured, "Explaining", pairs, console=Console(stderr=True)) for heat in of_pair]
+    typer.echo(table_of(found))
+    if results is not None:
+        write_results(found, encoder.card.name, seed, results)

@@ -12,7 +12,9 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from pacs_cbir.embed import parts
+from pacs_cbir.embed.architecture import Part
 from pacs_cbir.embed.checkpoint import Checkpoint
+from pacs_cbir.embed.heat import heat_maps
 from pacs_cbir.embed.network import build_network
 from pacs_cbir.errors import CheckpointError
 
@@ -70,17 +72,45 @@ class Encoder:
         Raises:
             ValueError: the shape is not that of the card's preprocessing.
         """
-        size = self.card.preprocessing.size
-        if pixels.ndim != 3 or not len(pixels) or pixels.shape[1:] != (size, size):
-            raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
+        self._check(pixels)
         vectors = []
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             for start in range(0, len(pixels), self.batch):
-                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch], dtype=np.float32))
-                images = batch[:, None].to(self._device, memory_format=torch.channels_last)
+                images = self._images(pixels[start : start + self.batch])
                 vectors.append(self._network(images).embedding.cpu())
         embeddings: npt.NDArray[np.float32] = torch.cat(vectors).numpy()
         return embeddings
+
+    def heat(
+        self, pixels: npt.NDArray[np.floating], others: npt.NDArray[np.float32], weights: Mapping[Part, float]
+    ) -> npt.NDArray[np.float32]:
+        """What each pixel of slices adds to their similarity to others; see `pacs_cbir.embed.heat.heat_maps`.
+
+        Args:
+            pixels: shape (n, size, size), 1 <= n <= batch, in [0, 1].
+            others: shape (n, dimension), embeddings of what each is compared with.
+            weights: part → what it counts.
+
+        Returns:
+            float32, shape (n, size, size).
+
+        Raises:
+            ValueError: the shape is not that of the card's preprocessing.
+        """
+        self._check(pixels)
+        # Without autocast: it is a picture for people, and shares of shares would be rounded away.
+        heat = heat_maps(self._network, self._images(pixels), torch.from_numpy(others).to(self._device), weights)
+        shared: npt.NDArray[np.float32] = heat.cpu().numpy()
+        return shared
+
+    def _check(self, pixels: npt.NDArray[np.floating]) -> None:
+        size = self.card.preprocessing.size
+        if pixels.ndim != 3 or not len(pixels) or pixels.shape[1:] != (size, size):
+            raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
+
+    def _images(self, pixels: npt.NDArray[np.floating]) -> torch.Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+        return batch[:, None].to(self._device, memory_format=torch.channels_last)
 
     def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The stack's embedding, shape (dimension,), of length 1, from its slices', as `embed` gives them."""

@@ -12,6 +12,7 @@ What makes two slices look alike is said apart, so that each part can be weighed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,14 +46,13 @@ class Outputs(NamedTuple):
 
     Attributes:
         embedding: (n, dimension), of length 1.
-        features: (n, f), what `appearance` is a projection of.
-        maps: (n, 512, size / 32, size / 32), ResNet18's last feature map.
+        levels: ResNet18's four feature maps, from (n, 64, size / 4, size / 4) to (n, 512, size / 32, size / 32), and
+            the lesion head's pyramid, (n, 64, size / 4, size / 4), where there is one.
         lesion: (n, 1, size / 2, size / 2), logits of the lesion's mask; None without a lesion head.
     """
 
     embedding: torch.Tensor
-    features: torch.Tensor
-    maps: torch.Tensor
+    levels: tuple[torch.Tensor, ...]
     lesion: torch.Tensor | None
 
 
@@ -122,22 +122,23 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> Outputs:
         """See `Outputs`."""
         stem, *levels = self.trunk(_by_median(images))
-        features, lesion = levels[-1].mean(dim=(2, 3)), None
+        mask, lesion = None, None
         parts: dict[str, torch.Tensor] = {}
         if self.head is not None:
             pyramid, lesion = self.head(stem, levels)
+            levels.append(pyramid)
             mask = lesion.float().sigmoid()
-            features = torch.cat([features, _inside(levels[-2], mask), _inside(pyramid, mask)], dim=1)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
             if self.architecture.shape_landmarks:
                 parts["shape"] = self.shape_part(functional.avg_pool2d(mask, SHAPE_STEP))
         if self.appearance is not None:
-            parts["appearance"] = functional.normalize(self.appearance(features).float(), dim=1)
+            appearance = self.appearance(pooled_features(levels, mask))
+            parts["appearance"] = functional.normalize(appearance.float(), dim=1)
         if self.architecture.grey_levels:
             parts["grey"] = grey_part(images.float(), self.architecture.grey_levels)
         weights = self.architecture.shares
         embedding = torch.cat([parts[name] * weights[name] ** 0.5 for name in self.architecture.sizes], dim=1)
-        return Outputs(embedding, features, levels[-1], lesion)
+        return Outputs(embedding, tuple(levels), lesion)
 
     def shape_features(self, masks: torch.Tensor) -> torch.Tensor:
         """Masks (n, 1, h, w) → unit vectors (n, shape_landmarks), whose products are about the kernel."""
@@ -155,6 +156,18 @@ class Network(nn.Module):
         whitening = vectors @ (values.clamp(min=1e-6) ** -0.5).diag() @ vectors.T
         self.landmarks.copy_(descriptors)
         self.whitening.copy_(whitening)
+
+
+def pooled_features(levels: Sequence[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+    """What `appearance` is a projection of, (n, features): linear in the levels, for a given mask.
+
+    Args:
+        levels: as `Outputs` has them.
+        mask: soft, (n, 1, h, w); None without a lesion head.
+    """
+    _, _, third, last = levels[:4]
+    features = last.mean(dim=(2, 3))
+    return features if mask is None else torch.cat([features, _inside(third, mask), _inside(levels[4], mask)], dim=1)
 
 
 def lesion_part(mask: torch.Tensor, grid: int) -> torch.Tensor:

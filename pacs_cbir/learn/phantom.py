@@ -64,13 +64,16 @@ class SimulatedPatient:
     parameters: PatientParameters
 
 
-def simulate_patient(seed: int, number: int = 1, *, skull_stripped: bool = False) -> SimulatedPatient:
+def simulate_patient(
+    seed: int, number: int = 1, *, skull_stripped: bool = False, glioma: Glioma | None = None
+) -> SimulatedPatient:
     """Draw patient `number` of the cohort `seed`; the same two numbers always give the same arrays.
 
     Args:
         seed: of the cohort, 0 or more.
         number: of the patient in it, 0 or more.
         skull_stripped: leave out everything but the brain, as in BraTS.
+        glioma: another patient's, for this one to have; its surface is uneven in another way.
 
     Raises:
         ValueError: for a negative seed or number.
@@ -81,7 +84,8 @@ def simulate_patient(seed: int, number: int = 1, *, skull_stripped: bool = False
     affine = _affine(scan)
     voxels = _Voxels.of_head(rng, head, scan, affine)
     radius = draw_radius(rng)
-    glioma = draw_glioma(rng, radius, _draw_place(rng, voxels, radius))
+    own = draw_glioma(rng, radius, _draw_place(rng, voxels, radius))
+    glioma = own if glioma is None else glioma
     fractions, brain = _fractions(rng, voxels, head, glioma)
     volumes = _acquire(rng, voxels, fractions, scan, glioma)
     inside_brain = voxels.unravel(brain)
