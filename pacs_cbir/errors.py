@@ -20,6 +20,7 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
+├── EncoderBusy              too much waits to be embedded in this process; may be tried again
 ├── ManifestError            rows of a data set that cannot be used; lists every one and says what to do
 ├── RecipeError              a training recipe or table that cannot work, or not on these data; says what to change
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
@@ -113,6 +114,10 @@ class PeerError(PacsCbirError):
 
 class CheckpointError(PacsCbirError):
     """An encoder's checkpoint cannot be trusted or read."""
+
+
+class EncoderBusy(PacsCbirError):
+    """Too much waits to be embedded in this process; the operation may be tried again."""
 
 
 class ManifestError(PacsCbirError):

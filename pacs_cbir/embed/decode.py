@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,23 @@ def draw_series(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Dra
         NotDicom: a file is not a DICOM data set any more.
     """
     return [_draw(stack, preprocessing) for stack in read_stacks(paths)]
+
+
+def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preprocessing: Preprocessing) -> Slices:
+    """Draw one stack of a series again.
+
+    Args:
+        paths: of the whole series: which stacks it has is seen from all of its instances.
+        separated_by: as the stack's `DrawnStack` had it.
+
+    Raises:
+        NotAVolume: the series has no such stack any more.
+        DecodingError: as `draw_series`.
+    """
+    for stack in read_stacks(paths):
+        if stack.key.as_dict() == separated_by:
+            return draw_slices(build_volume(stack), preprocessing)
+    raise NotAVolume("the series has changed since it was embedded")
 
 
 def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:
@@ -114,6 +131,13 @@ class Decoder:
         """
         drawn: list[DrawnStack] = self._in_child(draw_series, list(paths), preprocessing)
         return drawn
+
+    def draw_stack(
+        self, paths: Sequence[Path], separated_by: Mapping[str, Any], preprocessing: Preprocessing
+    ) -> Slices:
+        """`draw_stack` in the child; errors as `draw`."""
+        slices: Slices = self._in_child(draw_stack, list(paths), dict(separated_by), preprocessing)
+        return slices
 
     def render(self, path: Path, frame_number: int) -> npt.NDArray[np.uint8]:
         """`render_frame` in the child; errors as `draw`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -11,6 +14,7 @@ from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve import problems
 from pacs_cbir.serve.access import Access
 from pacs_cbir.serve.dicomweb import search_router
+from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.rendered import rendered_router
@@ -35,8 +39,17 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
         decoder: the child process that decodes pixels for pictures.
     """
     metrics = Metrics(database, searcher)
+    embedder = Embedder(settings, database)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with embedder:
+            yield
+
     # Its documentation page comes from this process: a hospital's network may not reach a CDN.
-    app = FastAPIOffline(title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(
+        title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
+    )
     app.include_router(similar_router(settings, database, searcher))
     app.include_router(search_router(database))
     app.include_router(rendered_router(settings, database, decoder))

@@ -13,8 +13,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.errors import (
+    CheckpointError,
     DatabaseUnavailable,
     DiskUnavailable,
+    EncoderBusy,
     EncoderMismatch,
     ExampleNotEmbedded,
     ExampleNotReady,
@@ -29,6 +31,7 @@ from pacs_cbir.errors import (
 MEDIA_TYPE = "application/problem+json"
 DATABASE_RETRY_SECONDS = 5
 INDEX_RETRY_SECONDS = 2
+ENCODER_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,17 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
         HTTPStatus.SERVICE_UNAVAILABLE, "The database's schema is another version's", "Then ask again."
     ),
     EncoderMismatch: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "The embeddings are another encoder's", "Then ask again."),
+    EncoderBusy: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The encoder is busy",
+        "Ask again after the seconds in Retry-After.",
+        ENCODER_RETRY_SECONDS,
+    ),
+    CheckpointError: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The encoder cannot be loaded",
+        "Correct PACS_CBIR_CHECKPOINT and start the API again.",
+    ),
 }
 
 

@@ -57,6 +57,22 @@ def register(connection: Connection, identity: str, card: dict[str, Any]) -> int
     return row.id
 
 
+def require_active(connection: Connection, identity: str) -> None:
+    """Make sure that an encoder is the one whose embeddings are searched.
+
+    Raises:
+        EncoderMismatch: another one is, or none yet.
+    """
+    row = active(connection)
+    if row is None:
+        raise EncoderMismatch("nothing is embedded here yet: start a worker (`pacs-cbir worker`)")
+    if row.identity != identity:
+        raise EncoderMismatch(
+            "this process would embed with another encoder than the workers (weights, preprocessing or precision "
+            "differ): give both the same PACS_CBIR_CHECKPOINT, and both a GPU or neither"
+        )
+
+
 def hold_active(connection: Connection, encoder_id: int) -> None:
     """Make sure that an encoder is the active one, and stays it until the transaction ends.
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
+
+from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
+from pacs_cbir.store.tables import instances, stacks
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,31 @@ _STACK_FILES = text("""
       JOIN patients ON patients.id = instances.patient_id
      ORDER BY instances.id, stacks.sequence
 """)
+
+
+@dataclass(frozen=True)
+class StackOrigin:
+    """What one stack was drawn from.
+
+    Attributes:
+        separated_by: what tells it from the series' other stacks.
+        files: of all the series' MR images, as paths below the instances directory: together they say which stacks
+            there are.
+    """
+
+    separated_by: Mapping[str, Any]
+    files: tuple[str, ...]
+
+
+def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | None:
+    """Where a stack comes from; None where it is gone."""
+    rows = connection.execute(
+        select(stacks.c.separated_by, instances.c.file)
+        .join(instances, instances.c.series_id == stacks.c.series_id)
+        .where(stacks.c.id == stack_id, instances.c.sop_class_uid.in_(MR_IMAGE_SOP_CLASSES))
+        .order_by(instances.c.id)
+    ).all()
+    return StackOrigin(rows[0].separated_by, tuple(row.file for row in rows)) if rows else None
 
 
 def stack_files(connection: Connection) -> list[StackFile]:

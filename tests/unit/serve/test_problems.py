@@ -16,7 +16,6 @@ from pacs_cbir.serve.problems import MEDIA_TYPE, PROBLEMS, problem_of
 # Raised while a process starts, while an instance is received or sent, in a worker, and by commands.
 NOT_OVER_HTTP = (
     errors.SettingsError,
-    errors.CheckpointError,
     errors.InstanceError,
     errors.PeerError,
     errors.JobLost,
@@ -72,6 +71,8 @@ def client_that_meets(error: Exception) -> TestClient:
         (errors.DiskUnavailable, 503),
         (errors.SchemaOutdated, 503),
         (errors.EncoderMismatch, 503),
+        (errors.EncoderBusy, 503),
+        (errors.CheckpointError, 503),
     ],
 )
 def test_an_error_is_a_problem_that_says_what_to_do(kind: type[PacsCbirError], status: int) -> None:

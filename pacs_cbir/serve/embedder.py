@@ -1,0 +1,113 @@
+"""The encoder in the API: what is no stored embedding is drawn in a child process and embedded here, one at a time."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.errors import EncoderBusy, UnknownExample
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import encoders
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.stack_files import stack_origin
+
+if TYPE_CHECKING:
+    from pacs_cbir.embed.encoder import Encoder
+
+# One request is served at a time and so many more may wait, each a thread of the server's: the others go on.
+WAITING = 4
+WAIT_SECONDS = 30.0
+# A worker may take longer and more for a series; nobody waits for it.
+DRAW_SECONDS = 30.0
+DRAW_MEGABYTES = 4096
+
+
+class Embedder:
+    """The active encoder, and a decoder child of its own: thumbnails never wait for what is drawn here.
+
+    Use as a context manager. The encoder is loaded when it is first asked for, the child started with its first work.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+        self.decoder = Decoder(
+            min(settings.decode_seconds, DRAW_SECONDS), min(settings.decode_megabytes, DRAW_MEGABYTES)
+        )
+        self._encoder: Encoder | None = None
+        self._places, self._turn = threading.BoundedSemaphore(1 + WAITING), threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.decoder.__exit__(kind, error, trace)
+
+    @contextmanager
+    def turn(self) -> Iterator[Encoder]:
+        """Wait for one's turn to draw and embed, and hold it.
+
+        Yields:
+            the encoder whose embeddings are searched.
+
+        Raises:
+            EncoderBusy: too many wait already, or the wait was too long.
+            EncoderMismatch: this process' encoder is not the active one.
+            CheckpointError: it cannot be loaded.
+            DatabaseUnavailable.
+        """
+        if not self._places.acquire(blocking=False):
+            raise EncoderBusy(f"{1 + WAITING} requests that need the encoder are under way")
+        try:
+            if not self._turn.acquire(timeout=WAIT_SECONDS):
+                raise EncoderBusy(f"the encoder was not free for {WAIT_SECONDS:g} s")
+            try:
+                yield self._active_encoder()
+            finally:
+                self._turn.release()
+        finally:
+            self._places.release()
+
+    def slice_pixels(self, stack_id: uuid.UUID, number: int) -> npt.NDArray[np.float32]:
+        """Draw a slice of a stored stack again, as it was embedded; to be called in one's turn.
+
+        Args:
+            number: of the slice in its stack, counted from 1.
+
+        Returns:
+            float32, shape (size, size), in [0, 1].
+
+        Raises:
+            UnknownExample: there is no such slice any more.
+            VolumeError: its series cannot be drawn any more.
+        """
+        with self._database.transaction() as connection:
+            origin = stack_origin(connection, stack_id)
+        if origin is None:
+            raise UnknownExample("the slice is not here any more")
+        paths = [self._settings.instances_dir / file for file in origin.files]
+        pixels = self.decoder.draw_stack(paths, origin.separated_by, self._active_encoder().card.preprocessing).pixels
+        if not 1 <= number <= len(pixels):
+            raise UnknownExample("the slice is not here any more")
+        drawn: npt.NDArray[np.float32] = pixels[number - 1]
+        return drawn
+
+    def _active_encoder(self) -> Encoder:
+        if self._encoder is None:
+            # torch takes seconds to import, and an API that is never asked for this does without it.
+            from pacs_cbir.embed.encoder import Encoder  # noqa: PLC0415
+
+            self._encoder = Encoder(load_checkpoint(self._settings.checkpoint or default_checkpoint_path()))
+        with self._database.transaction() as connection:
+            encoders.require_active(connection, self._encoder.identity)
+        return self._encoder

@@ -1,0 +1,124 @@
+"""The encoder in the API: what it draws and embeds is what the worker did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from dicom_factory import mr_instance
+from pydicom import Dataset
+from running import wait_until
+from sqlalchemy import select
+
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.errors import EncoderBusy, EncoderMismatch, NotAVolume, UnknownExample
+from pacs_cbir.serve.embedder import WAITING, Embedder
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import encoders
+from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import embeddings, stacks
+from pacs_cbir.worker import Worker
+
+
+@pytest.fixture
+def worker(settings: Settings, database: Database, decoder: Decoder) -> Worker:
+    return Worker(settings, database, decoder)
+
+
+@pytest.fixture
+def embedder(settings: Settings, database: Database) -> Iterator[Embedder]:
+    with Embedder(settings, database) as opened:
+        yield opened
+
+
+def receive(settings: Settings, database: Database, *instances: Dataset) -> None:
+    for ds in instances:
+        path = settings.incoming_dir / "transfer.part"
+        ds.save_as(path, enforce_file_format=True)
+        ingest(path, Source("TEST"), database, settings)
+
+
+def test_stored_slices_are_drawn_as_they_were_embedded(
+    settings: Settings, database: Database, worker: Worker, embedder: Embedder
+) -> None:
+    # Two echoes: two stacks, told apart by the whole series alone.
+    for number in range(1, 5):
+        for echo in (1, 2):
+            uids = {"SOPInstanceUID": f"1.2.{number}.{echo}", "EchoTime": f"{50 * echo}", "EchoNumbers": echo}
+            receive(settings, database, mr_instance(number=number, size=32, **uids))
+    assert worker.work_once()
+    with database.transaction() as connection:
+        rows = connection.execute(select(embeddings).where(embeddings.c.slice > 0)).all()
+    assert len({row.stack_id for row in rows}) == 2
+    with embedder.turn() as encoder:
+        for row in rows:
+            pixels = embedder.slice_pixels(row.stack_id, row.slice)
+            assert pixels.shape == (encoder.card.preprocessing.size,) * 2
+            assert encoder.embed(pixels[None])[0] == pytest.approx(np.frombuffer(row.vector, "<f4"), abs=1e-4)
+        for stack, number in ((rows[0].stack_id, len(rows)), (rows[0].stack_id, 0), (uuid.uuid4(), 1)):
+            with pytest.raises(UnknownExample):
+                embedder.slice_pixels(stack, number)
+
+
+def test_a_series_that_changed_meanwhile_is_not_taken_for_what_it_was(
+    settings: Settings, database: Database, worker: Worker, embedder: Embedder
+) -> None:
+    receive(settings, database, mr_instance(number=1, size=32))
+    worker.work_once()
+    receive(settings, database, mr_instance(number=1, size=32, EchoTime="17"))
+    with database.transaction() as connection:
+        stack = connection.execute(select(stacks.c.id)).scalar_one()
+    with embedder.turn(), pytest.raises(NotAVolume, match="changed"):
+        embedder.slice_pixels(stack, 1)
+
+
+def test_another_encoder_is_refused(settings: Settings, database: Database, embedder: Embedder) -> None:
+    with pytest.raises(EncoderMismatch, match="start a worker"), embedder.turn():
+        pass
+    with database.transaction() as connection:
+        encoders.activate(connection, "another", {})
+    with pytest.raises(EncoderMismatch, match="PACS_CBIR_CHECKPOINT"), embedder.turn():
+        pass
+
+
+def test_one_at_a_time_and_the_others_wait_or_come_again(embedder: Embedder, worker: Worker) -> None:
+    inside, waiting, done = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        with embedder.turn():
+            inside.set()
+            waiting.wait()
+
+    def follow() -> None:
+        with embedder.turn():
+            done.append(waiting.is_set())
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait()
+    followers = [threading.Thread(target=follow) for _ in range(WAITING)]
+    for thread in followers:
+        thread.start()
+    try:
+        # Its own count: what a refused caller would tell, the one that is let in would wait to tell.
+        wait_until(lambda: embedder._places._value == 0, 60)
+        with pytest.raises(EncoderBusy, match="under way"), embedder.turn():
+            pass
+    finally:
+        waiting.set()
+        for thread in (holder, *followers):
+            thread.join()
+    assert done == [True] * WAITING
+    with embedder.turn():
+        pass
+
+
+def test_the_api_does_not_import_torch_before_it_is_needed() -> None:
+    code = "import sys, pacs_cbir.serve.run; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
