@@ -45,6 +45,10 @@ class Intent:
         architecture, unrelated: of the encoder whose embeddings are searched.
         like, unlike: what `query` names so.
 
+    Attributes:
+        architecture: the same.
+        part_weights: part → what it counts.
+
     Raises:
         InvalidQuery: the encoder has no such part, or no part counts.
     """
@@ -57,9 +61,9 @@ class Intent:
         like: Sequence[ResolvedExample],
         unlike: Sequence[ResolvedExample],
     ) -> None:
-        self._architecture, self._query = architecture, query
+        self.architecture, self._query = architecture, query
         self._unrelated = {} if query.parts or query.like or query.unlike else unrelated
-        self._parts = _part_weights(architecture, query)
+        self.part_weights = _part_weights(architecture, query)
         self._like, self._unlike = _means(like), _means(unlike)
         # Of the examples' stacks: their slices as they are compared, and what each counts.
         self._slices: dict[uuid.UUID, tuple[Vectors, parts.Floats]] = {}
@@ -91,37 +95,62 @@ class Intent:
         theirs = index.whole_of(stack)
         if slices is not None and not example.whole:
             theirs = index.slices_of(stack)[slices.found.slice - 1]
-        return parts.cosines(example.vector, theirs, self._architecture)
+        return parts.cosines(example.vector, theirs, self.architecture)
 
     def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
-        """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index.
+        """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index."""
+        if example.whole and index.find(example.picture.stack_id) is None:
+            return None
+        return self.slice_matches(index, example, stack)[0]
+
+    def slice_matches(
+        self, index: StackIndex, example: ExampleVector, stack: IndexedStack, only: int | None = None
+    ) -> tuple[SliceMatch, tuple[SliceMatch, ...]]:
+        """The pair of slices that two stacks owe their similarity to, and for each of the example's the nearest one.
 
         A stack's embedding is a weighted mean of its slices', so that the similarity of two is a weighted sum over
         pairs of slices: the pair with the largest share is it. Of an example that is a slice, its nearest one.
+
+        Args:
+            only: look at this slice of the stack alone.
+
+        Raises:
+            KeyError: the example is a whole stack, and that is not in the index.
         """
         theirs = index.slices_of(stack)
+        first_number = 1 if only is None else only
+        theirs = theirs[first_number - 1 :][: None if only is None else 1]
         if example.whole:
             own = index.find(example.picture.stack_id)
             if own is None:
-                return None
+                raise KeyError(example.picture.stack_id)
             mine, weights = self._slices_of(index, own)
-            cosines = mine @ theirs.T
-            shares = np.outer(weights, parts.slice_weights(theirs, self._architecture))
-            # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
-            first, second = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
-            picture = Picture(own.id, int(first) + 1)
+            numbers = list(range(1, len(mine) + 1))
         else:
-            cosines = (example.vector @ theirs.T)[None]
-            first, second = np.intp(0), np.argmax(cosines[0])
-            picture = example.picture
-        # Rounding must not make anything more alike than itself.
-        return SliceMatch(picture, Picture(stack.id, int(second) + 1), min(float(cosines[first, second]), 1.0))
+            mine, weights, numbers = example.vector[None], np.ones(1), [example.picture.slice]
+        cosines = mine @ theirs.T
+        # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
+        shares = np.outer(weights, parts.slice_weights(theirs, self.architecture)) if example.whole else 1
+        best = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
+
+        def pair(first: np.intp, second: np.intp) -> SliceMatch:
+            # Rounding must not make anything more alike than itself.
+            similarity = min(float(cosines[first, second]), 1.0)
+            own_picture = Picture(example.picture.stack_id, numbers[int(first)])
+            return SliceMatch(own_picture, Picture(stack.id, first_number + int(second)), similarity)
+
+        nearest = tuple(pair(np.intp(first), second) for first, second in enumerate(cosines.argmax(axis=1)))
+        return pair(*best), nearest
+
+    def weighed(self, vectors: Vectors) -> Vectors:
+        """Embeddings as they are searched with; see `parts.weighed`."""
+        return parts.weighed(vectors, self.architecture, self.part_weights)
 
     def _slices_of(self, index: StackIndex, stack: IndexedStack) -> tuple[Vectors, parts.Floats]:
         if stack.id not in self._slices:
             slices = index.slices_of(stack)
-            compared = parts.weighed(slices, self._architecture, self._parts)
-            self._slices[stack.id] = compared, parts.slice_weights(slices, self._architecture)
+            compared = parts.weighed(slices, self.architecture, self.part_weights)
+            self._slices[stack.id] = compared, parts.slice_weights(slices, self.architecture)
         return self._slices[stack.id]
 
     def _weight(self, sequence: str) -> float:
@@ -141,7 +170,7 @@ class Intent:
         for weight, means in ((TOWARDS, self._like), (-AWAY, self._unlike)):
             if example.kind in means:
                 moved = moved + weight * means[example.kind]
-        return parts.weighed(moved.astype(np.float32), self._architecture, self._parts)
+        return parts.weighed(moved.astype(np.float32), self.architecture, self.part_weights)
 
 
 def _means(examples: Sequence[ResolvedExample]) -> dict[Kind, Vectors]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from pacs_cbir.embed.architecture import Part
 from pacs_cbir.errors import IndexNotReady
 from pacs_cbir.search.example import ResolvedExample, resolve
+from pacs_cbir.search.explanation import Explanation, explanations
 from pacs_cbir.search.faiss_index import Ids
-from pacs_cbir.search.follow import Follower
+from pacs_cbir.search.follow import Current, Follower
 from pacs_cbir.search.intent import Intent, Slot
 from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
-from pacs_cbir.store.examples import series_of_same_patients, series_of_studies
+from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
 from pacs_cbir.store.matching import series_filter
 from pacs_cbir.store.session import Connection, Database
 
@@ -87,14 +89,30 @@ class Searcher:
         with ranking.index.reading():
             return ranking.series(query)
 
-    def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
-        condition = series_filter(query.keys, fuzzy=query.fuzzy)
+    def explain(self, query: Query, match: Example) -> tuple[tuple[Explanation, ...], Mapping[Part, float]]:
+        """Why a match is like the query's one example: by sequence, and what the parts counted.
+
+        Raises:
+            InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
+        """
+        current = self._current()
+        with self._database.transaction() as connection:
+            one, other = (resolve(connection, named, current.encoder_id) for named in (query.examples[0], match))
+        intent = Intent(current.architecture, {}, query, (), ())
+        with current.index.reading():
+            return explanations(current.index, intent, one, other), intent.part_weights
+
+    def _current(self) -> Current:
         if not self.ready:
             # A database that is away is the likelier cause, and says so itself.
             self._database.ping()
             raise IndexNotReady("the index is being loaded")
         # After `ready`: an index that is taken earlier may be one that holds nothing yet.
-        current = self._follower.current
+        return self._follower.current
+
+    def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
+        condition = series_filter(query.keys, fuzzy=query.fuzzy)
+        current = self._current()
         with self._database.transaction() as connection:
             examples, like, unlike = (
                 [resolve(connection, example, current.encoder_id) for example in named]

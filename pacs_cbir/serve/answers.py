@@ -27,7 +27,8 @@ from typing import Any
 
 from pydicom import Dataset
 
-from pacs_cbir.search.query import SeriesMatch, StudyMatch
+from pacs_cbir.search.explanation import Explanation
+from pacs_cbir.search.query import SeriesMatch, SliceMatch, StudyMatch
 from pacs_cbir.serve.dicom_json import data_set, plain
 from pacs_cbir.serve.outcome import Outcome
 from pacs_cbir.serve.parameters import ReturnKeys
@@ -59,9 +60,11 @@ class Uids:
 
     def pair(self, match: SeriesMatch) -> tuple[Source, Source] | None:
         """The example's picture and the match's that the match owes most to."""
-        if match.slices is None:
-            return None
-        found = [self.sources.get((p.stack_id, p.slice)) for p in (match.slices.example, match.slices.found)]
+        return None if match.slices is None else self.named(match.slices)
+
+    def named(self, slices: SliceMatch) -> tuple[Source, Source] | None:
+        """The pictures of a pair of slices, the example's first."""
+        found = [self.sources.get((p.stack_id, p.slice)) for p in (slices.example, slices.found)]
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
@@ -144,6 +147,14 @@ def series_plain(match: SeriesMatch, series: Attributes, uids: Uids, keys: Retur
     return {**plain(series, keys.of(series, ["StudyInstanceUID", "SeriesInstanceUID"])), **_series_plain(match, uids)}
 
 
+def explained_plain(explained: Explanation, uids: Uids) -> dict[str, Any]:
+    """An explanation as plain JSON (`schemas.ExplainedSeries`); slices that are gone since are left out."""
+    match = explained.match
+    known = {"SeriesInstanceUID": uids.series[match.series_id]} if match.series_id in uids.series else {}
+    slices = [_pair_plain(pair, named) for pair in explained.nearest if (named := uids.named(pair)) is not None]
+    return {**known, **_series_plain(match, uids), "slices": slices}
+
+
 def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
     found: dict[str, Any] = {
         "sequence": match.sequence,
@@ -153,9 +164,13 @@ def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
     }
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
-        example, slice_ = (_source_plain(source) for source in pair)
-        found["slice"] = {**slice_, "similarity": match.slices.similarity, "like": example}
+        found["slice"] = _pair_plain(match.slices, pair)
     return found | _notes(match.in_domain)
+
+
+def _pair_plain(slices: SliceMatch, named: tuple[Source, Source]) -> dict[str, Any]:
+    example, found = (_source_plain(source) for source in named)
+    return {**found, "similarity": slices.similarity, "like": example}
 
 
 def _source_plain(source: Source) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pacs_cbir.serve import problems
 from pacs_cbir.serve.access import Access
 from pacs_cbir.serve.dicomweb import search_router
 from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.serve.explain import explain_router
 from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.rendered import rendered_router
@@ -51,6 +52,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
         title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
     app.include_router(similar_router(settings, database, searcher))
+    app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(health_router(database, searcher, metrics))

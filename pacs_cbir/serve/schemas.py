@@ -65,6 +65,14 @@ class SimilarSeries(ComparedSeries):
     StudyInstanceUID: str
 
 
+class ExplainedSeries(ComparedSeries):
+    """A series of the match, and what makes it like the example's."""
+
+    slices: list[MatchingSlice] = Field(
+        description="For each of the example's slices that was looked at, in their order, the match's nearest one."
+    )
+
+
 class ProblemDetails(BaseModel):
     """RFC 9457."""
 

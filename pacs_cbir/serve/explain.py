@@ -1,0 +1,105 @@
+"""Why a match is like the example: scores by sequence, part and slice, and heat maps over the two slices."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from PIL import Image
+
+from pacs_cbir.embed.architecture import Part
+from pacs_cbir.embed.heated import heated
+from pacs_cbir.search import query as search
+from pacs_cbir.search.explanation import Explanation
+from pacs_cbir.search.query import Picture
+from pacs_cbir.search.searcher import Searcher
+from pacs_cbir.serve.accept import JSON, PNG, negotiate
+from pacs_cbir.serve.answers import Uids, explained_plain
+from pacs_cbir.serve.asked import MAX_CHARACTERS
+from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.serve.parameters import example_of, sequences_of, weights_of
+from pacs_cbir.serve.schemas import ExplainedSeries, problems
+from pacs_cbir.store import catalogue, embeddings
+from pacs_cbir.store.matching import Level
+from pacs_cbir.store.session import Database
+
+EDGE = 384
+"""Of each of the two slices in the picture, in pixels."""
+
+_NAMED = "`{study}`, `{study}/{series}`, `{study}/{series}/{instance}` or `{study}/{series}/{instance}/{frame}`"
+
+
+def _text(description: str) -> Any:
+    return Query(max_length=MAX_CHARACTERS, description=description)
+
+
+def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
+    """The route of explanations."""
+    router = APIRouter(prefix="/similar", tags=["query by example"])
+
+    @router.get("/explain", response_class=Response, responses=_RESPONSES)
+    def explain(
+        request: Request,
+        example: Annotated[str, Query(max_length=MAX_CHARACTERS, description=f"What was looked for: {_NAMED}.")],
+        match: Annotated[
+            str, Query(max_length=MAX_CHARACTERS, description=f"What was found, named likewise: {_NAMED}.")
+        ],
+        sequence: Annotated[
+            str,
+            Query(max_length=MAX_CHARACTERS, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."),
+        ] = "",
+        parts: Annotated[
+            str, Query(max_length=MAX_CHARACTERS, description="What the embedding's parts count, as in the query.")
+        ] = "",
+    ) -> Response:
+        """Why a match is like the example.
+
+        With `Accept: image/png` (the default) the two slices of the sequence that is most alike, the example's left:
+        the hotter a place, the more it adds to the similarity. With `Accept: application/json` the scores of every
+        sequence that both have, the most alike first, by part and by slice.
+        """
+        media_type = negotiate(request.headers.get("accept"), (PNG, JSON))
+        query = search.Query((example_of(example),), only=sequences_of([sequence]), parts=weights_of("parts", parts))
+        explained, weights = searcher.explain(query, example_of(match))
+        if media_type == PNG:
+            return Response(_picture(embedder, explained[0], weights), media_type=PNG)
+        uids = _uids(database, explained)
+        return Response(json.dumps([explained_plain(one, uids) for one in explained]), media_type=JSON)
+
+    return router
+
+
+def _picture(embedder: Embedder, explained: Explanation, weights: Mapping[Part, float]) -> bytes:
+    slices = explained.match.slices
+    assert slices is not None  # noqa: S101  # an explanation is of a pair of slices
+    with embedder.turn() as encoder:
+        pictures: tuple[Picture, Picture] = (slices.example, slices.found)
+        drawn = np.stack([embedder.slice_pixels(picture.stack_id, picture.slice) for picture in pictures])
+        heat = encoder.heat(drawn, np.stack([explained.found, explained.example]), weights)
+    encoded = io.BytesIO()
+    shown = np.hstack([heated(pixels, of_slice, edge=EDGE) for pixels, of_slice in zip(drawn, heat, strict=True)])
+    Image.fromarray(shown).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def _uids(database: Database, explained: tuple[Explanation, ...]) -> Uids:
+    pairs = [pair for one in explained for pair in (one.match.slices, *one.nearest) if pair is not None]
+    pictures = [picture for pair in pairs for picture in (pair.example, pair.found)]
+    with database.transaction() as connection:
+        series = catalogue.attributes(connection, Level.SERIES, [one.match.series_id for one in explained])
+        sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
+    return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": list[ExplainedSeries],
+        "description": "The picture, or the scores.",
+        "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **problems(400, 404, 406, 409, 422, 503),
+}
