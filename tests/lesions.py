@@ -45,6 +45,7 @@ def lesion_stack(
         "label": None,
         "pixels": pixels.astype(np.float16),
         "levels": np.arange(slices) * 3,
+        "positions": np.arange(slices) * 15.0,
         "masks": masks,
         "best": None if truth is None else best,
         "picture": picture.astype(np.float32),

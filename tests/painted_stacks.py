@@ -32,6 +32,7 @@ def painted_stacks(
                     label="round" if number % 2 else "flat",
                     pixels=np.stack([pixels for pixels, _ in shown]).astype(np.float16),
                     levels=np.arange(SLICES),
+                    positions=5.0 * np.arange(SLICES),
                     masks=np.stack([mask for _, mask in shown]) if masks else None,
                     best=2 if masks else None,
                     picture=picture if masks else None,

@@ -77,6 +77,8 @@ class Recipe(Frozen):
         temperature: of the similarities.
         target_temperature: of relevances: the smaller, the more the most relevant alone counts.
         contrast, reconstruction, lesion: what each loss counts; 0 leaves it out.
+        masks: the lesion loss's: those that are "given", or, for data without annotation, those that the encoder which
+            the training starts from has "drawn"; see `pacs_cbir.learn.drawn_masks`.
         labels: what a contrast of the `appearance` part by class counts, beside the others, of rows with a label. Where
             no row has one nothing teaches that part, and it is left out.
         pooling: what of a stack is compared: its "best" slice, the "mean" of all, or each with each ("late"
@@ -108,6 +110,7 @@ class Recipe(Frozen):
     contrast: float = Field(default=1, ge=0)
     reconstruction: float = Field(default=0, ge=0)
     lesion: float = Field(default=0, ge=0)
+    masks: Literal["given", "drawn"] = "given"
     labels: float = Field(default=0, ge=0)
     coarse_epochs: int = Field(default=0, ge=0)
     shares: dict[str, float] = Field(default_factory=dict)
@@ -142,6 +145,12 @@ class Recipe(Frozen):
             self.lesion or self.labels or self.reconstruction or (self.positives != "none" and self.contrast)
         ):
             raise ValueError("nothing is trained: give positives, lesion or reconstruction, or set epochs = 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_masks(self) -> Self:
+        if self.masks == "drawn" and (not self.lesion or self.init == "random"):
+            raise ValueError('masks = "drawn" goes with a lesion loss, and with an init that draws: not "random"')
         return self
 
     @property

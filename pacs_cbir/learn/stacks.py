@@ -46,6 +46,7 @@ class Stack:
         split, label: as in the manifest.
         pixels: float16, shape (n, size, size), in [0, 1], as `draw_slices` gives them.
         levels: int, shape (n,): the manifest's number of each slice; where a volume was resliced, 0 to n - 1.
+        positions: float64, shape (n,), mm along the plane's normal: equal ones of a study are of one place.
         masks: bool, shape (n, size, size): the lesion, drawn alike; None where it is not known.
         best: which of the n shows the largest mask; None where no mask is known, or none shows anything.
         picture: float32, shape (128, 128): the whole field of the source's slice `levels[best]`, or of its only slice,
@@ -62,6 +63,7 @@ class Stack:
     label: str | None
     pixels: npt.NDArray[np.float16]
     levels: npt.NDArray[np.intp]
+    positions: npt.NDArray[np.float64]
     masks: npt.NDArray[np.bool_] | None
     best: int | None
     picture: npt.NDArray[np.float32] | None
@@ -172,6 +174,7 @@ def _draw(
         label=label,
         pixels=slices.pixels.astype(np.float16),
         levels=np.arange(len(drawn_from)) if resliced else source.numbers[drawn_from],
+        positions=slices.positions_mm,
         masks=slices.masks,
         best=best,
         picture=None if shown is None else _resized(source.volume.array[shown] / source.white).clip(0, 1),

@@ -26,6 +26,7 @@ from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError, RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
+from pacs_cbir.learn.drawn_masks import drawn_masks
 from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of
 from pacs_cbir.learn.recipe import Recipe, digest
 from pacs_cbir.learn.relevance import gfd_d95
@@ -126,6 +127,8 @@ def _train_one(
     recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None, *, anew: bool
 ) -> Checkpoint:
     network = initial_network(recipe, stacks, seed, weights)
+    if recipe.masks == "drawn" and recipe.epochs:
+        stacks = drawn_masks(network, stacks)
     if not recipe.epochs:
         return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -56,6 +56,8 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
         filled = _fill(network, _of_checkpoint(default_checkpoint_path()), "the package's own checkpoint")
     elif recipe.init == "pretrained":
         filled = _fill(network, _pretrained(weights), str(weights or "torchvision's checkpoint"))
+    if recipe.masks == "drawn" and "head.coarse.weight" not in filled:
+        raise RecipeError('masks = "drawn" needs weights that draw lesions, as "shipped" does: these have no head')
     if recipe.architecture.shape_landmarks and "landmarks" not in filled:
         network.fit_shapes(_shapes(stacks, recipe.architecture.shape_landmarks, seed))
     return network

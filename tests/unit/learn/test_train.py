@@ -73,6 +73,24 @@ def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(se
     assert not list(tmp_path.glob("*.state*"))
 
 
+def test_an_encoder_teaches_itself_where_no_mask_is_known(tmp_path: Path) -> None:
+    known = painted_stacks(8, size=64)
+    first = recipe(WHOLE, positives="none", size=64, epochs=40, learning_rate=3e-3, augmentation={"flip": True})
+    train(first, known, seed=1, out=tmp_path / "first")
+    alone = [replace(stack, masks=None, best=None, truth=None) for stack in painted_stacks(8, size=64, first=20)]
+    second = recipe(WHOLE, positives="none", size=64, init="pretrained", masks="drawn")
+    taught = train(second, alone, seed=1, out=tmp_path / "second", weights=tmp_path / "first.safetensors")[""]
+    assert "masks drawn" in taught.card.training.method
+    start = load_checkpoint(tmp_path / "first.safetensors").weights
+    assert not np.array_equal(taught.weights["head.coarse.weight"], start["head.coarse.weight"])
+
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(RecipeError, match="no head"):
+        train(second, alone, seed=1, out=tmp_path / "third", weights=tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match="goes with a lesion loss"):
+        recipe(PLAIN, masks="drawn")
+
+
 def test_appearance_is_left_out_where_no_label_teaches_it(tmp_path: Path) -> None:
     settings = recipe(WHOLE, positives="none", labels=1.0)
     taught = train(settings, painted_stacks(4), seed=1, out=tmp_path / "taught")[""]
