@@ -88,7 +88,7 @@ class Searcher:
             return ranking.series(query)
 
     def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
-        condition = series_filter(query.keys, fuzzy=query.fuzzy)
+        condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
         if not self.ready:
             # A database that is away is the likelier cause, and says so itself.
             self._database.ping()

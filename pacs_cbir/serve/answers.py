@@ -15,6 +15,7 @@ The private block (PS3.5 7.8.1) has group 0075 and private creator PACS_CBIR:
     (0075,xx0B)  SL  days              of a study: from the first example's to this one, negative where it is older
     (0075,xx0C)  UR  report            of a study: the site's link to its report
     (0075,xx0D)  LO  parts             of a series: `lesion:0.812`, …: cosine of each part of the embeddings
+    (0075,xx0E)  LO  labels            of a study: what a person has said of it, 1-n
     (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01, xx03 to xx0A, xx0D
 """
 
@@ -39,7 +40,7 @@ PRIVATE_GROUP = 0x0075
 PRIVATE_CREATOR = "PACS_CBIR"
 SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
 SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
-DAYS, REPORT, PARTS = 0x0B, 0x0C, 0x0D
+DAYS, REPORT, PARTS, LABELS = 0x0B, 0x0C, 0x0D, 0x0E
 OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
 UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
@@ -84,6 +85,8 @@ def study_data_set(
         block.add_new(DAYS, "SL", outcome.days)
     if outcome.report is not None:
         block.add_new(REPORT, "UR", outcome.report)
+    if outcome.labels:
+        block.add_new(LABELS, "LO", list(outcome.labels))
     compared = []
     for series in match.series:
         if series.series_id in uids.series:
@@ -131,6 +134,7 @@ def study_plain(
         **_notes(match.in_domain),
         **({} if outcome.days is None else {"days": outcome.days}),
         **({} if outcome.report is None else {"report": outcome.report}),
+        "labels": list(outcome.labels),
         "series": [
             {"SeriesInstanceUID": uids.series[series.series_id], **_series_plain(series, uids)}
             for series in match.series

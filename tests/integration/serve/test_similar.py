@@ -40,6 +40,7 @@ def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
     assert first == {
         "StudyInstanceUID": "3",
         "PatientSex": "M",
+        "labels": [],
         "similarity": pytest.approx(1.0),
         "coverage": 0.5,
         "notes": ["outside-encoder-domain"],

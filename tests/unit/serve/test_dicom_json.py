@@ -123,6 +123,7 @@ def test_a_study_as_plain_json() -> None:
     assert study_plain(match, ATTRIBUTES, UIDS, ReturnKeys(["PatientWeight"], [])) == {
         "StudyInstanceUID": "1.2",
         "PatientWeight": 70.5,
+        "labels": [],
         "similarity": 0.5,
         "coverage": 1.0,
         "notes": [OUTSIDE_DOMAIN],
