@@ -85,7 +85,7 @@ def serve() -> None:
 
 @app.command()
 def scp() -> None:
-    """Run door 1 alone: the SCP that receives studies from the PACS by C-STORE.
+    """Run door 1 alone: the SCP that receives studies from the PACS by C-STORE and answers C-FIND.
 
     Example: `PACS_CBIR_AE_TITLE=CBIR pacs-cbir scp`
     """

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from pacs_cbir.dicom.data_set import data_set
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.dicom_json import data_set, model
+from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems

@@ -7,7 +7,7 @@ from pydicom import Dataset
 from served import Api
 from sqlalchemy import delete, func, select
 
-from pacs_cbir.serve.answers import LABELS, PRIVATE_CREATOR, PRIVATE_GROUP
+from pacs_cbir.dicom.private_block import LABELS, PRIVATE_CREATOR, PRIVATE_GROUP
 from pacs_cbir.store.tables import instances, studies, study_labels
 
 PLAIN = {"Accept": "application/json"}

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from pydicom import Dataset
 from served import CARD, Api
 
+from pacs_cbir.dicom.private_block import PRIVATE_CREATOR
 from pacs_cbir.search.searcher import Searcher
-from pacs_cbir.serve.answers import PRIVATE_CREATOR
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.store import encoders, jobs
 
