@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as StudyRoot
 from rows import add_series
@@ -22,7 +21,7 @@ from scu import answers, association, find, find_bytes, identifier
 from sqlalchemy import text
 
 from pacs_cbir.receive import find as receive_find
-from pacs_cbir.receive.identifier import MAX_IDENTIFIER_BYTES
+from pacs_cbir.receive.identifier import MAX_IDENTIFIER_BYTES, Identifier, read_identifier
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
@@ -296,19 +295,41 @@ def test_a_query_is_cancelled(many: Settings, database: Database) -> None:
         assert find(asked, "STUDY", PatientID="P1")[0] == 0x0000
 
 
+def open_transactions(database: Database) -> int:
+    """Of other connections to this database."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+    with database.transaction() as connection:
+        return int(connection.execute(text(query)).scalar_one())
+
+
 def test_who_leaves_in_the_middle_leaves_nothing_behind(many: Settings, database: Database) -> None:
-    one = many.maximum_associations + 2
-    for _ in range(one):
+    for _ in range(many.maximum_associations + 2):
         with association(many, FIND) as asked:
             assert asked.is_established
             next(iter(asked.send_c_find(identifier("STUDY", PatientSex=""), StudyRoot)))
+            assert open_transactions(database) == 0
             asked.abort()
-        time.sleep(0.05)
     with association(many, FIND) as asked:
         status, found = find(asked, "STUDY", PatientSex="")
         assert (status, len(found)) == (0x0000, 4004)
-    open_transactions = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
-    )
-    with database.transaction() as connection:
-        assert connection.execute(open_transactions).scalar() == 0
+
+
+def test_an_identifier_takes_no_more_memory_than_it_may(asked: Association, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+
+    def recorded(encoded: bytes, transfer_syntax: UID) -> Identifier:
+        lengths.append(len(encoded))
+        return read_identifier(encoded, transfer_syntax)
+
+    monkeypatch.setattr(receive_find, "read_identifier", recorded)
+    assert find_bytes(asked, STUDY_LEVEL + b"\0" * (20 * MAX_IDENTIFIER_BYTES)) == 0xC000
+    assert MAX_IDENTIFIER_BYTES < lengths[0] < 2 * MAX_IDENTIFIER_BYTES
+
+
+def test_a_question_is_not_in_the_log(asked: Association, capsys: pytest.CaptureFixture[str]) -> None:
+    assert find(asked, "STUDY", PatientName="Geheim^*", PatientID="GEHEIM")[0] == 0x0000
+    status, _ = find(asked, "STUDY", PatientName="Geheim^*", StudyDate="geheim")
+    assert status.code == 0xC000
+    assert "query answered" in (said := capsys.readouterr().out)
+    assert "query refused" in said
+    assert "geheim" not in (said + status.comment).lower()
