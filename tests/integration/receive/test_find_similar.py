@@ -52,7 +52,13 @@ def api(settings: Settings, database: Database) -> Iterator[Api]:
 def cohort(api: Api) -> Api:
     api.add("1", "1.1", 0, study={"PatientID": "P1", "StudyDate": "20200101"})
     api.add("1", "1.2", 0, sequence="FLAIR")
-    named = {"PatientID": "P2", "PatientName": "Müller^Jörg", "PatientSex": "F", "StudyDate": "20200111"}
+    named = {
+        "PatientID": "P2",
+        "PatientName": "Müller^Jörg",
+        "PatientSex": "F",
+        "StudyDate": "20200111",
+        "PatientWeight": "70",
+    }
     api.add("2", "2.1", 60, study=named)
     api.add("2", "2.2", 60, sequence="FLAIR", attributes={"Modality": "MR", "SeriesDescription": "ax FLAIR"})
     api.add("3", "3.1", 0, study={"PatientID": "P3", "PatientSex": "M"}, in_domain=False)
@@ -69,13 +75,16 @@ def uids(found: list[tuple[int, Dataset]]) -> list[str]:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_similar_studies_best_first(cohort: Api, syntax: str) -> None:
     with association(cohort.settings, [(StudyRoot, syntax)]) as asked:
-        status, found = answers(asked, identifier("STUDY", private=EXAMPLE, PatientName="", StudyDescription=""))
+        status, found = answers(
+            asked, identifier("STUDY", private=EXAMPLE, PatientName="", PatientWeight="", RequestingService="")
+        )
     assert status == 0x0000
     assert uids(found) == ["3", "2"]
     pending, study = found[1]
     assert (pending, study.QueryRetrieveLevel, study.SpecificCharacterSet) == (0xFF00, "STUDY", "ISO_IR 192")
     assert study.PatientName == "Müller^Jörg"
-    assert study["StudyDescription"].is_empty
+    assert study.PatientWeight == 70
+    assert study["RequestingService"].is_empty
     assert "PatientSex" not in study
     block = study.private_block(ours.PRIVATE_GROUP, ours.PRIVATE_CREATOR)
     if syntax == ImplicitVRLittleEndian:  # who does not know the block reads bytes
@@ -89,6 +98,15 @@ def test_similar_studies_best_first(cohort: Api, syntax: str) -> None:
     assert first.SeriesInstanceUID in {"2.1", "2.2"}
     assert of_series[ours.SLICE].value == f"{first.SeriesInstanceUID}.1"
     assert of_series[ours.EXAMPLE_SLICE].value == f"{of_series[ours.LIKE].value}.1"
+
+
+def test_anothers_private_block_is_no_example(cohort: Api) -> None:
+    ds = identifier("STUDY")
+    ds.private_block(ours.PRIVATE_GROUP, "SOMEONE", create=True).add_new(ours.EXAMPLES, "UC", "1")
+    with association(cohort.settings, FIND) as asked:
+        status, found = answers(asked, ds)
+    assert (status, uids(found)) == (0x0000, ["1", "2", "3", "4"])
+    assert {pending for pending, _ in found} == {0xFF01}
 
 
 def test_similar_series(cohort: Api) -> None:
