@@ -69,7 +69,7 @@ def dicom(folder: Folder, out: Out) -> None:
 
 @commands.command()
 def database(out: Out) -> None:
-    """List the studies that this service has embedded, under pseudonyms, with the patient as the only label.
+    """List the studies that this service has embedded, under pseudonyms, with the one label that a person gave each.
 
     Example: `PACS_CBIR_DATA_DIR=/srv/pacs-cbir pacs-cbir dataset database studies.parquet`
     """

@@ -26,6 +26,7 @@ PacsCbirError
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
+    ├── WrongLevel           a C-FIND whose Query/Retrieve Level or unique keys are missing or not the model's
     ├── UnknownExample       the example is not here
     ├── ExampleNotReady      the example is received and not yet embedded
     └── ExampleNotEmbedded   the example is here and has no embeddings; says why
@@ -146,6 +147,10 @@ class QueryError(PacsCbirError):
 
 class InvalidQuery(QueryError):
     """A query parameter cannot be understood."""
+
+
+class WrongLevel(QueryError):
+    """A C-FIND's Query/Retrieve Level, or the unique keys of the levels above it, are not what the model asks for."""
 
 
 class UnknownExample(QueryError):

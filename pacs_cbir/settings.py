@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,12 @@ def _report_url(template: str) -> str:
         fields = " or ".join(f"{{{field}}}" for field in REPORT_FIELDS)
         raise ValueError(f"an http:// or https:// URL with {fields} in it, and no other name in braces")
     return template
+
+
+def _api_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
+        raise ValueError("an http:// or https:// URL without a query")
+    return url.rstrip("/")
 
 
 def _default_data_dir() -> Path:
@@ -74,6 +81,10 @@ class Settings(BaseSettings):
     maximum_associations: int = Field(default=32, ge=1, description="Associations that the SCP serves at once.")
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
     http_port: Port = Field(default=8000, description="TCP port on which the API listens.")
+    api_url: Annotated[str, AfterValidator(_api_url)] | None = Field(
+        default=None,
+        description="Where the SCP asks for queries by example; without it the API of this machine, by its settings.",
+    )
     settle_seconds: float = Field(
         default=30.0, ge=0, description="A series is embedded once no instance has arrived for this long."
     )
@@ -111,6 +122,15 @@ class Settings(BaseSettings):
         if not Path(file).is_file():
             raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {file}, which is not a file")
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file)))
+
+    @property
+    def asked_api(self) -> str:
+        """The API's URL for the SCP, without a slash at its end."""
+        if self.api_url is not None:
+            return self.api_url
+        # What listens on all addresses is asked on the loopback.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104 - not bound here
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
 
     @property
     def instances_dir(self) -> Path:

@@ -1,18 +1,21 @@
-"""A C-STORE SCU that sends what it is given, right or wrong: pynetdicom's own mends or refuses it before it is sent."""
+"""An SCU that sends what it is given, right or wrong: pynetdicom's own mends or refuses it before it is sent."""
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from dicom_factory import encoded
+from pydicom import DataElement, config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from pacs_cbir.settings import Settings
 
@@ -98,16 +101,17 @@ def _fragment(context: int, control: int, data: bytes) -> P_DATA:
     return primitive
 
 
-def _command(sop_class: str, sop_instance: str, *, with_data: bool) -> bytes:
-    """A C-STORE-RQ's command set in implicit VR little endian (PS3.7 9.3.1.1)."""
+def _command(sop_class: str, sop_instance: str | None, *, with_data: bool, field: int = 0x0001) -> bytes:
+    """A C-STORE-RQ's or C-FIND-RQ's command set in implicit VR little endian (PS3.7 9.3.1.1, 9.3.2.1)."""
     elements = [
         (0x0002, _padded(sop_class)),
-        (0x0100, struct.pack("<H", 0x0001)),
+        (0x0100, struct.pack("<H", field)),
         (0x0110, struct.pack("<H", 1)),
         (0x0700, struct.pack("<H", 0)),
         (0x0800, struct.pack("<H", 0x0001 if with_data else 0x0101)),
-        (0x1000, _padded(sop_instance)),
     ]
+    if sop_instance is not None:
+        elements.append((0x1000, _padded(sop_instance)))
     body = b"".join(struct.pack("<HHI", 0, number, len(value)) + value for number, value in elements)
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
@@ -127,3 +131,69 @@ def _paused(asked: Association) -> Iterator[None]:
         yield
     finally:
         asked._reactor_checkpoint.set()
+
+
+class Final(int):
+    """A query's last status.
+
+    Attributes:
+        code: its number.
+        comment: its Error Comment, empty where there is none.
+    """
+
+    code: int
+    comment: str
+
+
+def identifier(level: str, *, private: Mapping[int, tuple[str, object]] | None = None, **keys: object) -> Dataset:
+    """A C-FIND's identifier in UTF-8.
+
+    Args:
+        private: number in our private block → VR and value.
+    """
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        vr = dictionary_VR(keyword).split(" or ")[0]
+        # Matching keys are no values of their VR, as 1-3 is no IS.
+        given: object = int(value) if vr == "US" and value else value
+        if isinstance(given, str) and vr in {"IS", "DS"}:
+            ds.add(DataElement(keyword, "LO", given))
+        else:
+            ds.add(DataElement(keyword, vr, given, validation_mode=config.IGNORE))
+    if private:
+        block = ds.private_block(0x0075, "PACS_CBIR", create=True)
+        for number, (vr, value) in private.items():
+            block.add_new(number, vr, value)
+    return ds
+
+
+def find(asked: Association, level: str, **keys: object) -> tuple[Final, list[tuple[int, Dataset]]]:
+    """Ask in the Study Root model; as `answers`."""
+    return answers(asked, identifier(level, **keys))
+
+
+def answers(asked: Association, ds: Dataset) -> tuple[Final, list[tuple[int, Dataset]]]:
+    """The last status, and of each answer before it its status and data set."""
+    *pending, (last, _) = asked.send_c_find(ds, StudyRootQueryRetrieveInformationModelFind)
+    final = Final(last.Status)
+    final.code, final.comment = int(last.Status), last.get("ErrorComment", "")
+    return final, [(status.Status, found) for status, found in pending]
+
+
+def find_bytes(asked: Association, data: bytes) -> int | None:
+    """Ask with any bytes as the identifier; the last status, None where there was none."""
+    sop_class = StudyRootQueryRetrieveInformationModelFind
+    with _paused(asked):
+        asked.dul.send_pdu(_fragment(1, 0b11, _command(sop_class, None, with_data=True, field=0x0020)))
+        step = asked.acceptor.maximum_length - 6
+        for start in range(0, max(1, len(data)), step):
+            last = start + step >= len(data)
+            asked.dul.send_pdu(_fragment(1, 0b10 if last else 0b00, data[start : start + step]))
+        while True:
+            _, answer = asked.dimse.get_msg(block=True)
+            if answer is None or answer.Status is None:
+                return None
+            if answer.Status not in {0xFF00, 0xFF01}:
+                return int(answer.Status)

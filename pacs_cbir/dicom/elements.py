@@ -49,7 +49,7 @@ class Element:
         value_at: where its value begins in the stream.
         length: of the value in bytes; 0xFFFFFFFF where it is undefined.
         value: the encoded value; None for sequences, the last element that was asked for, and lengths over
-            `MAX_VALUE_BYTES`.
+            the longest that was asked for.
         little_endian: the byte order of `value`.
     """
 
@@ -121,6 +121,7 @@ def read_elements(
     little_endian: bool,
     only_group: int | None = None,
     until: frozenset[int] = frozenset(),
+    longest: int = MAX_VALUE_BYTES,
 ) -> Iterator[Element]:
     """The elements from the stream's position on.
 
@@ -132,6 +133,7 @@ def read_elements(
         end: the position at which the data set must end.
         only_group: stop before the first element of another group; the stream then stands at its beginning.
         until: tags of elements behind which nothing is read.
+        longest: values of more bytes are passed over.
 
     Raises:
         MalformedDataSet: while iterating.
@@ -146,7 +148,7 @@ def read_elements(
             raise MalformedDataSet("an item stands outside of a sequence")
         value_at = stream.tell()
         vr = _vr(tag, encoded_vr)
-        if length > MAX_VALUE_BYTES or vr == "SQ" or tag in until:
+        if length > longest or vr == "SQ" or tag in until:
             yield Element(tag, vr, value_at, length, None, little_endian)
             if length == _UNDEFINED:
                 walk.skip_undefined(implicit or encoded_vr == b"UN")

@@ -1,13 +1,14 @@
-"""What the SCP does with a request: acknowledge an echo, and turn a stored data set into an ingested instance."""
+"""What the SCP does with a request: acknowledge an echo, ingest an instance, answer a query."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -16,27 +17,29 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from pacs_cbir.errors import NotDicom, PacsCbirError
-from pacs_cbir.receive.status import SUCCESS, status_of
+from pacs_cbir.receive.find import Answer, find
+from pacs_cbir.receive.status import SUCCESS, answer, status_of
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 
-# ErrorComment is an LO (PS3.7 Table C.5-1).
-COMMENT_LENGTH = 64
-
 log = structlog.get_logger()
 
 
 def handlers(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, api: httpx.Client
 ) -> list[tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]]:
     """pynetdicom's event handlers."""
 
     def store(event: Event) -> Dataset:
         return _store(event, database, settings)
 
+    def answers(event: Event) -> Iterator[Answer]:
+        return find(event, database, api)
+
     return [
+        (evt.EVT_C_FIND, answers),
         (evt.EVT_C_ECHO, lambda event: SUCCESS),  # noqa: ARG005 - an echo has nothing to look at
         (evt.EVT_C_STORE, store),
         (evt.EVT_PDU_RECV, _acknowledge_at_once),
@@ -60,13 +63,13 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
     except PacsCbirError as error:
         code = status_of(error)
         log.warning("instance refused", status=f"{code:04X}", error=str(error), kind=type(error).__name__, **peer)
-        return _answer(code, str(error))
+        return answer(code, str(error))
     except Exception as error:
         code = status_of(error)
         log.exception("instance refused", status=f"{code:04X}", **peer)
-        return _answer(code, "an error that was not foreseen; see the log")
+        return answer(code, "an error that was not foreseen; see the log")
     log.info("instance received", outcome=outcome.value, **peer)
-    return _answer(SUCCESS)
+    return answer(SUCCESS)
 
 
 def _received(request: C_STORE) -> Path:
@@ -75,14 +78,6 @@ def _received(request: C_STORE) -> Path:
         raise NotDicom("the request came without a data set")
     assert isinstance(transfer, TransferFile)  # noqa: S101 - run_scp gives pynetdicom no other
     return transfer.complete()
-
-
-def _answer(code: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = code
-    if comment:
-        answer.ErrorComment = comment.encode("ascii", "replace").decode()[:COMMENT_LENGTH]
-    return answer
 
 
 def _acknowledge_at_once(event: Event) -> None:

@@ -1,18 +1,23 @@
-"""Door 1: a C-ECHO and C-STORE SCP for every storage SOP class and standard transfer syntax."""
+"""Door 1: an SCP of C-ECHO, C-STORE for every storage SOP class and standard transfer syntax, and C-FIND."""
 
 from __future__ import annotations
 
 import threading
 import time
 
+import httpx
 import pynetdicom.dimse_messages
 import structlog
 from pydicom._uid_dict import UID_dictionary
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, _config
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 from pacs_cbir.errors import SettingsError, StoreError
+from pacs_cbir.receive.find import BoundedBuffer
 from pacs_cbir.receive.handlers import handlers
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
@@ -25,6 +30,8 @@ MAXIMUM_PDU_BYTES = 131072
 NETWORK_SECONDS = 60
 DIMSE_SECONDS = 60
 ACSE_SECONDS = 30
+# The API may take this long over a query by example.
+API_SECONDS = 60
 # Associations that are open at the end may finish for so long; then they are aborted.
 FAREWELL_SECONDS = 10
 
@@ -33,6 +40,9 @@ TRANSFER_SYNTAXES = sorted(
     {*AllTransferSyntaxes}
     | {uid for uid in map(UID, UID_dictionary) if uid.type == "Transfer Syntax" and not uid.is_retired}
 )
+
+# Not the deflated one: no identifier needs it, and a small one could be of any length.
+QUERY_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
 log = structlog.get_logger()
 
@@ -45,6 +55,7 @@ def _application_entity(settings: Settings) -> AE:
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.add_supported_context(Verification)
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind, QUERY_SYNTAXES)
     for uid in (context.abstract_syntax for context in AllStoragePresentationContexts):
         if uid is not None:
             ae.add_supported_context(uid, TRANSFER_SYNTAXES)
@@ -67,10 +78,14 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     setattr(  # noqa: B010 - the module's own import, which type checkers refuse to replace; see transfer.py
         pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings.incoming_dir)
     )
+    # Without a limit a peer could fill the memory with one request.
+    setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as above
     ae = _application_entity(settings)
+    # No proxy of the environment stands between the processes of one service.
+    api = httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False)
     try:
         server = ae.start_server(
-            (settings.dicom_host, settings.dicom_port), block=False, evt_handlers=handlers(database, settings)
+            (settings.dicom_host, settings.dicom_port), block=False, evt_handlers=handlers(database, settings, api)
         )
     except OSError as error:
         raise SettingsError(
@@ -86,6 +101,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     while ae.active_associations and time.monotonic() < deadline:
         time.sleep(0.05)
     ae.shutdown()
+    api.close()
 
 
 def _sweep(settings: Settings, database: Database) -> None:

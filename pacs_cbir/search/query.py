@@ -23,6 +23,7 @@ class Query:
         parts: part of the embedding → what it counts, 0 or more; empty: as the encoder's card says.
         keys: DICOM keyword → matching value (PS3.4 C.2.2.2).
         fuzzy: whether keys match text without regard to case and accents.
+        labels: a match's study has one of these; empty: whatever its labels are.
         own_patient: whether other studies of the examples' patients may be answered.
         least: matches below this similarity are no answers. None: as the encoder was calibrated, which is of no use
             for other weights of the parts, nor after feedback.
@@ -37,6 +38,7 @@ class Query:
     parts: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     fuzzy: bool = False
+    labels: tuple[str, ...] = ()
     own_patient: bool = False
     least: float | None = None
     limit: int = 10

@@ -111,7 +111,7 @@ class Searcher:
         return self._follower.current
 
     def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
-        condition = series_filter(query.keys, fuzzy=query.fuzzy)
+        condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
         current = self._current()
         with self._database.transaction() as connection:
             examples, like, unlike = (

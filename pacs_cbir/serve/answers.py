@@ -1,22 +1,4 @@
-"""Matches → answers, as DICOM data sets with a private block and as plain JSON.
-
-The private block (PS3.5 7.8.1) has group 0075 and private creator PACS_CBIR:
-
-    (0075,xx01)  FD  similarity        cosine, at most 1, higher is closer; of a study the mean over its sequences
-    (0075,xx02)  FD  coverage          share of the example's sequences that were compared like with like, 0 to 1
-    (0075,xx03)  LO  note              `outside-encoder-domain`: the encoder was not trained for such series
-    (0075,xx04)  LO  MR sequence       of a series: T1, T1CE, T2, FLAIR, …, unknown
-    (0075,xx05)  UI  like              Series Instance UID of the example's series that it is like
-    (0075,xx06)  UI  slice             of a series: SOP Instance UID of the picture to look at
-    (0075,xx07)  UL  frame             its frame, counted from 1
-    (0075,xx08)  UI  example's slice   SOP Instance UID of the example's picture that it is like
-    (0075,xx09)  UL  example's frame   its frame, counted from 1
-    (0075,xx0A)  FD  slice similarity  cosine of the two slices
-    (0075,xx0B)  SL  days              of a study: from the first example's to this one, negative where it is older
-    (0075,xx0C)  UR  report            of a study: the site's link to its report
-    (0075,xx0D)  LO  parts             of a series: `lesion:0.812`, …: cosine of each part of the embeddings
-    (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01, xx03 to xx0A, xx0D
-"""
+"""Matches → answers, as DICOM data sets with our private block and as plain JSON."""
 
 from __future__ import annotations
 
@@ -27,20 +9,35 @@ from typing import Any
 
 from pydicom import Dataset
 
+from pacs_cbir.dicom.data_set import data_set
+from pacs_cbir.dicom.private_block import (
+    COMPARED_SERIES,
+    COVERAGE,
+    DAYS,
+    EXAMPLE_FRAME,
+    EXAMPLE_SLICE,
+    FRAME,
+    LABELS,
+    LIKE,
+    NOTE,
+    PARTS,
+    PRIVATE_CREATOR,
+    PRIVATE_GROUP,
+    REPORT,
+    SEQUENCE,
+    SIMILARITY,
+    SLICE,
+    SLICE_SIMILARITY,
+)
 from pacs_cbir.search.explanation import Explanation
 from pacs_cbir.search.query import SeriesMatch, SliceMatch, StudyMatch
-from pacs_cbir.serve.dicom_json import data_set, plain
+from pacs_cbir.serve.dicom_json import plain
 from pacs_cbir.serve.outcome import Outcome
 from pacs_cbir.serve.parameters import ReturnKeys
 from pacs_cbir.serve.return_keys import SERIES_KEYS, STUDY_KEYS
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.embeddings import Source
 
-PRIVATE_GROUP = 0x0075
-PRIVATE_CREATOR = "PACS_CBIR"
-SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
-SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
-DAYS, REPORT, PARTS = 0x0B, 0x0C, 0x0D
 OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
 UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
@@ -87,6 +84,8 @@ def study_data_set(
         block.add_new(DAYS, "SL", outcome.days)
     if outcome.report is not None:
         block.add_new(REPORT, "UR", outcome.report)
+    if outcome.labels:
+        block.add_new(LABELS, "LO", list(outcome.labels))
     compared = []
     for series in match.series:
         if series.series_id in uids.series:
@@ -134,6 +133,7 @@ def study_plain(
         **_notes(match.in_domain),
         **({} if outcome.days is None else {"days": outcome.days}),
         **({} if outcome.report is None else {"report": outcome.report}),
+        "labels": list(outcome.labels),
         "series": [
             {"SeriesInstanceUID": uids.series[series.series_id], **_series_plain(series, uids)}
             for series in match.series

@@ -17,6 +17,7 @@ from pacs_cbir.serve.dicomweb import search_router
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.explain import explain_router
 from pacs_cbir.serve.health import health_router
+from pacs_cbir.serve.labels import labels_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
@@ -54,6 +55,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(similar_router(settings, database, searcher))
     app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
+    app.include_router(labels_router(database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(health_router(database, searcher, metrics))
     problems.install(app)

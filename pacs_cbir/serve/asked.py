@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 
 from pacs_cbir.search import query as search
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
+from pacs_cbir.serve.body import limited_body
 from pacs_cbir.serve.parameters import (
     FUZZY,
+    LABEL,
     ReturnKeys,
     example_of,
     matching_keys,
@@ -24,6 +26,7 @@ from pacs_cbir.serve.parameters import (
     sequences_of,
     weights_of,
 )
+from pacs_cbir.store import labels
 from pacs_cbir.store.examples import Example
 
 MAX_RESULTS = 1000
@@ -83,9 +86,10 @@ class Parameters(BaseModel):
     )
     own_patient: bool = Field(False, description="Whether the example's own patient may be answered.")
     fuzzymatching: bool = Field(False, description=FUZZY)
+    label: list[str] = Field([], max_length=labels.MAX_LABELS, description=LABEL)
 
 
-_SEVERAL = frozenset({"example", "like", "unlike", "sequence", "includefield"})
+_SEVERAL = frozenset({"example", "like", "unlike", "sequence", "includefield", "label"})
 
 FORM_BODY: dict[str, Any] = {
     "requestBody": {
@@ -133,13 +137,9 @@ async def asked_in_form(request: Request) -> Asked:
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the parameters as {FORM}.")
     if request.scope["query_string"]:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "Send all parameters in the body: the URL's are not read.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A query may have {MAX_FORM_BYTES} bytes.")
+    body = await limited_body(request, MAX_FORM_BYTES, "A query")
     try:
-        items = parse_qsl(bytes(body).decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        items = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError as error:  # UnicodeDecodeError is one
         raise HTTPException(
             HTTPStatus.BAD_REQUEST, f"The body is no form, or has more than {MAX_FIELDS} parameters."
@@ -169,6 +169,7 @@ def _asked(request: Request, parameters: Parameters, items: Sequence[tuple[str, 
             parts=weights_of("parts", parameters.parts),
             keys=keys,
             fuzzy=parameters.fuzzymatching,
+            labels=labels.checked(parameters.label),
             own_patient=parameters.own_patient,
             least=parameters.min_similarity,
             limit=parameters.limit,

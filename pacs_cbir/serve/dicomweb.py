@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from pacs_cbir.dicom.data_set import data_set
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.dicom_json import data_set, model
-from pacs_cbir.serve.parameters import FUZZY, ReturnKeys, matching_keys
+from pacs_cbir.serve.dicom_json import model
+from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
-from pacs_cbir.store import catalogue
+from pacs_cbir.store import catalogue, labels
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_uid
@@ -27,7 +28,7 @@ MORE_WARNING = (
 )
 """PS3.18 8.3.4.4."""
 
-RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "label"})
 # A study's counts are its own level's alone.
 _STUDY_ABOVE = tuple(key for key in STUDY_KEYS if "InStudy" not in key and "StudyRelated" not in key)
 _SERIES_ABOVE = tuple(key for key in SERIES_KEYS if "SeriesRelated" not in key)
@@ -63,6 +64,7 @@ def search_router(database: Database) -> APIRouter:
 
 def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
     def search(
+        *,
         request: Request,
         limit: Annotated[int, Query(ge=0, description=f"How many; at most {MAX_RESULTS}.")] = MAX_RESULTS,
         offset: Annotated[int, Query(ge=0, le=2**31, description="How many to skip.")] = 0,
@@ -70,6 +72,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
             tuple[str, ...], Query(description="DICOM keywords or tags to answer with; or `all`.")
         ] = (),
         fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
+        label: Annotated[tuple[str, ...], Query(max_length=labels.MAX_LABELS, description=LABEL)] = (),
     ) -> Response:
         """What is here and meets all matching keys: every other parameter is a DICOM keyword or ggggeeee.
 
@@ -84,8 +87,11 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
             if keys.setdefault(_PATH_KEYS[part], uid) != uid:
                 raise InvalidQuery(f"{_PATH_KEYS[part]} is in the path already")
         count = min(limit, MAX_RESULTS)
+        any_of = labels.checked(label)
         with database.transaction() as connection:
-            found = catalogue.find(connection, level, keys, limit=count + 1, offset=offset, fuzzy=fuzzymatching)
+            found = catalogue.find(
+                connection, level, keys, limit=count + 1, offset=offset, fuzzy=fuzzymatching, labels=any_of
+            )
         base_url = str(request.base_url)
         content = []
         for attributes in found[:count]:

@@ -1,4 +1,4 @@
-"""What else a reader wants to know of a match: the patient's age, the time since the example, where the report is."""
+"""What else a reader wants to know of a match: age, time since the example, labels, where the report is."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ class Outcome:
     Attributes:
         days: since the first example's study; None where that is not known.
         report: the site's link.
+        labels: what a person has said of the study.
     """
 
     days: int | None = None
     report: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 def _date(study: Attributes, keyword: str) -> date | None:

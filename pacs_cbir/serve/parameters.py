@@ -14,6 +14,7 @@ from pacs_cbir.store.value_tests import is_uid
 
 FUZZY = "Match text without regard to case and accents, and names by the beginnings of their words."
 """PS3.18 8.3.4.2."""
+LABEL = "The study has this label, letter by letter; repeated: one of these."
 
 # As many digits as an IS, which is what NumberOfFrames is, has at most (PS3.5 6.2).
 _FRAME = re.compile(r"[1-9][0-9]{0,9}")

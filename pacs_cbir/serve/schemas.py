@@ -47,6 +47,7 @@ class SimilarStudy(BaseModel):
     PatientAge: str | None = Field(None, description="As the header has it, or reckoned from its dates.")
     days: int | None = Field(None, description="From the first example's study to this one; negative: it is older.")
     report: str | None = Field(None, description="Link to the report, where the site has set `PACS_CBIR_REPORT_URL`.")
+    labels: list[str] = Field(description="What a person has said of the study, in alphabetical order.")
     similarity: float = Field(
         description="Mean, by weight, over the sequences that both have of the closest pair's cosine."
     )

@@ -20,7 +20,7 @@ from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, embeddings
+from pacs_cbir.store import catalogue, embeddings, labels
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
@@ -48,13 +48,18 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         series = _attributes(database, Level.SERIES, [match.series_id for match in compared], query)
         uids = _uids(database, compared, series)
         example = _example(database, query)
+        with database.transaction() as connection:
+            labelled = labels.of_studies(connection, studies)
 
-        def outcome_of(study: Attributes) -> Outcome:
-            return Outcome(days_between(example, study), report_url(settings.report_url, study))
+        def outcome_of(study_id: int) -> Outcome:
+            study = studies[study_id]
+            return Outcome(
+                days_between(example, study), report_url(settings.report_url, study), labelled.get(study_id, ())
+            )
 
         # What was deleted since the search is no answer any more.
         found = [
-            (match, studies[match.study_id], outcome_of(studies[match.study_id]))
+            (match, studies[match.study_id], outcome_of(match.study_id))
             for match in answer.studies
             if match.study_id in studies
         ]

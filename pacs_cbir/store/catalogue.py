@@ -106,7 +106,14 @@ class Status:
 
 
 def find(
-    connection: Connection, level: Level, keys: Mapping[str, str], *, limit: int, offset: int, fuzzy: bool = False
+    connection: Connection,
+    level: Level,
+    keys: Mapping[str, str],
+    *,
+    limit: int,
+    offset: int,
+    fuzzy: bool = False,
+    labels: Collection[str] = (),
 ) -> list[Attributes]:
     """Studies, series or instances that meet all matching keys, in the order in which they first came.
 
@@ -117,7 +124,7 @@ def find(
     Raises:
         InvalidQuery: a key cannot be understood.
     """
-    met = conditions(keys, fuzzy=fuzzy)
+    met = conditions(keys, fuzzy=fuzzy, labels=labels)
     query = _query(level).where(*met.study)
     if level is Level.STUDY:
         below = some_series(met)

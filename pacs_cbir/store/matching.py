@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,7 +13,7 @@ from sqlalchemy.sql.selectable import FromClause
 
 from pacs_cbir.dicom.keywords import PATIENT_STUDY_KEYWORDS, SERIES_KEYWORDS
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.store.tables import instances, series, studies
+from pacs_cbir.store.tables import instances, series, studies, study_labels
 from pacs_cbir.store.value_tests import Test, value_test
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
@@ -74,12 +74,13 @@ def level_of(keyword: str) -> Level:
     return Level.SERIES if keyword in SERIES_KEYWORDS else Level.INSTANCE
 
 
-def conditions(keys: Mapping[str, str], *, fuzzy: bool = False) -> Conditions:
+def conditions(keys: Mapping[str, str], *, fuzzy: bool = False, labels: Collection[str] = ()) -> Conditions:
     """Translate matching keys.
 
     Args:
         keys: keyword or ggggeeee → value. An empty value and `*` match everything.
         fuzzy: as in `value_test`.
+        labels: the study has one of these, letter by letter; none: whatever its labels are.
 
     Raises:
         InvalidQuery: names the key and what it accepts.
@@ -96,6 +97,9 @@ def conditions(keys: Mapping[str, str], *, fuzzy: bool = False) -> Conditions:
         test = value_test(keyword, text, fuzzy=fuzzy)
         if test is not None:
             found[level_of(keyword)].append(_condition(keyword, test))
+    if labels:
+        labelled = select(study_labels.c.label).where(study_labels.c.study_id == studies.c.id)
+        found[Level.STUDY].append(exists(labelled.where(study_labels.c.label.in_(labels)).correlate(studies)))
     return Conditions(tuple(found[Level.STUDY]), tuple(found[Level.SERIES]), tuple(found[Level.INSTANCE]))
 
 
@@ -114,13 +118,15 @@ def some_instance(found: Conditions) -> ColumnElement[bool] | None:
     return exists(select(instances.c.id).where(instances.c.series_id == series.c.id, *found.instance).correlate(series))
 
 
-def series_filter(keys: Mapping[str, str], *, fuzzy: bool = False) -> Select[tuple[int]] | None:
+def series_filter(
+    keys: Mapping[str, str], *, fuzzy: bool = False, labels: Collection[str] = ()
+) -> Select[tuple[int]] | None:
     """The ids of the series that meet all keys, their studies' included; None where the keys let every series pass.
 
     Raises:
         InvalidQuery: as `conditions`.
     """
-    found = conditions(keys, fuzzy=fuzzy)
+    found = conditions(keys, fuzzy=fuzzy, labels=labels)
     parts = [*found.study, *found.series, *(part for part in [some_instance(found)] if part is not None)]
     if not parts:
         return None

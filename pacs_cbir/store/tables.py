@@ -90,6 +90,15 @@ study_patients = Table(
     comment="the patients of a study's instances; more than one is a conflict to be looked at",
 )
 
+study_labels = Table(
+    "study_labels",
+    metadata,
+    Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("label", Text, primary_key=True, index=True),
+    _now("set_at"),
+    comment="what a person says a study shows",
+)
+
 series = Table(
     "series",
     metadata,

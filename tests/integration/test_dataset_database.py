@@ -19,6 +19,7 @@ from pacs_cbir.learn.datasets.database import KEY_FILE, database_rows
 from pacs_cbir.learn.manifest import read_manifest
 from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import labels
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.worker import Worker
@@ -68,6 +69,9 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     slices(receive, "HUBER-2", "mixed")
     receive(mr_instance("MEIER-1", "mixed", "other", 1, size=32))
     embed_all(settings, database)
+    with database.transaction() as connection:
+        for study, given in (("a", ["glioma"]), ("c", ["follow-up", "glioma"]), ("mixed", ["x", "y"])):
+            assert labels.replace(connection, mr_instance("", study).StudyInstanceUID, given)
     # A slice whose header was corrected since, and a study that waits for a worker.
     receive(mr_instance("MEIER-1", "a", "t2", 1, size=32, ImagePositionPatient=["-120", "-120", "6"], StudyID="2"))
     slices(receive, "HUBER-2", "waiting")
@@ -84,6 +88,7 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     assert "localiser" in done.stdout
     assert "1 series wait for a worker" in done.stdout
     assert "1 studies that hold several patients" in done.stdout
+    assert "without label: 1 studies that have several" in done.stdout
 
     manifest = read_manifest(out)
     written = out.read_text()
@@ -93,6 +98,8 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     assert len(owners) == 5
     assert len(set(owners.values())) == 4
     assert sum(row.patient == "" for row in manifest.rows) == 6
+    assert [row.label for row in manifest.rows].count("glioma") == 3
+    assert {row.label for row in manifest.rows} == {"glioma", None}
     stacks = load_stacks(manifest, Preprocessing(size=32))
     assert [(stack.sequence, len(stack.pixels)) for stack in stacks] == [("T2", 3)] * 5
 

@@ -155,3 +155,23 @@ def test_any_ae_title_of_the_standard(title: str) -> None:
     else:
         with pytest.raises(SettingsError, match="AE_TITLE"):
             load_settings(ae_title=title)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"http_host": "0.0.0.0", "http_port": 81}, "http://127.0.0.1:81"),
+        ({"http_host": "::"}, "http://[::1]:8000"),
+        ({"http_host": "cbir.example"}, "http://cbir.example:8000"),
+        ({"http_host": "10.0.0.1", "api_url": "https://cbir.example/api/"}, "https://cbir.example/api"),
+    ],
+)
+def test_where_the_scp_asks_the_api(given: dict[str, object], asked: str) -> None:
+    assert load_settings(**given).asked_api == asked
+
+
+@pytest.mark.parametrize("url", ["cbir.example:8000", "ftp://cbir.example", "http://", "http://a/?x=1", "http://a b"])
+def test_an_api_url_that_cannot_be_asked_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="PACS_CBIR_API_URL"):
+        load_settings(api_url=url)

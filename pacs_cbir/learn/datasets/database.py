@@ -1,4 +1,4 @@
-"""The site's own studies, as the service has stored and embedded them: no masks, the patient as the only label."""
+"""The site's own studies, as the service has stored and embedded them: no masks, and the labels that people set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ PSEUDONYM_CHARACTERS = 24
 
 def database_rows(settings: Settings, database: Database) -> tuple[list[Row], list[str]]:
     """All embedded stacks of the service. The rows hold no name, identifier or date: patient, study and series are
-    HMAC-SHA256 (RFC 2104) of their identifiers under a random key that stays in the data directory.
+    HMAC-SHA256 (RFC 2104) of their identifiers under a random key that stays in the data directory. The label is the
+    study's one curated label; a study that has several has none here, since no one can tell which is meant.
 
     A study without PatientID is a patient of its own; one that holds several patients is left out, since no one can
     tell whose it is.
@@ -45,12 +46,15 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
     for file in found:
         owners[file.study_instance_uid].add((file.issuer_of_patient_id, file.patient_id))
     conflicts = {study for study, patients in owners.items() if len(patients) > 1}
+    several = {file.study_instance_uid for file in found if len(file.labels) > 1} - conflicts
     rows = [_row(file, key, settings) for file in found if file.study_instance_uid not in conflicts]
     notes = [f"left out: {count} x stack: {reason}" for reason, count in status.not_embedded.items()]
     if waiting := sum(status.jobs.values()):
         notes.append(f"{waiting} series wait for a worker, or were given up: see pacs-cbir status")
     if conflicts:
         notes.append(f"left out: {len(conflicts)} studies that hold several patients: see pacs-cbir status")
+    if several:
+        notes.append(f"without label: {len(several)} studies that have several")
     if not rows:
         raise ManifestError("the database", ["nothing is embedded: run pacs-cbir worker first", *notes])
     return rows, notes
@@ -64,6 +68,7 @@ def _row(file: StackFile, key: bytes, settings: Settings) -> Row:
         study=_pseudonym(key, "study", file.study_instance_uid),
         series=_pseudonym(key, "series", file.study_instance_uid, file.series_instance_uid),
         sequence=file.sequence,
+        label=file.labels[0] if len(file.labels) == 1 else None,
     )
 
 

@@ -84,7 +84,7 @@ def test_an_unknown_transfer_syntax_is_not_accepted_and_the_others_are(scp: Sett
         assert store(asked, good) == 0x0000
 
 
-@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.2.2.1", "1.2.3"])
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.2.2.2", "1.2.3"])
 def test_what_is_no_storage_class_is_not_accepted(scp: Settings, sop_class: str) -> None:
     with association(scp, [(sop_class, ExplicitVRLittleEndian)]) as asked:
         assert not asked.accepted_contexts

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from pydicom import Dataset
 from served import CARD, Api
 
+from pacs_cbir.dicom.private_block import PRIVATE_CREATOR
 from pacs_cbir.search.searcher import Searcher
-from pacs_cbir.serve.answers import PRIVATE_CREATOR
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.store import encoders, jobs
 
@@ -40,6 +40,7 @@ def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
     assert first == {
         "StudyInstanceUID": "3",
         "PatientSex": "M",
+        "labels": [],
         "similarity": pytest.approx(1.0),
         "coverage": 0.5,
         "notes": ["outside-encoder-domain"],

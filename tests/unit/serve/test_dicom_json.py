@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
+from pacs_cbir.dicom.data_set import data_set
 from pacs_cbir.search.query import Picture, SeriesMatch, SliceMatch, StudyMatch
 from pacs_cbir.serve.answers import (
     OUTSIDE_DOMAIN,
@@ -20,7 +21,7 @@ from pacs_cbir.serve.answers import (
     study_data_set,
     study_plain,
 )
-from pacs_cbir.serve.dicom_json import data_set, model, plain
+from pacs_cbir.serve.dicom_json import model, plain
 from pacs_cbir.serve.parameters import ReturnKeys
 from pacs_cbir.store.embeddings import Source
 
@@ -123,6 +124,7 @@ def test_a_study_as_plain_json() -> None:
     assert study_plain(match, ATTRIBUTES, UIDS, ReturnKeys(["PatientWeight"], [])) == {
         "StudyInstanceUID": "1.2",
         "PatientWeight": 70.5,
+        "labels": [],
         "similarity": 0.5,
         "coverage": 1.0,
         "notes": [OUTSIDE_DOMAIN],

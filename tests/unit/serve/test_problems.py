@@ -23,6 +23,7 @@ NOT_OVER_HTTP = (
     errors.ManifestError,
     errors.NotMeasurable,
     errors.RecipeError,
+    errors.WrongLevel,
 )
 
 

@@ -1,0 +1,58 @@
+"""Attributes as text → elements and data sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from pydicom import DataElement, Dataset, config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
+"""VRs whose values no attribute is kept of."""
+_INTEGERS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
+_FLOATS = frozenset({"FD", "FL"})
+NUMBERS = _INTEGERS | _FLOATS | {"DS", "IS"}
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What pydicom raises over values that are not their VR's."""
+
+
+def data_set(attributes: Mapping[str, list[str]], keywords: Iterable[str]) -> Dataset:
+    """A data set of some attributes; those that are not there are empty, those that are no value of their VR left out.
+
+    Args:
+        attributes: keyword → values as text.
+        keywords: which of them.
+    """
+    ds = Dataset()
+    for keyword in keywords:
+        made = element(keyword, attributes.get(keyword, []))
+        if made is not None:
+            ds.add(made)
+    return ds
+
+
+def element(keyword: str, values: list[str]) -> DataElement | None:
+    """One attribute's element; None where it is none that text makes, or its values are not its VR's."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        return None
+    vr = dictionary_VR(tag).split(" or ")[0]
+    if vr in NO_TEXT:
+        return None
+    try:
+        # pydicom's JSON knows no empty value among several of these.
+        present = [value for value in values if value.strip("=")] if vr in NUMBERS | {"PN"} else values
+        given = [_typed(vr, value) for value in present]
+        # What came is shown as it came: a PACS is full of values that are not quite their VR's.
+        return DataElement(tag, vr, given[0] if len(given) == 1 else given, validation_mode=config.IGNORE)
+    except UNFIT:
+        return None
+
+
+def _typed(vr: str, value: str) -> str | int | float:
+    if vr in _INTEGERS:
+        return int(value)
+    if vr in NUMBERS and not math.isfinite(float(value)):
+        raise ValueError("JSON has no such number")
+    return float(value) if vr in _FLOATS else value

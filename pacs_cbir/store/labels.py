@@ -1,0 +1,75 @@
+"""Curated labels: what a person says a study shows, `glioblastoma` or `follow-up`, in the site's own words."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.store.tables import studies, study_labels
+
+MAX_CHARACTERS = 64
+"""Labels are answered as LO (PS3.5 6.2), which has no control characters and no backslash either."""
+MAX_LABELS = 100
+
+
+def checked(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels as they are kept: trimmed, composed (Unicode's NFC), each once, in alphabetical order.
+
+    Raises:
+        InvalidQuery: one cannot be kept, or there are too many.
+    """
+    kept = sorted({unicodedata.normalize("NFC", label).strip() for label in labels})
+    if len(kept) > MAX_LABELS:
+        raise InvalidQuery(f"at most {MAX_LABELS} labels are accepted")
+    if not all(1 <= len(label) <= MAX_CHARACTERS and all(map(_is_kept, label)) for label in kept):
+        raise InvalidQuery(
+            f"a label is text of 1 to {MAX_CHARACTERS} characters without control characters and backslashes"
+        )
+    return tuple(kept)
+
+
+def _is_kept(character: str) -> bool:
+    # Surrogates stand for no character, and no database takes them.
+    return character != "\\" and unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"}
+
+
+def of_studies(connection: Connection, study_ids: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """Study row id → its labels in alphabetical order; studies without any are left out."""
+    found: dict[int, list[str]] = {}
+    rows = select(study_labels.c.study_id, study_labels.c.label).where(study_labels.c.study_id.in_(study_ids))
+    for study_id, label in connection.execute(rows):
+        found.setdefault(study_id, []).append(label)
+    return {study_id: tuple(sorted(labels)) for study_id, labels in found.items()}
+
+
+def of_study(connection: Connection, study_instance_uid: str) -> tuple[str, ...] | None:
+    """A study's labels in alphabetical order; None where it is not here."""
+    query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid)
+    study_id = connection.execute(query).scalar()
+    return None if study_id is None else of_studies(connection, [study_id]).get(study_id, ())
+
+
+def replace(connection: Connection, study_instance_uid: str, labels: Collection[str]) -> bool:
+    """Give a study these labels and no others; those that it had already keep the time at which they were set.
+
+    Args:
+        labels: as `checked` gives them.
+
+    Returns:
+        False where the study is not here.
+    """
+    # Locked: of two lists that come at once one wins, and not their union.
+    query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid).with_for_update()
+    study_id = connection.execute(query).scalar()
+    if study_id is None:
+        return False
+    own = study_labels.c.study_id == study_id
+    connection.execute(delete(study_labels).where(own, study_labels.c.label.not_in(labels)))
+    if labels:
+        rows = [{"study_id": study_id, "label": label} for label in labels]
+        connection.execute(insert(study_labels).values(rows).on_conflict_do_nothing())
+    return True
