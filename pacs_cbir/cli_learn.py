@@ -146,21 +146,3 @@ def _cohort(table: Table, manifest: Path | None) -> Cohort:
 
     name = f"{simulated.patients} simulated patients of seed {simulated.seed}"
     return Cohort(name, simulate, changes=(*CHANGES, SKULL_STRIPPED), simulated=True)
-
-
-bench_commands = typer.Typer(help="Speeds, as ratios to a peer or ceiling in the same run.", no_args_is_help=True)
-
-
-@bench_commands.command()
-def embed(
-    checkpoint: Annotated[Path | None, typer.Argument(help="A .safetensors file; without it the packaged one.")] = None,
-) -> None:
-    """Time the embedding of slices against a plain ResNet18 on the same slices.
-
-    Example: `pacs-cbir bench embed`
-    """
-    from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
-    from pacs_cbir.learn.bench import embedding_cost
-
-    cost = embedding_cost(load_checkpoint(checkpoint or default_checkpoint_path()))
-    typer.echo(f"encoder {cost.encoder:.0f} slices/s, ResNet18 {cost.resnet18:.0f} slices/s, cost {cost.ratio:.2f}×")
