@@ -65,6 +65,6 @@ def test_unrelated_stacks_are_as_alike_as_the_calibration_found_them() -> None:
     whole = np.stack([pool(cohort.embeddings(study)[3], ARCHITECTURE) for study in range(200)])
     assert np.linalg.norm(whole, axis=1) == pytest.approx(np.ones(200), abs=1e-5)
     cosines = (whole @ whole.T)[np.triu_indices(200, 1)]
-    assert np.median(cosines) == pytest.approx(0.83, abs=0.04)
+    assert np.median(cosines) == pytest.approx(0.84, abs=0.02)
     assert np.quantile(cosines, 0.99) > 0.9
     np.testing.assert_array_equal(cohort.embeddings(7), Cohort(ARCHITECTURE, 96 * 200).embeddings(7))
