@@ -16,7 +16,7 @@ from pacs_cbir.search.intent import Intent, Slot
 from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
 from pacs_cbir.store.examples import series_of_same_patients, series_of_studies
-from pacs_cbir.store.matching import series_filter
+from pacs_cbir.store.matching import series_filter, series_ids
 from pacs_cbir.store.session import Connection, Database
 
 # Cosines span 2: with this added, a pair of one known sequence ranks before every pair with an unknown one.
@@ -95,14 +95,14 @@ class Searcher:
             raise IndexNotReady("the index is being loaded")
         # After `ready`: an index that is taken earlier may be one that holds nothing yet.
         current = self._follower.current
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             examples, like, unlike = (
                 [resolve(connection, example, current.encoder_id) for example in named]
                 for named in (query.examples, query.like, query.unlike)
             )
             left_out = _left_out(connection, examples, query.own_patient, whole_study)
             left_out |= _own(connection, unlike, whole_study)
-            allowed = None if condition is None else frozenset(row.id for row in connection.execute(condition))
+            allowed = None if condition is None else series_ids(connection, condition)
         intent = Intent(current.architecture, current.unrelated, query, like, unlike)
         return _Ranking(current.index, intent, intent.slots(examples), allowed, left_out)
 
@@ -131,7 +131,7 @@ class _Ranking:
         index: StackIndex,
         intent: Intent,
         slots: Sequence[Slot],
-        allowed: frozenset[int] | None,
+        allowed: Ids | None,
         left_out: frozenset[int],
     ) -> None:
         self.index = index

@@ -212,11 +212,11 @@ class StackIndex:
             and (kind.sequence == other.sequence or UNKNOWN_SEQUENCE in {kind.sequence, other.sequence})
         ]
 
-    def mask(self, series_ids: Collection[int] | None, without_series: Collection[int]) -> Mask:
+    def mask(self, series_ids: Ids | None, without_series: Collection[int]) -> Mask:
         """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those."""
         allowed = self._here.copy()
         if series_ids is not None:
-            allowed &= np.isin(self.series_of, list(series_ids))
+            allowed &= np.isin(self.series_of, series_ids)
         if without_series:
             allowed &= ~np.isin(self.series_of, list(without_series))
         return allowed

@@ -107,8 +107,8 @@ class Asked:
     base_url: str
 
 
-def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -> Asked:
-    """Read a GET request.
+async def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -> Asked:
+    """Read a GET request; async, since FastAPI would hand a plain function to another thread.
 
     Raises:
         InvalidQuery: a parameter cannot be understood.

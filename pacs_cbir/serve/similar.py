@@ -23,7 +23,7 @@ from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, embeddings
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import Level
-from pacs_cbir.store.session import Database
+from pacs_cbir.store.session import Connection, Database
 
 UNRELATED_WARNING = (
     '299 pacs-cbir "{} more were left out: they are no more like the example than unrelated patients are. '
@@ -43,11 +43,12 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         probability of a diagnosis. Where nothing matches, the answer is 204.
         """
         answer = searcher.similar_studies(query.query)
-        studies = _attributes(database, Level.STUDY, [match.study_id for match in answer.studies], query)
         compared = [match for study in answer.studies for match in study.series]
-        series = _attributes(database, Level.SERIES, [match.series_id for match in compared], query)
-        uids = _uids(database, compared, series)
-        example = _example(database, query)
+        with database.reading() as connection:
+            studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
+            names = catalogue.series_uids(connection, [match.series_id for match in compared])
+            uids = _uids(connection, compared, names)
+            example = catalogue.header(connection, query.query.examples[0].study_instance_uid)
 
         def outcome_of(study: Attributes) -> Outcome:
             return Outcome(days_between(example, study), report_url(settings.report_url, study))
@@ -70,8 +71,10 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
     def similar_series(query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
         answer = searcher.similar_series(query.query)
-        series = _attributes(database, Level.SERIES, [match.series_id for match in answer.series], query)
-        uids = _uids(database, answer.series, series)
+        with database.reading() as connection:
+            series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
+            names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
+            uids = _uids(connection, answer.series, names)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
             return _response(
@@ -109,24 +112,14 @@ def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], response
     )
 
 
-def _attributes(database: Database, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
-    with database.transaction() as connection:
-        found = catalogue.attributes(connection, level, ids)
+def _attributes(connection: Connection, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
+    found = catalogue.attributes(connection, level, ids)
     return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
 
 
-def _example(database: Database, query: Asked) -> Attributes:
-    """The first example's study; empty where it went since the search."""
-    keys = {"StudyInstanceUID": query.query.examples[0].study_instance_uid}
-    with database.transaction() as connection:
-        return next(iter(catalogue.find(connection, Level.STUDY, keys, limit=1, offset=0)), {})
-
-
-def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[int, Attributes]) -> Uids:
+def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping[int, str]) -> Uids:
     pictures = [p for match in matches if match.slices for p in (match.slices.example, match.slices.found)]
-    with database.transaction() as connection:
-        sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
-    return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
+    return Uids(names, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
 
 
 def _response(content: list[dict[str, Any]], query: Asked, unrelated: int) -> Response:

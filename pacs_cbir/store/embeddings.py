@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, delete, insert, select, text, tuple_
+from sqlalchemy import Connection, delete, insert, select, text
 
 from pacs_cbir.store import encoders
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
@@ -202,13 +202,17 @@ def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) ->
         start = end
 
 
+SOURCES = text("""
+    SELECT stack_id, slice, sop_instance_uid, frame_number
+    FROM embeddings JOIN unnest(CAST(:stack_ids AS uuid[]), CAST(:slices AS smallint[])) AS named (stack_id, slice)
+        USING (stack_id, slice)
+""")
+
+
 def sources(connection: Connection, slices: Collection[tuple[uuid.UUID, int]]) -> dict[tuple[uuid.UUID, int], Source]:
     """(stack, slice) → the picture that it was drawn from; slices that are gone are left out."""
-    rows = connection.execute(
-        select(
-            embeddings.c.stack_id, embeddings.c.slice, embeddings.c.sop_instance_uid, embeddings.c.frame_number
-        ).where(tuple_(embeddings.c.stack_id, embeddings.c.slice).in_(list(slices)))
-    )
+    stack_ids, numbers = zip(*slices, strict=True) if slices else ((), ())
+    rows = connection.execute(SOURCES, {"stack_ids": [str(id_) for id_ in stack_ids], "slices": list(numbers)})
     return {(row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number) for row in rows}
 
 

@@ -94,6 +94,8 @@ class Database:
             hide_parameters=True,
             connect_args={"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "pacs-cbir"},
         )
+        # Of the same pool: only how its connections begin and end a transaction differs.
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         if server is not None:
             event.listen(self.engine, "do_connect", self._connect_embedded)
 
@@ -126,15 +128,19 @@ class Database:
             DatabaseUnavailable: the server is away, went away, or did not answer in time. Whether a commit under
                 way took place is then unknown; everything that is written here may be written twice.
         """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except (sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
-            raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
-        except sqlalchemy.exc.DBAPIError as error:
-            if error.connection_invalidated or _may_go_away(error):
-                raise DatabaseUnavailable(f"Postgres does not answer ({type(error.orig).__name__})") from error
-            raise
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Reads, each of which sees what is committed when it starts, as in a transaction at Postgres' default level,
+        without the round trips that begin and end one.
+
+        Raises:
+            DatabaseUnavailable: the server is away, went away, or did not answer in time.
+        """
+        with _translated(), self._reading.connect() as connection:
+            yield connection
 
     @contextmanager
     def listen(self, *channels: str) -> Iterator[Listener]:
@@ -179,6 +185,18 @@ class Database:
     def close(self) -> None:
         """Close the pool."""
         self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+        raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
+    except sqlalchemy.exc.DBAPIError as error:
+        if error.connection_invalidated or _may_go_away(error):
+            raise DatabaseUnavailable(f"Postgres does not answer ({type(error.orig).__name__})") from error
+        raise
 
 
 def _may_go_away(error: sqlalchemy.exc.DBAPIError) -> bool:
