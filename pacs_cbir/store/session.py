@@ -58,13 +58,13 @@ class Listener:
 
 
 class Database:
-    """A pool of connections as one role.
+    """Two pools of connections as one role, for transactions and for reads.
 
     Args:
         url: postgresql:// URL.
         role: the role that every connection takes on, so that a service has no more rights than it needs.
         server: the embedded server behind the URL, which a failing connection starts again.
-        pool_size: connections that may be open at once.
+        pool_size: connections that may be open at once in each.
     """
 
     def __init__(
@@ -84,20 +84,21 @@ class Database:
             options += f" -c role={role}"
         self.url = parsed
         self._server = server
-        self.engine = create_engine(
-            parsed,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=CONNECT_SECONDS * 2,
-            pool_use_lifo=True,
+        shared: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": 0,
+            "pool_timeout": CONNECT_SECONDS * 2,
+            "pool_use_lifo": True,
             # Parameters carry names and IDs, and an error's text goes to the log.
-            hide_parameters=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "pacs-cbir"},
-        )
-        # Of the same pool: only how its connections begin and end a transaction differs.
-        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            "hide_parameters": True,
+            "connect_args": {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "pacs-cbir"},
+        }
+        self.engine = create_engine(parsed, **shared)
+        # Connections of its own: to switch one between the two costs as much as it saves.
+        self._reading = create_engine(parsed, isolation_level="AUTOCOMMIT", **shared)
         if server is not None:
-            event.listen(self.engine, "do_connect", self._connect_embedded)
+            for engine in (self.engine, self._reading):
+                event.listen(engine, "do_connect", self._connect_embedded)
 
     def _connect_embedded(
         self, dialect: object, record: object, arguments: list[Any], parameters: dict[str, Any]
@@ -183,8 +184,9 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close the pool."""
+        """Close the connections."""
         self.engine.dispose()
+        self._reading.dispose()
 
 
 @contextmanager
