@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
-from pacs_cbir.search.query import SeriesMatch
+from pacs_cbir.search.query import Answer, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_form, asked_in_url
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
+from pacs_cbir.serve.pages import DESCRIBED, page_fields
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.settings import Settings
@@ -63,10 +64,10 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             return _response(
                 [study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found],
                 query,
-                answer.unrelated,
+                answer,
             )
         sets = [study_data_set(m, study, uids, query.fields, outcome) for m, study, outcome in found]
-        return _response([model(ds) for ds in sets], query, answer.unrelated)
+        return _response([model(ds) for ds in sets], query, answer)
 
     def similar_series(query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
@@ -77,11 +78,9 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             uids = _uids(connection, answer.series, names)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
-            return _response(
-                [series_plain(match, one, uids, query.fields) for match, one in found], query, answer.unrelated
-            )
+            return _response([series_plain(match, one, uids, query.fields) for match, one in found], query, answer)
         return _response(
-            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer.unrelated
+            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer
         )
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
@@ -122,8 +121,10 @@ def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping
     return Uids(names, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
 
 
-def _response(content: list[dict[str, Any]], query: Asked, unrelated: int) -> Response:
-    headers = {"Warning": UNRELATED_WARNING.format(unrelated)} if unrelated else None
+def _response(content: list[dict[str, Any]], query: Asked, answer: Answer) -> Response:
+    headers = page_fields(query, answer)
+    if answer.unrelated:
+        headers["Warning"] = UNRELATED_WARNING.format(answer.unrelated)
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)
@@ -135,5 +136,6 @@ def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:
         "description": "A list, best first. The default is the DICOM JSON Model with the similarity in a private block "
         "(group 0075, private creator PACS_CBIR); with `Accept: application/json` it is plain JSON.",
         "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+        "headers": DESCRIBED,
     }
     return {200: described, 204: NOTHING_FOUND, **problems(400, 404, 406, 409, 422, 503)}

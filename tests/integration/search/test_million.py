@@ -50,7 +50,7 @@ def date_of(study: int) -> str:
 
 @pytest.fixture
 def million(database: Database, tmp_path: Path) -> Million:
-    """Every series is one stack of one kind. Vectors come from a snapshot, as after a restart; the example's from rows."""
+    """Every series is one stack. Vectors come from a snapshot, as after a restart, the example's from rows."""
     dice = np.random.default_rng(0)
     centres = random_vectors(dice, 50, DIMENSION)[dice.integers(50, size=STUDIES * SERIES)]
     slices = unit(centres[:, None] + 0.1 * dice.standard_normal((len(centres), SLICES, DIMENSION), np.float32))
