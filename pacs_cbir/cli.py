@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from pacs_cbir import __version__, cli_dataset, cli_learn, logs
+from pacs_cbir import __version__, cli_bench, cli_dataset, cli_learn, logs
 from pacs_cbir.errors import PacsCbirError, SettingsError
 from pacs_cbir.settings import Settings, load_settings
 
@@ -33,7 +33,7 @@ app.add_typer(database_commands, name="db")
 app.add_typer(label_commands, name="labels")
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_learn.commands)
-app.add_typer(cli_learn.bench_commands, name="bench")
+app.add_typer(cli_bench.commands, name="bench")
 
 
 def main() -> None:

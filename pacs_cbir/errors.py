@@ -18,6 +18,7 @@ PacsCbirError
 │   ├── NotAVolume           geometry that is no regular stack of slices
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
 ├── DemoFailed               the demonstration did not come to its end
+├── BenchFailed              what was to be timed did not start, or answered with an error
 ├── PeerError                another system did not do its part: no association, no answer
 ├── CheckpointError          an encoder file that cannot be trusted or read
 ├── EncoderBusy              too much waits to be embedded in this process; may be tried again
@@ -107,6 +108,10 @@ class NotEmbeddable(VolumeError):
 
 class DemoFailed(PacsCbirError):
     """The demonstration did not come to its end."""
+
+
+class BenchFailed(PacsCbirError):
+    """What was to be timed did not start, or answered with an error."""
 
 
 class PeerError(PacsCbirError):

@@ -63,20 +63,18 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
         ExampleNotReady: it is here and will be embedded.
         ExampleNotEmbedded: it is here and has no embeddings; says why.
     """
-    named = examples.named_series(connection, example)
+    named = examples.named_series(connection, example, encoder_id)
     if named is None:
         raise UnknownExample("the example is not here: no such study, series, instance or frame was received")
-    study_id, series_ids = named
-    due = examples.pending(connection, series_ids, encoder_id)
-    if due is not None:
+    if named.due is not None:
         # Also where other series of the study are ready: half an example would be answered as if it were whole.
-        raise ExampleNotReady("the example was received and is not embedded yet", due + EMBEDDING_SECONDS)
-    stacks = examples.embedded_rows(connection, example, series_ids, encoder_id)
+        raise ExampleNotReady("the example was received and is not embedded yet", named.due + EMBEDDING_SECONDS)
+    stacks = examples.embedded_rows(connection, example, named.series_ids, encoder_id)
     vectors = tuple(_vector(rows, example) for rows in stacks)
     if not vectors:
-        reason = examples.why_not_embedded(connection, series_ids)
+        reason = examples.why_not_embedded(connection, named.series_ids)
         raise ExampleNotEmbedded(f"the example has no embeddings: {reason}")
-    return ResolvedExample(study_id, series_ids, vectors)
+    return ResolvedExample(named.study_id, named.series_ids, vectors)
 
 
 def _vector(rows: Sequence[Any], example: Example) -> ExampleVector:

@@ -13,9 +13,12 @@ import structlog
 
 from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.errors import DatabaseUnavailable
+from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.search.snapshot import read_snapshot, snapshot_path, write_snapshot
 from pacs_cbir.search.stack_index import StackIndex
 from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.store.embeddings import Changes, Written
+from pacs_cbir.store.moment import now
 from pacs_cbir.store.session import Database
 
 # A notification wakes the follower at once; without one it looks this often.
@@ -43,6 +46,12 @@ class Current:
     architecture: Architecture
     unrelated: Mapping[str, float]
     index: StackIndex
+
+    @property
+    def as_of(self) -> AsOf | None:
+        """The newest state that is wholly in the index; None where there is nothing to be in it."""
+        moment = self.index.moment
+        return None if self.encoder_id is None or moment is None else AsOf(self.encoder_id, moment)
 
 
 def _opened(encoder: encoders.EncoderRow) -> Current:
@@ -112,8 +121,8 @@ class Follower:
         else:
             with self._database.transaction() as connection:
                 changes = embeddings.changes_since(connection, self._position)
-            self._apply(changes.stack_ids)
-            self._position = changes.position
+            self._apply(changes)
+            self._position = changes.moment.position
         self._seen_at = time.monotonic()
 
     def rebuild(self) -> None:
@@ -149,37 +158,40 @@ class Follower:
 
     def _compare_all(self, current: Current) -> int:
         """Compare an index's ids with the table's; returns the position from which to follow."""
-        with self._database.transaction() as connection:
-            # The position comes first: what commits between the two statements is seen twice, not never.
-            position = embeddings.position(connection)
-            if current.encoder_id is None:
-                return position
-            there = embeddings.stack_ids(connection, current.encoder_id)
+        if current.encoder_id is None:
+            with self._database.reading() as connection:
+                return now(connection).position
+        with self._database.reading() as connection:
+            there = embeddings.written(connection, current.encoder_id)
         here = current.index.ids
-        self._exchange(current, current.encoder_id, there - here, here - there)
-        return position
+        self._exchange(current, current.encoder_id, there, here - there.transactions.keys())
+        return there.moment.position
 
-    def _apply(self, changed: Collection[uuid.UUID]) -> None:
+    def _apply(self, changes: Changes) -> None:
         encoder_id, index = self._current.encoder_id, self._current.index
-        if encoder_id is None or not changed:
+        if encoder_id is None:
             return
-        with self._database.transaction() as connection:
-            there = embeddings.stack_ids(connection, encoder_id, changed)
-        gone = [id_ for id_ in changed if id_ not in there and id_ in index]
-        self._exchange(self._current, encoder_id, [id_ for id_ in there if id_ not in index], gone)
+        if not changes.stack_ids:
+            # Without waiting for those who search.
+            index.moment = changes.moment
+            return
+        with self._database.reading() as connection:
+            found = embeddings.written(connection, encoder_id, changes.stack_ids)
+        gone = {id_ for id_ in changes.stack_ids if id_ not in found.transactions and id_ in index}
+        # Read later, and of the changes' moment all the same: what is here of them had been written by then.
+        self._exchange(self._current, encoder_id, Written(found.transactions, changes.moment), gone)
 
-    def _exchange(
-        self, current: Current, encoder_id: int, missing: Collection[uuid.UUID], gone: Collection[uuid.UUID]
-    ) -> None:
+    def _exchange(self, current: Current, encoder_id: int, there: Written, gone: Collection[uuid.UUID]) -> None:
         """Load what is missing, and drop what is gone with the last of it: a series embedded anew is never away."""
-        ids = list(missing)
-        for start in range(0, len(ids), LOAD_BATCH):
-            with self._database.transaction() as connection:
-                added = list(embeddings.load(connection, encoder_id, ids[start : start + LOAD_BATCH]))
-            last = start + LOAD_BATCH >= len(ids)
-            current.index.update(added, gone if last else [])
-        if not ids and gone:
-            current.index.update([], gone)
+        ids = [id_ for id_ in there.transactions if id_ not in current.index]
+        for start in range(0, max(len(ids), 1), LOAD_BATCH):
+            batch = ids[start : start + LOAD_BATCH]
+            with self._database.reading() as connection:
+                added = list(embeddings.load(connection, encoder_id, batch)) if batch else []
+            if start + LOAD_BATCH < len(ids):
+                current.index.update(added, [], {id_: there.transactions[id_] for id_ in batch})
+            else:
+                current.index.update(added, gone, there.transactions, there.moment)
         self._unsaved += len(ids) + len(gone)
 
     def _save_sometimes(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pacs_cbir.embed.architecture import Part
+from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.store.examples import Example
 
 
@@ -28,6 +29,7 @@ class Query:
         least: matches below this similarity are no answers. None: as the encoder was calibrated, which is of no use
             for other weights of the parts, nor after feedback.
         limit, offset: of the page.
+        as_of: of the first page, for the next ones to be of the same ranking; None: the newest state.
     """
 
     examples: tuple[Example, ...]
@@ -43,6 +45,7 @@ class Query:
     least: float | None = None
     limit: int = 10
     offset: int = 0
+    as_of: AsOf | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,11 @@ class Answer:
     Attributes:
         total: how many there are in all.
         unrelated: how many more were left out, since they are no more alike than unrelated patients are.
+        as_of: for the next page.
     """
 
     total: int
     studies: tuple[StudyMatch, ...] = ()
     series: tuple[SeriesMatch, ...] = ()
     unrelated: int = 0
+    as_of: AsOf | None = field(default=None, compare=False)

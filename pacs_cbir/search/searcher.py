@@ -10,15 +10,16 @@ import numpy.typing as npt
 
 from pacs_cbir.embed.architecture import Part
 from pacs_cbir.errors import IndexNotReady
+from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.explanation import Explanation, explanations
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Current, Follower
 from pacs_cbir.search.intent import Intent, Slot
 from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch
-from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, StackIndex
+from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE
 from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
-from pacs_cbir.store.matching import series_filter
+from pacs_cbir.store.matching import series_filter, series_ids
 from pacs_cbir.store.session import Connection, Database
 
 # Cosines span 2: with this added, a pair of one known sequence ranks before every pair with an unknown one.
@@ -96,7 +97,7 @@ class Searcher:
             InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
         """
         current = self._current()
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             one, other = (resolve(connection, named, current.encoder_id) for named in (query.examples[0], match))
         intent = Intent(current.architecture, {}, query, (), ())
         with current.index.reading():
@@ -113,16 +114,18 @@ class Searcher:
     def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
         condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
         current = self._current()
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
+            if query.as_of is not None:
+                query.as_of.check(connection, current.encoder_id, current.index.moment)
             examples, like, unlike = (
                 [resolve(connection, example, current.encoder_id) for example in named]
                 for named in (query.examples, query.like, query.unlike)
             )
             left_out = _left_out(connection, examples, query.own_patient, whole_study)
             left_out |= _own(connection, unlike, whole_study)
-            allowed = None if condition is None else frozenset(row.id for row in connection.execute(condition))
+            allowed = None if condition is None else series_ids(connection, condition)
         intent = Intent(current.architecture, current.unrelated, query, like, unlike)
-        return _Ranking(current.index, intent, intent.slots(examples), allowed, left_out)
+        return _Ranking(current, intent, intent.slots(examples), allowed, left_out)
 
 
 def _left_out(
@@ -146,20 +149,21 @@ class _Ranking:
 
     def __init__(
         self,
-        index: StackIndex,
+        current: Current,
         intent: Intent,
         slots: Sequence[Slot],
-        allowed: frozenset[int] | None,
+        allowed: Ids | None,
         left_out: frozenset[int],
     ) -> None:
-        self.index = index
+        self.index, self._current = current.index, current
         self._intent, self._slots = intent, slots
         self._vectors = [vector for slot in slots for vector in slot.vectors]
         self._filter = allowed, left_out
 
     def studies(self, query: Query) -> Answer:
         """A page of studies."""
-        found = self._compare()
+        as_of = query.as_of or self._current.as_of
+        found = self._compare(as_of)
         study_ids, place = np.unique(self.index.study_of[found.stacks], return_inverse=True)
         ranks = np.full((len(self._slots), len(study_ids)), -np.inf)
         for slot, of_stacks in enumerate(found.ranks):
@@ -184,23 +188,28 @@ class _Ranking:
                     in_domain=all(match.in_domain for match in series_matches),
                 )
             )
-        return Answer(len(similar), studies=tuple(matches), unrelated=self._unrelated(query, ranked, similar))
+        return Answer(
+            len(similar), studies=tuple(matches), unrelated=self._unrelated(query, ranked, similar), as_of=as_of
+        )
 
     def series(self, query: Query) -> Answer:
         """A page of series."""
-        found = self._compare()
+        as_of = query.as_of or self._current.as_of
+        found = self._compare(as_of)
         ranked = self._ranked_series(found, np.arange(len(found.stacks)))
         least = np.array([slot.least for slot in self._slots for _ in slot.vectors])[found.nearest]
         similar = ranked[_cosine(found.best[ranked]) >= least[ranked] - ROUNDING]
         matches = [self._match(found, place) for place in similar[query.offset : query.offset + query.limit]]
-        return Answer(len(similar), series=tuple(matches), unrelated=self._unrelated(query, ranked, similar))
+        return Answer(
+            len(similar), series=tuple(matches), unrelated=self._unrelated(query, ranked, similar), as_of=as_of
+        )
 
     def _unrelated(self, query: Query, ranked: Ids, similar: Ids) -> int:
         """How many the calibration left out; what a floor of the query's own did is known to who asked."""
         return len(ranked) - len(similar) if query.least is None else 0
 
-    def _compare(self) -> _Compared:
-        allowed = self.index.mask(*self._filter)
+    def _compare(self, as_of: AsOf | None) -> _Compared:
+        allowed = self.index.mask(*self._filter, None if as_of is None else as_of.moment)
         ranks = np.full((len(self._slots), len(allowed)), -np.inf)
         best = np.full(len(allowed), -np.inf)
         nearest = np.zeros(len(allowed), np.int64)

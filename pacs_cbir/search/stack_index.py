@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import fasteners
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from pacs_cbir.search.faiss_index import FaissIndex, Ids, Vectors
 from pacs_cbir.store.embeddings import WHOLE_STACK, StoredStack
+from pacs_cbir.store.moment import Moment
 
 UNKNOWN_SEQUENCE = "unknown"
 # Stacks that are copied for a snapshot while changes wait.
@@ -95,6 +97,7 @@ class StackIndex:
     Attributes:
         series_of, study_of: the rows that stacks belong to, by stack number, of stacks that are gone too.
         slices: how many are here.
+        moment: of the table, of which nothing is missing here; what came later is not searched. None: search all.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -107,7 +110,9 @@ class StackIndex:
         # By stack number.
         self.series_of: Ids = np.empty(0, np.int64)
         self.study_of: Ids = np.empty(0, np.int64)
+        self._transactions: Ids = np.empty(0, np.int64)
         self._here: Mask = np.empty(0, np.bool_)
+        self.moment: Moment | None = None
         self.slices = 0
 
     def __len__(self) -> int:
@@ -127,8 +132,18 @@ class StackIndex:
         with self._lock.read_lock():
             yield
 
-    def update(self, added: Iterable[StoredStack], removed: Iterable[uuid.UUID]) -> None:
+    def update(
+        self,
+        added: Iterable[StoredStack],
+        removed: Iterable[uuid.UUID],
+        transactions: Mapping[uuid.UUID, int] = MappingProxyType({}),
+        moment: Moment | None = None,
+    ) -> None:
         """Take stacks in and out, in one step that no reader sees half of.
+
+        Args:
+            transactions: of stacks, as `Written` has them; others are of old.
+            moment: that is reached by it; None: as before.
 
         Raises:
             ValueError: a stack of another dimension.
@@ -140,6 +155,9 @@ class StackIndex:
         with self._lock.write_lock():
             self._remove([number for id_ in removed if (number := self._numbers.pop(id_, None)) is not None])
             self._add(new)
+            known = {self._numbers[id_]: number for id_, number in transactions.items() if id_ in self._numbers}
+            self._transactions[list(known)] = list(known.values())
+            self.moment = moment or self.moment
 
     def _add(self, new: list[StoredStack]) -> None:
         batches: defaultdict[Kind, list[tuple[int, StoredStack]]] = defaultdict(list)
@@ -153,6 +171,7 @@ class StackIndex:
             batches[kind].append((number, stack))
         self.series_of = np.append(self.series_of, np.array([stack.series_id for stack in new], np.int64))
         self.study_of = np.append(self.study_of, np.array([stack.study_id for stack in new], np.int64))
+        self._transactions = np.append(self._transactions, np.zeros(len(new), np.int64))
         self._here = np.append(self._here, np.ones(len(new), np.bool_))
         for kind, batch in batches.items():
             partition = self._partitions.setdefault(kind, _Partition(self.dimension))
@@ -212,11 +231,18 @@ class StackIndex:
             and (kind.sequence == other.sequence or UNKNOWN_SEQUENCE in {kind.sequence, other.sequence})
         ]
 
-    def mask(self, series_ids: Collection[int] | None, without_series: Collection[int]) -> Mask:
-        """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those."""
+    def mask(self, series_ids: Ids | None, without_series: Collection[int], moment: Moment | None = None) -> Mask:
+        """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those.
+
+        Args:
+            moment: stacks that were not there yet are left out; None: of the index.
+        """
         allowed = self._here.copy()
+        moment = moment or self.moment
+        if moment is not None:
+            allowed &= moment.includes(self._transactions)
         if series_ids is not None:
-            allowed &= np.isin(self.series_of, list(series_ids))
+            allowed &= np.isin(self.series_of, series_ids)
         if without_series:
             allowed &= ~np.isin(self.series_of, list(without_series))
         return allowed

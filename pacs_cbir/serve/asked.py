@@ -11,9 +11,11 @@ from urllib.parse import parse_qsl
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.search import query as search
+from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.body import limited_body
 from pacs_cbir.serve.parameters import (
@@ -30,6 +32,7 @@ from pacs_cbir.store import labels
 from pacs_cbir.store.examples import Example
 
 MAX_RESULTS = 1000
+MAX_OFFSET = MAX_RESULTS * 100
 MAX_EXAMPLES = 100
 MAX_CHARACTERS = 1024
 MAX_QUERY_BYTES = 8192
@@ -80,7 +83,13 @@ class Parameters(BaseModel):
         "similar than unrelated patients usually are, as the encoder was calibrated; the Warning field counts it.",
     )
     limit: int = Field(10, ge=1, le=MAX_RESULTS, description="How many to answer.")
-    offset: int = Field(0, ge=0, le=MAX_RESULTS * 100, description="How many of the best to skip.")
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many of the best to skip.")
+    as_of: str = Field(
+        "",
+        max_length=MAX_CHARACTERS,
+        description="What the first page's Pacs-Cbir-As-Of field said, for later pages to be of the same ranking: what "
+        "came since is left out, what was deleted since is gone. Without it the newest state is answered.",
+    )
     includefield: list[str] = Field(
         [], description="DICOM keywords or tags to answer with, repeated or with commas between; or `all`."
     )
@@ -103,16 +112,21 @@ FORM_BODY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A query by example, and how it is to be answered."""
+    """A query by example, and how it is to be answered.
+
+    Attributes:
+        url: that asks it; None where a body does.
+    """
 
     query: search.Query
     fields: ReturnKeys
     media_type: str
     base_url: str
+    url: URL | None
 
 
-def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -> Asked:
-    """Read a GET request.
+async def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -> Asked:
+    """Read a GET request; async, since FastAPI would hand a plain function to another thread.
 
     Raises:
         InvalidQuery: a parameter cannot be understood.
@@ -174,10 +188,12 @@ def _asked(request: Request, parameters: Parameters, items: Sequence[tuple[str, 
             least=parameters.min_similarity,
             limit=parameters.limit,
             offset=parameters.offset,
+            as_of=AsOf.of_text(parameters.as_of) if parameters.as_of else None,
         ),
         fields=ReturnKeys(parameters.includefield, keys),
         media_type=negotiate(request.headers.get("accept"), (DICOM_JSON, JSON)),
         base_url=str(request.base_url),
+        url=request.url if request.method == "GET" else None,
     )
 
 

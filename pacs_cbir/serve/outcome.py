@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from urllib.parse import quote
 
 from pacs_cbir.settings import REPORT_FIELDS
 from pacs_cbir.store.catalogue import Attributes
+
+_DATE_DIGITS = 8
 
 
 def with_age(study: Attributes) -> Attributes:
@@ -53,7 +55,9 @@ class Outcome:
 def _date(study: Attributes, keyword: str) -> date | None:
     # Points are of older versions of the standard (PS3.5 6.2).
     text = next(iter(study.get(keyword, [])), "").replace(".", "")
+    if len(text) != _DATE_DIGITS or not (text.isascii() and text.isdecimal()):
+        return None
     try:
-        return datetime.strptime(text, "%Y%m%d").date()
+        return date.fromisoformat(text)
     except ValueError:
         return None

@@ -10,20 +10,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
-from pacs_cbir.search.query import SeriesMatch
+from pacs_cbir.search.query import Answer, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_form, asked_in_url
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
+from pacs_cbir.serve.pages import DESCRIBED, page_fields
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, embeddings, labels
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import Level
-from pacs_cbir.store.session import Database
+from pacs_cbir.store.session import Connection, Database
 
 UNRELATED_WARNING = (
     '299 pacs-cbir "{} more were left out: they are no more like the example than unrelated patients are. '
@@ -43,12 +44,12 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         probability of a diagnosis. Where nothing matches, the answer is 204.
         """
         answer = searcher.similar_studies(query.query)
-        studies = _attributes(database, Level.STUDY, [match.study_id for match in answer.studies], query)
         compared = [match for study in answer.studies for match in study.series]
-        series = _attributes(database, Level.SERIES, [match.series_id for match in compared], query)
-        uids = _uids(database, compared, series)
-        example = _example(database, query)
-        with database.transaction() as connection:
+        with database.reading() as connection:
+            studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
+            names = catalogue.series_uids(connection, [match.series_id for match in compared])
+            uids = _uids(connection, compared, names)
+            example = catalogue.header(connection, query.query.examples[0].study_instance_uid)
             labelled = labels.of_studies(connection, studies)
 
         def outcome_of(study_id: int) -> Outcome:
@@ -67,23 +68,23 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             return _response(
                 [study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found],
                 query,
-                answer.unrelated,
+                answer,
             )
         sets = [study_data_set(m, study, uids, query.fields, outcome) for m, study, outcome in found]
-        return _response([model(ds) for ds in sets], query, answer.unrelated)
+        return _response([model(ds) for ds in sets], query, answer)
 
     def similar_series(query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
         answer = searcher.similar_series(query.query)
-        series = _attributes(database, Level.SERIES, [match.series_id for match in answer.series], query)
-        uids = _uids(database, answer.series, series)
+        with database.reading() as connection:
+            series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
+            names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
+            uids = _uids(connection, answer.series, names)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
-            return _response(
-                [series_plain(match, one, uids, query.fields) for match, one in found], query, answer.unrelated
-            )
+            return _response([series_plain(match, one, uids, query.fields) for match, one in found], query, answer)
         return _response(
-            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer.unrelated
+            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer
         )
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
@@ -114,28 +115,20 @@ def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], response
     )
 
 
-def _attributes(database: Database, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
-    with database.transaction() as connection:
-        found = catalogue.attributes(connection, level, ids)
+def _attributes(connection: Connection, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
+    found = catalogue.attributes(connection, level, ids)
     return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
 
 
-def _example(database: Database, query: Asked) -> Attributes:
-    """The first example's study; empty where it went since the search."""
-    keys = {"StudyInstanceUID": query.query.examples[0].study_instance_uid}
-    with database.transaction() as connection:
-        return next(iter(catalogue.find(connection, Level.STUDY, keys, limit=1, offset=0)), {})
-
-
-def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[int, Attributes]) -> Uids:
+def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping[int, str]) -> Uids:
     pictures = [p for match in matches if match.slices for p in (match.slices.example, match.slices.found)]
-    with database.transaction() as connection:
-        sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
-    return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
+    return Uids(names, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
 
 
-def _response(content: list[dict[str, Any]], query: Asked, unrelated: int) -> Response:
-    headers = {"Warning": UNRELATED_WARNING.format(unrelated)} if unrelated else None
+def _response(content: list[dict[str, Any]], query: Asked, answer: Answer) -> Response:
+    headers = page_fields(query, answer)
+    if answer.unrelated:
+        headers["Warning"] = UNRELATED_WARNING.format(answer.unrelated)
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)
@@ -147,5 +140,6 @@ def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:
         "description": "A list, best first. The default is the DICOM JSON Model with the similarity in a private block "
         "(group 0075, private creator PACS_CBIR); with `Accept: application/json` it is plain JSON.",
         "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
+        "headers": DESCRIBED,
     }
     return {200: described, 204: NOTHING_FOUND, **problems(400, 404, 406, 409, 422, 503)}

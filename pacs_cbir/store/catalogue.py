@@ -140,7 +140,19 @@ def find(
 
 def attributes(connection: Connection, level: Level, ids: Collection[int]) -> dict[int, Attributes]:
     """As `find`, by row id; ids that are gone are left out."""
-    return _complete(connection, level, _query(level).where(_TABLES[level].c.id.in_(ids)))
+    return _complete(connection, level, _query(level).where(_TABLES[level].c.id == func.any(list(ids))))
+
+
+def header(connection: Connection, study_instance_uid: str) -> Attributes:
+    """What a study's instances say of it, nothing counted; empty where it is not here."""
+    found = connection.scalar(select(studies.c.attributes).where(studies.c.study_instance_uid == study_instance_uid))
+    return found or {}
+
+
+def series_uids(connection: Connection, ids: Collection[int]) -> dict[int, str]:
+    """Row id → Series Instance UID; ids that are gone are left out."""
+    named = text("SELECT id, series_instance_uid FROM series WHERE id = ANY(:ids)")
+    return {row.id: row.series_instance_uid for row in connection.execute(named, {"ids": list(ids)})}
 
 
 def stored_file(

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, delete, insert, select, text, tuple_
+from sqlalchemy import Connection, delete, insert, select, text
 
 from pacs_cbir.store import encoders
+from pacs_cbir.store.moment import SNAPSHOT, Moment
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
 
 CHANNEL = "pacs_cbir_stacks"
@@ -154,12 +155,34 @@ def _row(stack_id: uuid.UUID, embedding: SliceEmbedding) -> dict[str, Any]:
     }
 
 
-def stack_ids(connection: Connection, encoder_id: int, among: Collection[uuid.UUID] | None = None) -> set[uuid.UUID]:
+@dataclass(frozen=True)
+class Written:
+    """The stacks that are there at a moment.
+
+    Attributes:
+        transactions: embedded stack → number of the transaction that wrote it.
+    """
+
+    transactions: dict[uuid.UUID, int]
+    moment: Moment
+
+
+# One statement, so that both come from one snapshot. A row's xmin is the lower half of its transaction's number, and a
+# dump that is restored is written anew.
+WRITTEN = text(f"""
+    SELECT snapshot, id, xmax - ((xmax - stacks.xmin::text::bigint) & 4294967295) AS transaction_id
+    FROM (SELECT {SNAPSHOT} AS snapshot, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) AS now
+    LEFT JOIN stacks ON encoder_id = :encoder_id AND not_embedded IS NULL
+          AND (CAST(:among AS uuid[]) IS NULL OR id = ANY(CAST(:among AS uuid[])))
+""")  # noqa: S608 - a constant
+
+
+def written(connection: Connection, encoder_id: int, among: Collection[uuid.UUID] | None = None) -> Written:
     """The embedded stacks of an encoder, all or those among some."""
-    query = select(stacks.c.id).where(stacks.c.encoder_id == encoder_id, stacks.c.not_embedded.is_(None))
-    if among is not None:
-        query = query.where(stacks.c.id.in_(among))
-    return set(connection.scalars(query))
+    listed = None if among is None else [str(id_) for id_ in among]
+    rows = connection.execute(WRITTEN, {"encoder_id": encoder_id, "among": listed}).all()
+    transactions = {row.id: row.transaction_id for row in rows if row.id is not None}
+    return Written(transactions, Moment.of_snapshot(rows[0].snapshot))
 
 
 def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) -> Iterator[StoredStack]:
@@ -202,13 +225,17 @@ def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) ->
         start = end
 
 
+SOURCES = text("""
+    SELECT stack_id, slice, sop_instance_uid, frame_number
+    FROM embeddings JOIN unnest(CAST(:stack_ids AS uuid[]), CAST(:slices AS smallint[])) AS named (stack_id, slice)
+        USING (stack_id, slice)
+""")
+
+
 def sources(connection: Connection, slices: Collection[tuple[uuid.UUID, int]]) -> dict[tuple[uuid.UUID, int], Source]:
     """(stack, slice) → the picture that it was drawn from; slices that are gone are left out."""
-    rows = connection.execute(
-        select(
-            embeddings.c.stack_id, embeddings.c.slice, embeddings.c.sop_instance_uid, embeddings.c.frame_number
-        ).where(tuple_(embeddings.c.stack_id, embeddings.c.slice).in_(list(slices)))
-    )
+    stack_ids, numbers = zip(*slices, strict=True) if slices else ((), ())
+    rows = connection.execute(SOURCES, {"stack_ids": [str(id_) for id_ in stack_ids], "slices": list(numbers)})
     return {(row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number) for row in rows}
 
 
@@ -218,29 +245,23 @@ class Changes:
 
     Attributes:
         stack_ids: stacks that came or went; some of them may have been given before.
-        position: where to go on. Everything below it is final, since a transaction that commits late has an id at
-            or above it.
+        moment: when this was read; go on from its position.
     """
 
     stack_ids: frozenset[uuid.UUID]
-    position: int
-
-
-def position(connection: Connection) -> int:
-    """Where following starts: changes below it are visible to this transaction's reads."""
-    return int(connection.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
+    moment: Moment
 
 
 def changes_since(connection: Connection, start: int) -> Changes:
     """All visible changes at or above a position; one statement, so that both parts come from one snapshot."""
     rows = connection.execute(
-        text("""
-            SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS position, array(
+        text(f"""
+            SELECT {SNAPSHOT} AS snapshot, array(
                 SELECT DISTINCT stack_id FROM stack_changes WHERE transaction_id >= :start) AS stack_ids
-        """),
+        """),  # noqa: S608 - a constant
         {"start": start},
     ).one()
-    return Changes(frozenset(rows.stack_ids), rows.position)
+    return Changes(frozenset(rows.stack_ids), Moment.of_snapshot(rows.snapshot))
 
 
 def forget_changes(connection: Connection, keep_seconds: float) -> None:

@@ -8,10 +8,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, case, cast, or_, select, text
+from sqlalchemy import Connection, Float, Integer, Select, case, cast, func, select, text
 
 from pacs_cbir.store.embeddings import WHOLE_STACK
-from pacs_cbir.store.tables import embeddings, instances, series, stacks, studies, study_patients
+from pacs_cbir.store.tables import embeddings, instances, series, stacks, studies
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,36 @@ class Example:
     frame_number: int | None = None
 
 
-def named_series(connection: Connection, example: Example) -> tuple[int, frozenset[int]] | None:
-    """The study and series that an example names, or that hold the instance or frame; None where it is not here."""
-    rows = connection.execute(_series_of(example)).all()
-    return (rows[0].study_id, frozenset(row.series_id for row in rows)) if rows else None
+@dataclass(frozen=True)
+class NamedSeries:
+    """The series that an example names, or that hold the instance or frame.
+
+    Attributes:
+        due: seconds until the first of them that was never looked at is due; None where all were.
+    """
+
+    study_id: int
+    series_ids: frozenset[int]
+    due: float | None
+
+
+def named_series(connection: Connection, example: Example, encoder_id: int | None) -> NamedSeries | None:
+    """What an example names; None where it is not here."""
+    due = DUE.bindparams(encoder_id=encoder_id).columns(due=Float).scalar_subquery()
+    rows = connection.execute(_series_of(example).add_columns(due.label("due"))).all()
+    if not rows:
+        return None
+    dues = [float(row.due) for row in rows if row.due is not None]
+    return NamedSeries(rows[0].study_id, frozenset(row.series_id for row in rows), min(dues, default=None))
+
+
+# Of the row of `series` around it.
+DUE = text("""
+    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
+                           ELSE 0 END)
+    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked' AND NOT EXISTS (
+        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
+""")
 
 
 def _series_of(example: Example) -> Select[tuple[int, int]]:
@@ -72,7 +98,7 @@ def embedded_rows(
         )
         .join(series, series.c.id == stacks.c.series_id)
         .join(embeddings, embeddings.c.stack_id == stacks.c.id)
-        .where(stacks.c.series_id.in_(series_ids), stacks.c.encoder_id == encoder_id)
+        .where(stacks.c.series_id == func.any(list(series_ids)), stacks.c.encoder_id == encoder_id)
         .order_by(stacks.c.id, embeddings.c.slice)
     )
     if example.sop_instance_uid is None:
@@ -88,19 +114,6 @@ WHY_NOT = text("""
            (SELECT string_agg(DISTINCT not_embedded, '; ') FROM stacks WHERE series_id = ANY(:series_ids)) AS reasons
 """)
 
-PENDING = text("""
-    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
-                           ELSE 0 END)
-    FROM jobs WHERE series_id = ANY(:series_ids) AND status <> 'parked' AND NOT EXISTS (
-        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
-""")
-
-
-def pending(connection: Connection, series_ids: Collection[int], encoder_id: int | None) -> float | None:
-    """Seconds until the first of these series that was never looked at is due; None where all were."""
-    due = connection.execute(PENDING, {"series_ids": list(series_ids), "encoder_id": encoder_id}).scalar()
-    return None if due is None else float(due)
-
 
 def why_not_embedded(connection: Connection, series_ids: Collection[int]) -> str:
     """The error with which a series' job was parked, or why nothing of it is embedded."""
@@ -108,17 +121,22 @@ def why_not_embedded(connection: Connection, series_ids: Collection[int]) -> str
     return str(row.parked or row.reasons or "no part of it could be embedded")
 
 
+OF_STUDIES = text("SELECT id FROM series WHERE study_id = ANY(:study_ids)")
+
+# Studies of no patient have series too.
+OF_SAME_PATIENTS = text("""
+    SELECT id FROM series WHERE study_id = ANY(array(
+        SELECT theirs.study_id FROM study_patients own JOIN study_patients theirs USING (patient_id)
+        WHERE own.study_id = ANY(:study_ids)
+        UNION SELECT unnest(CAST(:study_ids AS bigint[]))))
+""")
+
+
 def series_of_studies(connection: Connection, study_ids: Collection[int]) -> frozenset[int]:
     """The series of some studies."""
-    return frozenset(connection.scalars(select(series.c.id).where(series.c.study_id.in_(study_ids))))
+    return frozenset(connection.scalars(OF_STUDIES, {"study_ids": list(study_ids)}))
 
 
 def series_of_same_patients(connection: Connection, study_ids: Collection[int]) -> frozenset[int]:
     """The series of some studies and of all others of their patients."""
-    own = select(study_patients.c.patient_id).where(study_patients.c.study_id.in_(study_ids))
-    theirs = select(study_patients.c.study_id).where(study_patients.c.patient_id.in_(own))
-    return frozenset(
-        connection.scalars(
-            select(series.c.id).where(or_(series.c.study_id.in_(study_ids), series.c.study_id.in_(theirs)))
-        )
-    )
+    return frozenset(connection.scalars(OF_SAME_PATIENTS, {"study_ids": list(study_ids)}))

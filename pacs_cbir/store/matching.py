@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, cast, exists, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from pacs_cbir.dicom.keywords import PATIENT_STUDY_KEYWORDS, SERIES_KEYWORDS
@@ -131,6 +133,13 @@ def series_filter(
     if not parts:
         return None
     return select(series.c.id).join(studies, studies.c.id == series.c.study_id).where(*parts)
+
+
+def series_ids(connection: Connection, condition: Select[tuple[int]]) -> npt.NDArray[np.int64]:
+    """The ids of a `series_filter`, as one text: a row for each would take longer than the search."""
+    ids = condition.subquery()
+    listed = connection.scalar(select(func.string_agg(cast(ids.c.id, Text), ",")))
+    return np.fromstring(listed or "", np.int64, sep=",")
 
 
 def _condition(keyword: str, test: Test) -> ColumnElement[bool]:

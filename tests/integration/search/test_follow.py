@@ -46,7 +46,7 @@ def table(database: Database) -> dict[object, bytes]:
     with database.transaction() as connection:
         encoder = encoders.active(connection)
         assert encoder is not None
-        ids = embeddings.stack_ids(connection, encoder.id)
+        ids = embeddings.written(connection, encoder.id).transactions
         return {stack.id: stack.vectors.tobytes() for stack in embeddings.load(connection, encoder.id, ids)}
 
 

@@ -16,6 +16,7 @@ from stack_rows import add_encoder, card, new_stack, not_embedded, random_vector
 
 from pacs_cbir.errors import EncoderMismatch
 from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.store.moment import now
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings as embedding_rows
 from pacs_cbir.store.tables import instances, series, stack_changes, stacks
@@ -32,7 +33,7 @@ def one(database: Database) -> tuple[Added, int]:
 
 def ids(database: Database, encoder_id: int) -> set[uuid.UUID]:
     with database.transaction() as connection:
-        return embeddings.stack_ids(connection, encoder_id)
+        return set(embeddings.written(connection, encoder_id).transactions)
 
 
 def wait_for_blocked(database: Database) -> None:
@@ -57,7 +58,7 @@ def test_what_is_saved_is_loaded(database: Database, one: tuple[Added, int]) -> 
             new_stack(second, plane="sagittal"),
         )
     with database.transaction() as connection:
-        loaded = list(embeddings.load(connection, encoder_id, embeddings.stack_ids(connection, encoder_id)))
+        loaded = list(embeddings.load(connection, encoder_id, ids(database, encoder_id)))
     flair, sagittal = sorted(loaded, key=lambda stack: stack.sequence)
     np.testing.assert_array_equal(flair.vectors, first)
     np.testing.assert_array_equal(sagittal.vectors, second)
@@ -150,7 +151,7 @@ def changes(database: Database, position: int) -> embeddings.Changes:
 
 def position(database: Database) -> int:
     with database.transaction() as connection:
-        return embeddings.position(connection)
+        return now(connection).position
 
 
 def test_late_commits_are_not_passed_over(database: Database, one: tuple[Added, int]) -> None:
@@ -164,10 +165,10 @@ def test_late_commits_are_not_passed_over(database: Database, one: tuple[Added, 
             save(connection, quick.series_id, encoder_id, new_stack(random_vectors(DICE, 2)))
         seen = changes(database, start)
         assert seen.stack_ids == ids(database, encoder_id)
-    late = changes(database, seen.position)
+    late = changes(database, seen.moment.position)
     assert late.stack_ids >= ids(database, encoder_id) - seen.stack_ids
     assert late.stack_ids - seen.stack_ids
-    assert changes(database, late.position).stack_ids == frozenset()
+    assert changes(database, late.moment.position).stack_ids == frozenset()
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM stacks", "DELETE FROM series", "DELETE FROM studies"])
@@ -298,8 +299,9 @@ def test_loading_many_stacks_keeps_them_apart(database: Database, one: tuple[Add
             encoder_id,
             *(new_stack(random_vectors(DICE, count)) for count in DICE.integers(2, 30, 20)),
         )
-        wanted = embeddings.stack_ids(connection, encoder_id)
+        wanted = embeddings.written(connection, encoder_id).transactions
         loaded = {stack.id: list(stack.slices) for stack in embeddings.load(connection, encoder_id, wanted)}
         assert loaded == slices_of(connection)
         assert list(embeddings.load(connection, encoder_id, [])) == []
-        assert embeddings.stack_ids(connection, encoder_id, among=list(wanted)[:3]) == set(list(wanted)[:3])
+        some = list(wanted)[:3]
+        assert embeddings.written(connection, encoder_id, some).transactions == {id_: wanted[id_] for id_ in some}

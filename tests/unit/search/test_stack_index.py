@@ -76,7 +76,7 @@ def check(index: StackIndex, model: dict[uuid.UUID, StoredStack], dice: np.rando
     only = None if dice.integers(2) else series
     vector = random_vectors(dice, 1)[0]
     with index.reading():
-        allowed = index.mask(only, without)
+        allowed = index.mask(None if only is None else np.array(sorted(only), np.int64), without)
         for kind in {kind_of(stack) for stack in model.values()}:
             for whole in (True, False):
                 cosines = index.similarities(kind, vector, allowed, whole=whole)

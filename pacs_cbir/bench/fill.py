@@ -1,0 +1,139 @@
+"""A cohort as rows: what an ingest and a worker would have written of it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pacs_cbir.bench.cohort import SEQUENCES, SLICES, Cohort, Vectors, instance_uid, series_uid, study_uid
+from pacs_cbir.embed.parts import pool
+from pacs_cbir.store import bulk, encoders
+from pacs_cbir.store.embeddings import VECTOR_TYPE
+from pacs_cbir.store.session import Connection, Database
+
+MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+STUDIES_OF_A_PATIENT = 2
+BATCH = 20 * STUDIES_OF_A_PATIENT
+"""Studies in a transaction; patients are never parted."""
+
+Row = dict[str, Any]
+
+
+def fill(database: Database, cohort: Cohort, card: dict[str, Any], advance: Callable[[int], None]) -> None:
+    """Write a cohort into an empty database.
+
+    Args:
+        card: of the encoder whose embeddings these are.
+        advance: called with the studies that were written.
+    """
+    with database.transaction() as connection:
+        encoder_id = encoders.register(connection, "bench", card)
+    for first in range(0, cohort.studies, BATCH):
+        batch = range(first, min(first + BATCH, cohort.studies))
+        with database.transaction() as connection:
+            _write(connection, cohort, encoder_id, batch)
+        advance(len(batch))
+
+
+def _write(connection: Connection, cohort: Cohort, encoder_id: int, batch: range) -> None:
+    tables: dict[str, list[Row]] = {}
+    for study in batch:
+        for table, row in _rows(cohort, encoder_id, study):
+            tables.setdefault(table, []).append(row)
+    for table, rows in tables.items():
+        bulk.copy_rows(connection, table, rows)
+
+
+def _rows(cohort: Cohort, encoder_id: int, study: int) -> Iterator[tuple[str, Row]]:
+    """Table and row, each after those that it refers to."""
+    patient, study_id = study // STUDIES_OF_A_PATIENT + 1, study + 1
+    if study % STUDIES_OF_A_PATIENT == 0:
+        yield "patients", {"id": patient, "issuer_of_patient_id": "bench", "patient_id": str(patient)}
+    attributes = {
+        "PatientID": [str(patient)],
+        "PatientName": [f"Bench^{patient}"],
+        "PatientSex": ["FM"[patient % 2]],
+        "PatientBirthDate": [f"{1940 + patient % 60}0101"],
+        "StudyDate": [f"{cohort.date_of(study):%Y%m%d}"],
+        "StudyTime": ["120000"],
+        "StudyDescription": ["MR of the head"],
+        "AccessionNumber": [str(study_id)],
+        "StudyID": [str(study_id)],
+    }
+    yield "studies", {"id": study_id, "study_instance_uid": study_uid(study), "attributes": attributes}
+    yield "study_patients", {"study_id": study_id, "patient_id": patient}
+    for sequence, slices in enumerate(cohort.embeddings(study)):
+        yield from _series_rows(cohort, encoder_id, study, sequence, slices)
+
+
+def _series_rows(
+    cohort: Cohort, encoder_id: int, study: int, sequence: int, slices: Vectors
+) -> Iterator[tuple[str, Row]]:
+    series_id = study * len(SEQUENCES) + sequence + 1
+    uids = [instance_uid(study, sequence, number) for number in range(1, SLICES + 1)]
+    yield (
+        "series",
+        {
+            "id": series_id,
+            "study_id": study + 1,
+            "series_instance_uid": series_uid(study, sequence),
+            "attributes": {
+                "Modality": ["MR"],
+                "SeriesNumber": [str(sequence + 1)],
+                "SeriesDescription": [SEQUENCES[sequence]],
+                "BodyPartExamined": ["BRAIN"],
+                "SliceThickness": ["5"],
+                "MagneticFieldStrength": ["3"],
+            },
+        },
+    )
+    for number, uid in enumerate(uids, 1):
+        digest = hashlib.sha256(uid.encode()).digest()
+        yield (
+            "instances",
+            {
+                "id": (series_id - 1) * SLICES + number,
+                "series_id": series_id,
+                "patient_id": study // STUDIES_OF_A_PATIENT + 1,
+                "sop_instance_uid": uid,
+                "sop_class_uid": MR_IMAGE_STORAGE,
+                "transfer_syntax_uid": EXPLICIT_LITTLE_ENDIAN,
+                "attributes": {"InstanceNumber": [str(number)], "Rows": ["256"], "Columns": ["256"]},
+                "file": f"bench/{uid}.dcm",
+                "file_size": 0,
+                "file_sha256": digest,
+                "pixel_sha256": digest,
+                "calling_ae_title": "BENCH",
+            },
+        )
+    stack_id = uuid.uuid5(uuid.NAMESPACE_OID, series_uid(study, sequence))
+    yield (
+        "stacks",
+        {
+            "id": stack_id,
+            "series_id": series_id,
+            "encoder_id": encoder_id,
+            "sequence": SEQUENCES[sequence],
+            "plane": "AXIAL",
+            "body_part": "BRAIN",
+            "in_domain": True,
+            "separated_by": {},
+            "evidence": {},
+            "sop_instance_uids": uids,
+        },
+    )
+    for number, vector in enumerate([pool(slices, cohort.architecture), *slices]):
+        yield (
+            "embeddings",
+            {
+                "stack_id": stack_id,
+                "slice": number,
+                "sop_instance_uid": uids[number - 1] if number else "",
+                "frame_number": min(number, 1),
+                "position_mm": 5.0 * number,
+                "vector": vector.astype(VECTOR_TYPE).tobytes(),
+            },
+        )
