@@ -24,7 +24,6 @@ from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.parameters import example_of, sequences_of, weights_of
 from pacs_cbir.serve.schemas import ExplainedSeries, problems
 from pacs_cbir.store import catalogue, embeddings
-from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 
 EDGE = 384
@@ -89,10 +88,9 @@ def _picture(embedder: Embedder, explained: Explanation, weights: Mapping[Part, 
 def _uids(database: Database, explained: tuple[Explanation, ...]) -> Uids:
     pairs = [pair for one in explained for pair in (one.match.slices, *one.nearest) if pair is not None]
     pictures = [picture for pair in pairs for picture in (pair.example, pair.found)]
-    with database.transaction() as connection:
-        series = catalogue.attributes(connection, Level.SERIES, [one.match.series_id for one in explained])
-        sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
-    return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
+    with database.reading() as connection:
+        series = catalogue.series_uids(connection, [one.match.series_id for one in explained])
+        return Uids(series, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
