@@ -56,7 +56,7 @@ def find(event: Event, database: Database, api: httpx.Client) -> Iterator[Answer
     try:
         encoded = getattr(event.request, "Identifier", None)
         identifier = read_identifier(b"" if encoded is None else encoded.getvalue(), UID(event.context.transfer_syntax))
-        peer |= {"level": identifier.level.value, "by_example": identifier.by_example}
+        peer |= {"query_level": identifier.level.value, "by_example": identifier.by_example}
         found = _similar(identifier, api) if identifier.by_example else _stored(identifier, database)
         status = answer(PENDING if identifier.all_supported else PENDING_WITHOUT_SOME_KEYS)
         for ds in islice(found, MAX_ANSWERS):

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from pacs_cbir.search import query as search
 from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.body import limited_body
+from pacs_cbir.serve.limited_body import limited_body
 from pacs_cbir.serve.parameters import (
     FUZZY,
     LABEL,

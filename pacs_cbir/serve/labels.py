@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.serve.body import limited_body
+from pacs_cbir.serve.limited_body import limited_body
 from pacs_cbir.serve.schemas import problems
 from pacs_cbir.store import labels
 from pacs_cbir.store.session import Database

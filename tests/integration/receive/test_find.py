@@ -331,5 +331,6 @@ def test_a_question_is_not_in_the_log(asked: Association, capsys: pytest.Capture
     status, _ = find(asked, "STUDY", PatientName="Geheim^*", StudyDate="geheim")
     assert status.code == 0xC000
     assert "query answered" in (said := capsys.readouterr().out)
+    assert "query_level=study" in said
     assert "query refused" in said
     assert "geheim" not in (said + status.comment).lower()

@@ -207,7 +207,7 @@ def test_findscu_asks_for_similar_studies(cohort: Api, peer: Callable[[str], str
         "(0008,0005) CS [ISO_IR 192]\n(0008,0052) CS [STUDY]\n(0010,0010) PN []\n(0020,000d) UI []\n"
         "(0075,0010) LO [PACS_CBIR]\n(0075,1020) UC [1/1.1]\n(0075,1027) IS [5]\n"
     )
-    dcmtk(peer("dump2dcm"), tmp_path / "similar.dump", tmp_path / "similar.dcm")
+    dcmtk(peer("dump2dcm"), "+te", tmp_path / "similar.dump", tmp_path / "similar.dcm")
     scp = cohort.settings
     called = ["-S", "-aec", scp.ae_title, scp.dicom_host, scp.dicom_port, "-X", "-od", tmp_path]
     dcmtk(peer("findscu"), *called, tmp_path / "similar.dcm")
