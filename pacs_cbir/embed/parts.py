@@ -62,13 +62,16 @@ def cosines(one: Vectors, two: Vectors, architecture: Architecture) -> dict[Part
     Args:
         one, two: shape (dimension,), each an embedding or a query as `weighed` gives it.
     """
-    found: dict[Part, float] = {}
-    for part, place in architecture.places.items():
-        lengths = np.linalg.norm(one[place]) * np.linalg.norm(two[place])
-        if lengths > 0:
-            # Rounding must not make anything more alike than itself.
-            found[part] = min(float(one[place].astype(np.float64) @ two[place] / lengths), 1.0)
-    return found
+    starts = [place.start for place in architecture.places.values()]
+    first, second = one.astype(np.float64), two.astype(np.float64)
+    products, left, right = np.add.reduceat([first * second, first * first, second * second], starts, axis=1)
+    lengths = np.sqrt(left * right)
+    # Rounding must not make anything more alike than itself.
+    return {
+        part: min(float(product / length), 1.0)
+        for part, product, length in zip(architecture.places, products, lengths, strict=True)
+        if length > 0
+    }
 
 
 def weighed(vectors: Vectors, architecture: Architecture, weights: Mapping[Part, float]) -> Vectors:

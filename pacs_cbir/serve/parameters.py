@@ -115,6 +115,10 @@ class ReturnKeys:
         self._all = "all" in names
         self.requested = tuple(dict.fromkeys([*(keyword_of(name) for name in names if name != "all"), *keys]))
 
+    def ask_for(self, keywords: Collection[str]) -> bool:
+        """Whether one of these is asked for."""
+        return self._all or any(keyword in keywords for keyword in self.requested)
+
     def of(self, attributes: Collection[str], default: Several[str] = ()) -> tuple[str, ...]:
         """The keywords to answer with: the default ones, and of what is there those that are asked for."""
         wanted = attributes if self._all else [keyword for keyword in self.requested if keyword in attributes]

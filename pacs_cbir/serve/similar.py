@@ -23,7 +23,7 @@ from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, embeddings, labels
 from pacs_cbir.store.catalogue import Attributes
-from pacs_cbir.store.matching import Level
+from pacs_cbir.store.matching import COUNTED, Level
 from pacs_cbir.store.session import Connection, Database
 
 UNRELATED_WARNING = (
@@ -116,7 +116,9 @@ def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], response
 
 
 def _attributes(connection: Connection, level: Level, ids: Sequence[int], query: Asked) -> dict[int, Attributes]:
-    found = catalogue.attributes(connection, level, ids)
+    # Counting takes as long as all else, and plain JSON has counts where they are asked for alone.
+    counted = query.media_type != JSON or query.fields.ask_for(COUNTED)
+    found = catalogue.attributes(connection, level, ids, counted=counted)
     return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
 
 

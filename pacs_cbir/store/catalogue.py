@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause, func, select, text
@@ -138,9 +139,12 @@ def find(
     return list(_complete(connection, level, query.limit(limit).offset(offset)).values())
 
 
-def attributes(connection: Connection, level: Level, ids: Collection[int]) -> dict[int, Attributes]:
-    """As `find`, by row id; ids that are gone are left out."""
-    return _complete(connection, level, _query(level).where(_TABLES[level].c.id == func.any(list(ids))))
+def attributes(
+    connection: Connection, level: Level, ids: Collection[int], *, counted: bool = True
+) -> dict[int, Attributes]:
+    """As `find`, by row id, with or without what is counted; ids that are gone are left out."""
+    query = _query(level).where(_TABLES[level].c.id == func.any(list(ids)))
+    return _complete(connection, level, query, counted=counted)
 
 
 def header(connection: Connection, study_instance_uid: str) -> Attributes:
@@ -209,6 +213,7 @@ def count_jobs(connection: Connection) -> dict[str, int]:
     return {"waiting": 0, "running": 0, "parked": 0} | {row[0]: row[1] for row in rows}
 
 
+@cache
 def _query(level: Level) -> Select[Any]:
     of_study = (studies.c.study_instance_uid, studies.c.attributes.label("study_attributes"))
     if level is Level.STUDY:
@@ -231,14 +236,16 @@ def _query(level: Level) -> Select[Any]:
     )
 
 
-def _complete(connection: Connection, level: Level, query: Select[Any]) -> dict[int, Attributes]:
+def _complete(
+    connection: Connection, level: Level, query: Select[Any], *, counted: bool = True
+) -> dict[int, Attributes]:
     """A query's rows, row id → attributes with what is counted; in the query's order."""
     found = {row.id: _attributes(level, row) for row in connection.execute(query)}
     # Counted for the rows of one page at once: a count for each row may read all instances each time.
-    for statement in _COUNTS[level]:
+    for statement in _COUNTS[level] if counted else ():
         for row in connection.execute(statement, {"ids": list(found)}):
-            counted = {keyword: value for keyword, value in row._mapping.items() if keyword != "id"}
-            found[row.id] |= {key: value if isinstance(value, list) else [str(value)] for key, value in counted.items()}
+            counts = {keyword: value for keyword, value in row._mapping.items() if keyword != "id"}
+            found[row.id] |= {key: value if isinstance(value, list) else [str(value)] for key, value in counts.items()}
     return found
 
 

@@ -24,6 +24,37 @@ class Example:
     frame_number: int | None = None
 
 
+# Of the row of `series` around it.
+_DUE = text("""
+    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
+                           ELSE 0 END)
+    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked' AND NOT EXISTS (
+        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
+""").columns(due=Float)
+
+# Made once: SQLAlchemy takes as long to make a statement as Postgres to answer it.
+_SERIES = select(series.c.study_id, series.c.id.label("series_id"), _DUE.scalar_subquery().label("due")).join(
+    studies, studies.c.id == series.c.study_id
+)
+_EMBEDDED = (
+    select(
+        stacks.c.id,
+        stacks.c.plane,
+        stacks.c.sequence,
+        stacks.c.body_part,
+        stacks.c.sop_instance_uids,
+        series.c.series_instance_uid,
+        embeddings.c.slice,
+        embeddings.c.sop_instance_uid,
+        embeddings.c.frame_number,
+        embeddings.c.vector,
+    )
+    .join(series, series.c.id == stacks.c.series_id)
+    .join(embeddings, embeddings.c.stack_id == stacks.c.id)
+    .order_by(stacks.c.id, embeddings.c.slice)
+)
+
+
 @dataclass(frozen=True)
 class NamedSeries:
     """The series that an example names, or that hold the instance or frame.
@@ -39,29 +70,15 @@ class NamedSeries:
 
 def named_series(connection: Connection, example: Example, encoder_id: int | None) -> NamedSeries | None:
     """What an example names; None where it is not here."""
-    due = DUE.bindparams(encoder_id=encoder_id).columns(due=Float).scalar_subquery()
-    rows = connection.execute(_series_of(example).add_columns(due.label("due"))).all()
+    rows = connection.execute(_series_of(example), {"encoder_id": encoder_id}).all()
     if not rows:
         return None
     dues = [float(row.due) for row in rows if row.due is not None]
     return NamedSeries(rows[0].study_id, frozenset(row.series_id for row in rows), min(dues, default=None))
 
 
-# Of the row of `series` around it.
-DUE = text("""
-    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
-                           ELSE 0 END)
-    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked' AND NOT EXISTS (
-        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
-""")
-
-
-def _series_of(example: Example) -> Select[tuple[int, int]]:
-    query = (
-        select(series.c.study_id, series.c.id.label("series_id"))
-        .join(studies, studies.c.id == series.c.study_id)
-        .where(studies.c.study_instance_uid == example.study_instance_uid)
-    )
+def _series_of(example: Example) -> Select[tuple[int, int, float | None]]:
+    query = _SERIES.where(studies.c.study_instance_uid == example.study_instance_uid)
     if example.series_instance_uid is not None:
         query = query.where(series.c.series_instance_uid == example.series_instance_uid)
     if example.sop_instance_uid is not None:
@@ -83,24 +100,8 @@ def embedded_rows(
 
     Slices come along where the example is an instance or frame.
     """
-    query = (
-        select(
-            stacks.c.id,
-            stacks.c.plane,
-            stacks.c.sequence,
-            stacks.c.body_part,
-            stacks.c.sop_instance_uids,
-            series.c.series_instance_uid,
-            embeddings.c.slice,
-            embeddings.c.sop_instance_uid,
-            embeddings.c.frame_number,
-            embeddings.c.vector,
-        )
-        .join(series, series.c.id == stacks.c.series_id)
-        .join(embeddings, embeddings.c.stack_id == stacks.c.id)
-        .where(stacks.c.series_id == func.any(list(series_ids)), stacks.c.encoder_id == encoder_id)
-        .order_by(stacks.c.id, embeddings.c.slice)
-    )
+    of_series = stacks.c.series_id == func.any(list(series_ids))
+    query = _EMBEDDED.where(of_series, stacks.c.encoder_id == encoder_id)
     if example.sop_instance_uid is None:
         query = query.where(embeddings.c.slice == WHOLE_STACK)
     else:

@@ -304,3 +304,20 @@ def test_what_is_wrong_in_a_form_is_said(
 def test_fuzzy_matching(cohort: Api) -> None:
     assert similarities(cohort, PatientName="jané", fuzzymatching="true") == {"3": 1.0}
     assert cohort.client.get("/similar/studies?example=1&PatientName=jane").status_code == 204
+
+
+def test_plain_json_counts_where_it_is_asked_to(api: Api) -> None:
+    for study in ("1.1", "1.2"):
+        api.add(study, f"{study}.1")
+    headers = {"Accept": "application/json"}
+
+    def first(url: str) -> dict[str, object]:
+        return api.client.get(url, headers=headers).json()[0]  # type: ignore[no-any-return]
+
+    counted = "ModalitiesInStudy,NumberOfStudyRelatedInstances"
+    study = first(f"/similar/studies?example=1.1&includefield={counted}")
+    assert (study["ModalitiesInStudy"], study["NumberOfStudyRelatedInstances"]) == ("MR", 1)
+    assert first("/similar/studies?example=1.1&includefield=all")["NumberOfStudyRelatedSeries"] == 1
+    assert first("/similar/studies?example=1.1&ModalitiesInStudy=MR")["ModalitiesInStudy"] == "MR"
+    series = first("/similar/series?example=1.1&includefield=NumberOfSeriesRelatedInstances")
+    assert series["NumberOfSeriesRelatedInstances"] == 1
