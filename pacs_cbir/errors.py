@@ -26,6 +26,7 @@ PacsCbirError
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
+    ├── UnreadableUpload     a file that came with the query is no picture that can be drawn; says which and why
     ├── UnknownExample       the example is not here
     ├── ExampleNotReady      the example is received and not yet embedded
     └── ExampleNotEmbedded   the example is here and has no embeddings; says why
@@ -146,6 +147,10 @@ class QueryError(PacsCbirError):
 
 class InvalidQuery(QueryError):
     """A query parameter cannot be understood."""
+
+
+class UnreadableUpload(QueryError):
+    """A file that came with the query cannot be drawn; the message has its number, and never its name."""
 
 
 class UnknownExample(QueryError):

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -22,6 +23,8 @@ FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
 """The same on a GPU, which rounds to 8 bits and may choose another algorithm for another batch."""
+FADING_PIXELS = 3.0
+"""Standard deviation of a region's soft edge: a hard one looks like a lesion's."""
 
 
 class Encoder:
@@ -57,11 +60,15 @@ class Encoder:
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self.batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
 
-    def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def embed(
+        self, pixels: npt.NDArray[np.floating], inside: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Embed slices as `draw_slices` gives them.
 
         Args:
             pixels: shape (n, size, size), n >= 1, in [0, 1].
+            inside: of the same shape, in [0, 1]: embed a region of each slice. Around it the slice fades into the
+                dark; its grey levels are told of the whole slice, which says where in the head it is.
 
         Returns:
             float32, shape (n, dimension), each of length 1. The same slice gives the same vector whatever else is in
@@ -73,14 +80,21 @@ class Encoder:
         size = self.card.preprocessing.size
         if pixels.ndim != 3 or not len(pixels) or pixels.shape[1:] != (size, size):
             raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
+        shown = None if inside is None else ndimage.gaussian_filter(inside, (0, FADING_PIXELS, FADING_PIXELS))
         vectors = []
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             for start in range(0, len(pixels), self.batch):
-                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch], dtype=np.float32))
-                images = batch[:, None].to(self._device, memory_format=torch.channels_last)
-                vectors.append(self._network(images).embedding.cpu())
+                batch = slice(start, start + self.batch)
+                images = self._on_device(pixels[batch])
+                region = None if shown is None else self._on_device(shown[batch])
+                vectors.append(self._network(images, region).embedding.cpu())
         embeddings: npt.NDArray[np.float32] = torch.cat(vectors).numpy()
         return embeddings
+
+    def _on_device(self, batch: npt.NDArray[np.floating]) -> torch.Tensor:
+        """Shape (n, size, size) → (n, 1, size, size)."""
+        images = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))[:, None]
+        return images.to(self._device, memory_format=torch.channels_last)
 
     def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The stack's embedding, shape (dimension,), of length 1, from its slices', as `embed` gives them."""

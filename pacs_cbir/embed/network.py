@@ -119,9 +119,13 @@ class Network(nn.Module):
         self.register_buffer("landmarks", torch.rand(landmarks, DESCRIPTORS))
         self.register_buffer("whitening", torch.eye(landmarks))
 
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """See `Outputs`."""
-        stem, *levels = self.trunk(_by_median(images))
+    def forward(self, images: torch.Tensor, shown: torch.Tensor | None = None) -> Outputs:
+        """See `Outputs`.
+
+        Args:
+            shown: (n, 1, size, size), how much of each pixel all parts but the grey levels are about, 0 to 1.
+        """
+        stem, *levels = self.trunk(_by_median(images if shown is None else images * shown))
         features, lesion = levels[-1].mean(dim=(2, 3)), None
         parts: dict[str, torch.Tensor] = {}
         if self.head is not None:

@@ -16,7 +16,7 @@ from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.query import Picture, Query, SliceMatch
-from pacs_cbir.search.stack_index import IndexedStack, Kind, StackIndex
+from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, IndexedStack, Kind, StackIndex
 
 LOWEST = -1.0
 """No cosine is below it: nothing is left out."""
@@ -94,22 +94,22 @@ class Intent:
         return parts.cosines(example.vector, theirs, self._architecture)
 
     def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
-        """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index.
+        """The pair of slices that two stacks owe their similarity to; None where the example's are not known.
 
         A stack's embedding is a weighted mean of its slices', so that the similarity of two is a weighted sum over
         pairs of slices: the pair with the largest share is it. Of an example that is a slice, its nearest one.
         """
         theirs = index.slices_of(stack)
         if example.whole:
-            own = index.find(example.picture.stack_id)
+            own = self._slices_of(index, example)
             if own is None:
                 return None
-            mine, weights = self._slices_of(index, own)
+            mine, weights = own
             cosines = mine @ theirs.T
             shares = np.outer(weights, parts.slice_weights(theirs, self._architecture))
             # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
             first, second = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
-            picture = Picture(own.id, int(first) + 1)
+            picture = Picture(example.picture.stack_id, int(first) + 1)
         else:
             cosines = (example.vector @ theirs.T)[None]
             first, second = np.intp(0), np.argmax(cosines[0])
@@ -117,12 +117,18 @@ class Intent:
         # Rounding must not make anything more alike than itself.
         return SliceMatch(picture, Picture(stack.id, int(second) + 1), min(float(cosines[first, second]), 1.0))
 
-    def _slices_of(self, index: StackIndex, stack: IndexedStack) -> tuple[Vectors, parts.Floats]:
-        if stack.id not in self._slices:
-            slices = index.slices_of(stack)
+    def _slices_of(self, index: StackIndex, example: ExampleVector) -> tuple[Vectors, parts.Floats] | None:
+        stack_id = example.picture.stack_id
+        if stack_id not in self._slices:
+            slices = example.slices
+            if slices is None:
+                stack = index.find(stack_id)
+                if stack is None:
+                    return None
+                slices = index.slices_of(stack)
             compared = parts.weighed(slices, self._architecture, self._parts)
-            self._slices[stack.id] = compared, parts.slice_weights(slices, self._architecture)
-        return self._slices[stack.id]
+            self._slices[stack_id] = compared, parts.slice_weights(slices, self._architecture)
+        return self._slices[stack_id]
 
     def _weight(self, sequence: str) -> float:
         if self._query.only and sequence not in self._query.only:
@@ -139,8 +145,9 @@ class Intent:
     def _searched(self, example: ExampleVector) -> Vectors:
         moved = example.vector.astype(np.float64)
         for weight, means in ((TOWARDS, self._like), (-AWAY, self._unlike)):
-            if example.kind in means:
-                moved = moved + weight * means[example.kind]
+            mean = means.get(example.kind) if example.kind.plane != ANYTHING else _mean_like(means, example.kind)
+            if mean is not None:
+                moved = moved + weight * mean
         return parts.weighed(moved.astype(np.float32), self._architecture, self._parts)
 
 
@@ -150,6 +157,12 @@ def _means(examples: Sequence[ResolvedExample]) -> dict[Kind, Vectors]:
         for vector in example.vectors:
             by_kind[vector.kind].append(vector.vector)
     return {kind: np.mean(vectors, axis=0) for kind, vectors in by_kind.items()}
+
+
+def _mean_like(means: Mapping[Kind, Vectors], kind: Kind) -> Vectors | None:
+    """What moves a picture that tells neither plane nor body part: all that it could be compared with."""
+    alike = [mean for other, mean in means.items() if kind.sequence in {other.sequence, UNKNOWN_SEQUENCE}]
+    return np.mean(alike, axis=0) if alike else None
 
 
 def _part_weights(architecture: Architecture, query: Query) -> dict[Part, float]:

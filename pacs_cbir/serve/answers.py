@@ -15,6 +15,7 @@ The private block (PS3.5 7.8.1) has group 0075 and private creator PACS_CBIR:
     (0075,xx0B)  SL  days              of a study: from the first example's to this one, negative where it is older
     (0075,xx0C)  UR  report            of a study: the site's link to its report
     (0075,xx0D)  LO  parts             of a series: `lesion:0.812`, …: cosine of each part of the embeddings
+    (0075,xx11)  UL  example file      the example's number in an upload, of a PNG or JPEG instead of xx08, xx09
     (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01, xx03 to xx0A, xx0D
 """
 
@@ -39,7 +40,7 @@ PRIVATE_GROUP = 0x0075
 PRIVATE_CREATOR = "PACS_CBIR"
 SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
 SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
-DAYS, REPORT, PARTS = 0x0B, 0x0C, 0x0D
+DAYS, REPORT, PARTS, EXAMPLE_FILE = 0x0B, 0x0C, 0x0D, 0x11
 OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
 UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
@@ -108,15 +109,19 @@ def _add_series_block(ds: Dataset, match: SeriesMatch, uids: Uids) -> None:
     if not match.in_domain:
         block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
     block.add_new(SEQUENCE, "LO", match.sequence)
-    block.add_new(LIKE, "UI", match.like)
+    if match.like:
+        block.add_new(LIKE, "UI", match.like)
     block.add_new(PARTS, "LO", [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()])
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         example, found = pair
         block.add_new(SLICE, "UI", found.sop_instance_uid)
         block.add_new(FRAME, "UL", found.frame_number)
-        block.add_new(EXAMPLE_SLICE, "UI", example.sop_instance_uid)
-        block.add_new(EXAMPLE_FRAME, "UL", example.frame_number)
+        if example.sop_instance_uid:
+            block.add_new(EXAMPLE_SLICE, "UI", example.sop_instance_uid)
+            block.add_new(EXAMPLE_FRAME, "UL", example.frame_number)
+        else:
+            block.add_new(EXAMPLE_FILE, "UL", example.frame_number)
         block.add_new(SLICE_SIMILARITY, "FD", match.slices.similarity)
 
 
@@ -149,7 +154,7 @@ def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
         "sequence": match.sequence,
         "similarity": match.similarity,
         "parts": dict(match.parts),
-        "like": match.like,
+        **({"like": match.like} if match.like else {}),
     }
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
@@ -159,6 +164,8 @@ def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
 
 
 def _source_plain(source: Source) -> dict[str, Any]:
+    if not source.sop_instance_uid:
+        return {"file": source.frame_number}
     return {"SOPInstanceUID": source.sop_instance_uid, "frame": source.frame_number}
 
 

@@ -50,7 +50,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app = FastAPIOffline(
         title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
-    app.include_router(similar_router(settings, database, searcher))
+    app.include_router(similar_router(settings, database, searcher, embedder))
     app.include_router(search_router(database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(health_router(database, searcher, metrics))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from pacs_cbir.search.query import SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
-from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_form, asked_in_url
+from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_body, asked_in_url
 from pacs_cbir.serve.dicom_json import model
+from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
+from pacs_cbir.serve.outside import resolved
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.settings import Settings
@@ -31,7 +33,7 @@ UNRELATED_WARNING = (
 )
 
 
-def similar_router(settings: Settings, database: Database, searcher: Searcher) -> APIRouter:
+def similar_router(settings: Settings, database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
 
@@ -46,7 +48,7 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         studies = _attributes(database, Level.STUDY, [match.study_id for match in answer.studies], query)
         compared = [match for study in answer.studies for match in study.series]
         series = _attributes(database, Level.SERIES, [match.series_id for match in compared], query)
-        uids = _uids(database, compared, series)
+        uids = _uids(database, compared, series, query)
         example = _example(database, query)
 
         def outcome_of(study: Attributes) -> Outcome:
@@ -71,7 +73,7 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         """Series that look like the example, best first; parameters as for studies."""
         answer = searcher.similar_series(query.query)
         series = _attributes(database, Level.SERIES, [match.series_id for match in answer.series], query)
-        uids = _uids(database, answer.series, series)
+        uids = _uids(database, answer.series, series, query)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
             return _response(
@@ -81,29 +83,43 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer.unrelated
         )
 
+    def resolve(query: Asked) -> Asked:
+        return resolved(query, settings, database, embedder)
+
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
-        _add_routes(router, answer, _responses(list[plain]))  # type: ignore[valid-type]
+        _add_routes(router, answer, _responses(list[plain]), settings, resolve)  # type: ignore[valid-type]
     return router
 
 
-def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], responses: dict[int | str, Any]) -> None:
-    """The same answer to a question in a URL and to one in a form."""
+def _add_routes(
+    router: APIRouter,
+    answer: Callable[[Asked], Response],
+    responses: dict[int | str, Any],
+    settings: Settings,
+    resolve: Callable[[Asked], Asked],
+) -> None:
+    """The same answer to a question in a URL and to one in a body."""
+
+    async def asked(request: Request) -> AsyncIterator[Asked]:
+        async for query in asked_in_body(request, settings):
+            yield query
 
     def in_url(query: Annotated[Asked, Depends(asked_in_url)]) -> Response:
-        return answer(query)
+        return answer(resolve(query))
 
-    def in_form(query: Annotated[Asked, Depends(asked_in_form)]) -> Response:
-        return answer(query)
+    # A name of this function, which an annotation as text cannot tell FastAPI.
+    def in_body(query: Asked = Depends(asked)) -> Response:  # noqa: B008
+        return answer(resolve(query))
 
     path = f"/{answer.__name__.removeprefix('similar_')}"
     shared: dict[str, Any] = {"response_class": Response, "description": inspect.getdoc(answer)}
     router.add_api_route(path, in_url, name=answer.__name__, responses={**responses, **problems(414)}, **shared)
     router.add_api_route(
         path,
-        in_form,
+        in_body,
         methods=["POST"],
         name=f"{answer.__name__}_by_form",
-        responses={**responses, **problems(413, 415)},
+        responses={**responses, **problems(408, 413, 414, 415)},
         openapi_extra=FORM_BODY,
         **shared,
     )
@@ -116,21 +132,25 @@ def _attributes(database: Database, level: Level, ids: Sequence[int], query: Ask
 
 
 def _example(database: Database, query: Asked) -> Attributes:
-    """The first example's study; empty where it went since the search."""
-    keys = {"StudyInstanceUID": query.query.examples[0].study_instance_uid}
+    """The first example's study; empty where it went since the search, and of a picture from outside."""
+    if query.example_study is None:
+        return {}
+    keys = {"StudyInstanceUID": query.example_study}
     with database.transaction() as connection:
         return next(iter(catalogue.find(connection, Level.STUDY, keys, limit=1, offset=0)), {})
 
 
-def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[int, Attributes]) -> Uids:
+def _uids(database: Database, matches: Sequence[SeriesMatch], series: Mapping[int, Attributes], query: Asked) -> Uids:
     pictures = [p for match in matches if match.slices for p in (match.slices.example, match.slices.found)]
     with database.transaction() as connection:
         sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
-    return Uids({id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}, sources)
+    named = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
+    return Uids(named, {**sources, **query.sources})
 
 
 def _response(content: list[dict[str, Any]], query: Asked, unrelated: int) -> Response:
-    headers = {"Warning": UNRELATED_WARNING.format(unrelated)} if unrelated else None
+    warnings = [*query.warnings, *([UNRELATED_WARNING.format(unrelated)] if unrelated else [])]
+    headers = {"Warning": ", ".join(warnings)} if warnings else None
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)

@@ -25,6 +25,7 @@ class Api:
     database: Database
     settings: Settings
     follower: Follower
+    identity: str
 
     def add(
         self,
@@ -67,6 +68,6 @@ class Api:
                     SliceEmbedding(1, f"{series_uid}.1", 1, 0.0, vector),
                 ),
             )
-            embeddings.save(connection, added.series_id, encoders.register(connection, "test", CARD), [stack])
+            embeddings.save(connection, added.series_id, encoders.register(connection, self.identity, CARD), [stack])
         self.follower.catch_up()
         return added.series_id
