@@ -131,6 +131,8 @@ class Network(nn.Module):
         if self.head is not None:
             pyramid, lesion = self.head(stem, levels)
             mask = lesion.float().sigmoid()
+            if shown is not None:
+                mask = mask * functional.avg_pool2d(shown, 2)
             features = torch.cat([features, _inside(levels[-2], mask), _inside(pyramid, mask)], dim=1)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
             if self.architecture.shape_landmarks:

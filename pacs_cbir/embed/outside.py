@@ -162,6 +162,8 @@ def _grey(path: Path, number: int) -> npt.NDArray[np.float32]:
             picture = ImageOps.exif_transpose(picture)
     except (MemoryError, UnreadableUpload):
         raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableUpload(f"file {number} has more than {MAX_PICTURE_PIXELS} pixels") from error
     except Exception as error:
         # Pillow raises what its plugins do.
         raise UnreadableUpload(f"file {number} is a damaged picture ({type(error).__name__})") from error

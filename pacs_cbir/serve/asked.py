@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -182,8 +183,9 @@ def _check_url(request: Request) -> None:
         )
 
 
+@asynccontextmanager
 async def asked_in_body(request: Request, settings: Settings) -> AsyncIterator[Asked]:
-    """Read a POST request. Its pictures are on disk for as long as the iterator is open.
+    """Read a POST request; its pictures are on disk until the block ends.
 
     Raises:
         InvalidQuery: a parameter cannot be understood.

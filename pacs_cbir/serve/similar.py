@@ -101,14 +101,14 @@ def _add_routes(
     """The same answer to a question in a URL and to one in a body."""
 
     async def asked(request: Request) -> AsyncIterator[Asked]:
-        async for query in asked_in_body(request, settings):
+        async with asked_in_body(request, settings) as query:
             yield query
 
     def in_url(query: Annotated[Asked, Depends(asked_in_url)]) -> Response:
         return answer(resolve(query))
 
-    # A name of this function, which an annotation as text cannot tell FastAPI.
-    def in_body(query: Asked = Depends(asked)) -> Response:  # noqa: B008
+    # As a default, since FastAPI finds no local name in an annotation; pictures are gone before the answer is sent.
+    def in_body(query: Asked = Depends(asked, scope="function")) -> Response:  # noqa: B008
         return answer(resolve(query))
 
     path = f"/{answer.__name__.removeprefix('similar_')}"
