@@ -123,7 +123,7 @@ def _corners(frame: Frame, box: Box) -> npt.NDArray[np.float64]:
 def _shown(slices: Slices, corners: npt.NDArray[np.float64], preprocessing: Preprocessing) -> DrawnRegion:
     pixel_mm = preprocessing.field_of_view_mm / preprocessing.size
     to_slices = [
-        ReferenceToImageTransformer(position, slices.orientation, (pixel_mm, pixel_mm))
+        ReferenceToImageTransformer(position.tolist(), slices.orientation, (pixel_mm, pixel_mm))
         for position in slices.image_positions
     ]
     middle = corners.mean(axis=0, keepdims=True)

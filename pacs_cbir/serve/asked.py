@@ -1,27 +1,22 @@
-"""A query by example, read from a URL or from a form in a body that says the same at more length."""
+"""A query by example, as its parameters say it, and read from a URL."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from fastapi import Query, Request
-from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.embed.region import Box
-from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search import query as search
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.multipart import DICOM, FORM_DATA, RELATED, media_type, receive_multipart
 from pacs_cbir.serve.parameters import (
     FUZZY,
     ReturnKeys,
@@ -32,19 +27,14 @@ from pacs_cbir.serve.parameters import (
     sequences_of,
     weights_of,
 )
-from pacs_cbir.settings import Settings
 from pacs_cbir.store.embeddings import Source
 from pacs_cbir.store.examples import Example
-from pacs_cbir.store.uploads import upload_folder
 
 MAX_RESULTS = 1000
 MAX_EXAMPLES = 100
 MAX_CHARACTERS = 1024
 MAX_QUERY_BYTES = 8192
 """Of a URL's query; what is longer comes as a form, since proxies cut URLs off from here on."""
-MAX_FORM_BYTES = 262_144
-"""More than the longest query that is understood."""
-MAX_FIELDS = 1000
 FORM = "application/x-www-form-urlencoded"
 _NAMES = "each as an example"
 
@@ -70,7 +60,7 @@ class Parameters(BaseModel):
         max_length=MAX_CHARACTERS,
         description="`x0,y0,x1,y1`: ask for what is like a box in the example's frame, in its pixels: columns x0 to "
         "x1 - 1 and rows y0 to y1 - 1, counted from 0. Exactly one example, which names an instance or frame. Without "
-        "`parts` it is compared by lesion and shape, and nothing is left out as unrelated.",
+        "`parts` it is compared by its lesion most of all, and nothing is left out as unrelated.",
     )
     sequence: list[str] = Field(
         [], max_length=MAX_EXAMPLES, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."
@@ -103,41 +93,7 @@ class Parameters(BaseModel):
     fuzzymatching: bool = Field(False, description=FUZZY)
 
 
-class UploadParameters(Parameters):
-    """The same where pictures are the example."""
-
-    example: list[str] = Field(
-        [], max_length=MAX_EXAMPLES, description="Stored examples beside the pictures, named as in the GET request."
-    )
-
-
-class UploadForm(UploadParameters):
-    """A form that brings pictures."""
-
-    file: list[bytes] = Field(
-        min_length=1,
-        description="DICOM files, PNG or JPEG: decoded, embedded, answered, and not kept. "
-        "A PNG or JPEG is taken for a whole field of view; `sequence` says what it is.",
-        json_schema_extra={"items": {"type": "string", "format": "binary"}},
-    )
-
-
 _SEVERAL = frozenset({"example", "like", "unlike", "sequence", "includefield"})
-
-FORM_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "The parameters of the GET request, which are too long for a URL, or pictures from outside with "
-        f'such parameters. {RELATED} has the type "{DICOM}", as in STOW-RS (PS3.18 8.6.1.2), and its parameters are in '
-        "the URL.",
-        "content": {
-            FORM: {"schema": Parameters.model_json_schema()},
-            FORM_DATA: {"schema": UploadForm.model_json_schema()},
-            RELATED: {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
-"""OpenAPI's words for the bodies."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +127,12 @@ def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -
         InvalidQuery: a parameter cannot be understood.
         HTTPException: 406, 414.
     """
-    _check_url(request)
-    return _asked(request, parameters, request.query_params.multi_items())
+    check_url(request)
+    return asked_of(request, parameters, request.query_params.multi_items())
 
 
-def _check_url(request: Request) -> None:
+def check_url(request: Request) -> None:
+    """Refuse a query that proxies may cut off, with HTTPException 414."""
     if len(request.scope["query_string"]) > MAX_QUERY_BYTES:
         raise HTTPException(
             HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -183,51 +140,12 @@ def _check_url(request: Request) -> None:
         )
 
 
-@asynccontextmanager
-async def asked_in_body(request: Request, settings: Settings) -> AsyncIterator[Asked]:
-    """Read a POST request; its pictures are on disk until the block ends.
+def validated(model: type[Parameters], items: Sequence[tuple[str, str]]) -> Parameters:
+    """Parameters from a body's names and values.
 
     Raises:
-        InvalidQuery: a parameter cannot be understood.
-        HTTPException: 400, 406, 408, 413, 414, 415.
-        DiskUnavailable: pictures cannot be received.
+        RequestValidationError: a value is not accepted.
     """
-    kind, _ = media_type(request)
-    if kind not in {FORM, FORM_DATA, RELATED}:
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send {FORM}, or pictures as {FORM_DATA} or {RELATED}.")
-    _check_url(request)
-    if kind != RELATED and request.scope["query_string"]:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "Send all parameters in the body: the URL's are not read.")
-    if kind == FORM:
-        yield await _asked_in_form(request)
-        return
-    async with contextmanager_in_threadpool(upload_folder(settings)) as folder:
-        received = await receive_multipart(request, folder, settings.upload_megabytes << 20)
-        items = request.query_params.multi_items() if kind == RELATED else received.fields
-        if not received.files:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, f"The body brings no picture; without one, send {FORM}.")
-        asked = _asked(request, _validated(UploadParameters, items), items)
-        if asked.region is not None:
-            raise InvalidQuery("region is of a stored frame: it goes with no uploaded file")
-        yield replace(asked, files=tuple(received.files))
-
-
-async def _asked_in_form(request: Request) -> Asked:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A query may have {MAX_FORM_BYTES} bytes.")
-    try:
-        items = parse_qsl(bytes(body).decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise HTTPException(
-            HTTPStatus.BAD_REQUEST, f"The body is no form, or has more than {MAX_FIELDS} parameters."
-        ) from error
-    return _asked(request, _validated(Parameters, items), items)
-
-
-def _validated(model: type[Parameters], items: Sequence[tuple[str, str]]) -> Parameters:
     given: dict[str, Any] = {}
     for name, value in items:
         if name in _SEVERAL:
@@ -240,7 +158,13 @@ def _validated(model: type[Parameters], items: Sequence[tuple[str, str]]) -> Par
         raise RequestValidationError(error.errors()) from error
 
 
-def _asked(request: Request, parameters: Parameters, items: Sequence[tuple[str, str]]) -> Asked:
+def asked_of(request: Request, parameters: Parameters, items: Sequence[tuple[str, str]]) -> Asked:
+    """The question that parameters ask; `items` has the matching keys among them.
+
+    Raises:
+        InvalidQuery: a parameter cannot be understood.
+        HTTPException: 406.
+    """
     keys = matching_keys(items, Parameters.model_fields)
     examples = _examples(parameters.example)
     return Asked(

@@ -28,8 +28,9 @@ from pacs_cbir.store.stack_files import stack_origin
 if TYPE_CHECKING:
     from pacs_cbir.embed.encoder import Encoder
 
-REGION_PARTS = {"lesion": 1.0, "shape": 0.25}
-"""What a region is compared by where the question says nothing else: all that is of the region alone."""
+REGION_PARTS = {"lesion": 1.0, "grey": 0.5, "shape": 0.25, "appearance": 0.1}
+"""What a region is compared by where the question says nothing else. The grey levels are the whole slice's: they count
+as far as they tell the level in the head, and what is in the region decides."""
 
 PICTURE_WARNING = (
     '299 pacs-cbir "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was '

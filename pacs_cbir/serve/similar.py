@@ -14,7 +14,8 @@ from pacs_cbir.search.query import SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
-from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_body, asked_in_url
+from pacs_cbir.serve.asked import Asked, asked_in_url
+from pacs_cbir.serve.body import BODY, asked_in_body
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
@@ -120,7 +121,7 @@ def _add_routes(
         methods=["POST"],
         name=f"{answer.__name__}_by_form",
         responses={**responses, **problems(408, 413, 414, 415)},
-        openapi_extra=FORM_BODY,
+        openapi_extra=BODY,
         **shared,
     )
 
