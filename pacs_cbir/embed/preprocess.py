@@ -113,7 +113,12 @@ class _Foreground:
     white: float
 
 
-def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[np.bool_] | None = None) -> Slices:
+def draw_slices(
+    volume: Volume,
+    preprocessing: Preprocessing,
+    mask: npt.NDArray[np.bool_] | None = None,
+    through: npt.NDArray[np.float64] | None = None,
+) -> Slices:
     """Draw the slices of a volume that are embedded.
 
     The field of view is centred on the foreground. A stack that is fine enough is resliced into
@@ -122,6 +127,7 @@ def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[
 
     Args:
         mask: of the volume's shape, such as a lesion; it moves nothing, and is drawn where the slices are.
+        through: a point in LPS, shape (3,): instead of those slices draw the one nearest to it.
 
     Raises:
         NotAVolume: nothing stands out from the background: all values are alike, or none is finite.
@@ -135,7 +141,10 @@ def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[
     normal = affine[:3, 0] / spacing[0]
     first = affine[:3] @ (0, *foreground.centre[1:], 1)  # LPS of the first slice's centre
     positions = first @ normal + np.arange(len(array)) * spacing[0]
-    chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
+    if through is None:
+        chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
+    else:
+        chosen = [int(np.argmin(np.abs(positions - through @ normal)))]
 
     pixels = np.stack([_draw(array, k, spacing, foreground, preprocessing) for k in chosen])
     drawn = (

@@ -1,4 +1,4 @@
-"""A box in a stored frame → the drawn slice that shows it, and where it is there; runs in the decoder's child process.
+"""A box in a stored frame → the slice that shows it, and where it is there; runs in the decoder's child process.
 
 The way goes through the patient's axes: a slice may be drawn flipped, turned, resampled, or across the frame.
 """
@@ -34,12 +34,11 @@ class DrawnRegion:
     """What a box shows.
 
     Attributes:
-        number: of the drawn slice nearest to the box's middle, counted from 1.
-        pixels: float32, shape (size, size), the whole slice as `draw_slices` draws it.
+        pixels: float32, shape (size, size), the slice through the box's middle, as `draw_slices` draws it. It need not
+            be one of those that are embedded.
         inside: float32, shape (size, size), the share of each pixel that the box covers.
     """
 
-    number: int
     pixels: npt.NDArray[np.float32]
     inside: npt.NDArray[np.float32]
 
@@ -77,8 +76,9 @@ def draw_region(
     if not frames:
         return None
     frame, box = _tile(frames, _checked(box, frames[0]))
-    slices = draw_slices(build_volume(stack), preprocessing)
-    return _shown(slices, _corners(frame, box), preprocessing)
+    corners = _corners(frame, box)
+    slices = draw_slices(build_volume(stack), preprocessing, through=corners.mean(axis=0))
+    return _shown(slices, corners, preprocessing)
 
 
 def _checked(box: Box, frame: Frame) -> Box:
@@ -122,19 +122,14 @@ def _corners(frame: Frame, box: Box) -> npt.NDArray[np.float64]:
 
 def _shown(slices: Slices, corners: npt.NDArray[np.float64], preprocessing: Preprocessing) -> DrawnRegion:
     pixel_mm = preprocessing.field_of_view_mm / preprocessing.size
-    to_slices = [
-        ReferenceToImageTransformer(position.tolist(), slices.orientation, (pixel_mm, pixel_mm))
-        for position in slices.image_positions
-    ]
-    middle = corners.mean(axis=0, keepdims=True)
-    nearest = int(np.argmin([abs(to_slice(middle)[0, 2]) for to_slice in to_slices]))
-    across, down, _ = to_slices[nearest](corners).T
+    to_slice = ReferenceToImageTransformer(slices.image_positions[0].tolist(), slices.orientation, (pixel_mm, pixel_mm))
+    across, down, _ = to_slice(corners).T
     inside = np.outer(_covered(down, preprocessing.size), _covered(across, preprocessing.size)).astype(np.float32)
     if not inside.any():
         raise InvalidQuery(
             f"region: the encoder sees {preprocessing.field_of_view_mm:g} mm round the head, and nothing of the box"
         )
-    return DrawnRegion(nearest + 1, slices.pixels[nearest], inside)
+    return DrawnRegion(slices.pixels[0], inside)
 
 
 def _covered(edges: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:

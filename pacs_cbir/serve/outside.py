@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
-from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
+from pacs_cbir.embed.region import Box, draw_region
 from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample
 from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
 from pacs_cbir.search.query import Picture, Query
@@ -144,7 +144,7 @@ def _with_region(asked: Asked, box: Box, settings: Settings, database: Database,
         origins = {v.picture.stack_id: stack_origin(connection, v.picture.stack_id) for v in stored.vectors}
     assert example.sop_instance_uid is not None  # noqa: S101 - a region without one is not let in
     picture = example.sop_instance_uid, example.frame_number
-    vectors = []
+    vectors, sources = [], {}
     with embedder.turn() as encoder:
         for vector in stored.vectors:
             origin = origins[vector.picture.stack_id]
@@ -155,16 +155,15 @@ def _with_region(asked: Asked, box: Box, settings: Settings, database: Database,
                 draw_region, paths, dict(origin.separated_by), picture, box, encoder.card.preprocessing
             )
             if drawn is not None:
-                vectors.append(_regional(vector, drawn, encoder))
+                # A slice of its own: the frame that was asked about may lie between those that are embedded.
+                own = Picture(uuid.uuid4(), 1)
+                embedding = encoder.embed(drawn.pixels[np.newaxis], drawn.inside[np.newaxis])[0]
+                vectors.append(replace(vector, picture=own, vector=embedding))
+                sources[own.stack_id, own.slice] = Source(example.sop_instance_uid, example.frame_number or 1)
     if not vectors:
         raise ExampleNotEmbedded("the frame is of no stack that was embedded")
     known = encoder.card.architecture.sizes
     parts = asked.query.parts or {part: weight for part, weight in REGION_PARTS.items() if part in known}
     example_of_region = replace(stored, vectors=tuple(vectors))
     query = replace(asked.query, examples=(), resolved=(example_of_region,), encoder=encoder.identity, parts=parts)
-    return replace(asked, query=query)
-
-
-def _regional(vector: ExampleVector, drawn: DrawnRegion, encoder: Encoder) -> ExampleVector:
-    embedding = encoder.embed(drawn.pixels[np.newaxis], drawn.inside[np.newaxis])[0]
-    return replace(vector, picture=Picture(vector.picture.stack_id, drawn.number), vector=embedding)
+    return replace(asked, query=query, sources=sources)

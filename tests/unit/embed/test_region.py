@@ -20,6 +20,7 @@ from pacs_cbir.embed.region import Box, DrawnRegion, _tile, draw_region
 from pacs_cbir.errors import InvalidQuery, NotAVolume
 
 PREPROCESSING = Preprocessing()
+PIXEL_MM = PREPROCESSING.field_of_view_mm / PREPROCESSING.size
 EDGE, SLICES = 48, 9
 HEAD_MM, MARKER_MM = 60.0, 9.0
 MARKER = np.array([22.0, -18.0, 12.0])
@@ -158,6 +159,18 @@ def test_an_enhanced_instance_by_frame(tmp_path: Path) -> None:
         draw(tmp_path, [ds], (ds.SOPInstanceUID, None), box)
 
 
+def test_a_frame_between_those_that_are_embedded(tmp_path: Path) -> None:
+    # Of slices 2.2 mm apart every other one is embedded, or fewer.
+    scan = Scan(AXIAL, (3.0, 3.0), 2.2, 5 * SLICES)
+    instances = scan.instances()
+    for k in range(scan.nearest() - 2, scan.nearest() + 3):
+        drawn = draw(tmp_path, instances, (uid("study", "series", k), None), scan.box(scan.positions[k]))
+        assert_on_marker(drawn)
+        assert drawn is not None
+        area = (scan.pixels(scan.positions[k]) > 1000).sum() * 3.0**2
+        assert (drawn.pixels > 0.6).sum() * PIXEL_MM**2 == pytest.approx(area, rel=0.15)
+
+
 def test_a_mosaic_by_tile() -> None:
     tiles = [
         Frame(Path("mosaic"), 1, Dataset(), tile=(slice(row, row + 32), slice(column, column + 64)))
@@ -171,8 +184,7 @@ def test_a_mosaic_by_tile() -> None:
 
 
 def test_the_box_is_half_open_and_covers_pixels_by_their_share(tmp_path: Path) -> None:
-    size = PREPROCESSING.field_of_view_mm / PREPROCESSING.size
-    scan = Scan(AXIAL, (2 * size, 2 * size), 6.0, SLICES)
+    scan = Scan(AXIAL, (2 * PIXEL_MM, 2 * PIXEL_MM), 6.0, SLICES)
     instances = scan.instances()
     areas = [
         draw(tmp_path, instances, (uid("study", "series", 4), None), box).inside.sum()  # type: ignore[union-attr]
