@@ -28,6 +28,7 @@ PacsCbirError
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
     ├── WrongLevel           a C-FIND whose Query/Retrieve Level or unique keys are missing or not the model's
+    ├── UnreadableUpload     a file that came with the query is no picture that can be drawn; says which and why
     ├── UnknownExample       the example is not here
     ├── ExampleNotReady      the example is received and not yet embedded
     └── ExampleNotEmbedded   the example is here and has no embeddings; says why
@@ -156,6 +157,10 @@ class InvalidQuery(QueryError):
 
 class WrongLevel(QueryError):
     """A C-FIND's Query/Retrieve Level, or the unique keys of the levels above it, are not what the model asks for."""
+
+
+class UnreadableUpload(QueryError):
+    """A file that came with the query cannot be drawn; the message has its number, and never its name."""
 
 
 class UnknownExample(QueryError):

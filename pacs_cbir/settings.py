@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     )
     decode_seconds: float = Field(default=300.0, gt=0, description="Time that decoding one series may take.")
     decode_megabytes: int = Field(default=8192, ge=512, description="Address space of the decoding process in MiB.")
+    upload_megabytes: int = Field(
+        default=256, ge=1, description="Most MiB of pictures that a query by example may bring along."
+    )
     report_url: Annotated[str, AfterValidator(_report_url)] | None = Field(
         default=None,
         description="Template of reports' URLs, with {StudyInstanceUID} or {AccessionNumber}; without it no links.",
@@ -141,6 +144,11 @@ class Settings(BaseSettings):
     def incoming_dir(self) -> Path:
         """Transfers under way, on the same file system as the instances, so that a rename moves them."""
         return self.data_dir / "incoming"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Pictures that came with questions, while these are answered."""
+        return self.data_dir / "uploads"
 
     @property
     def orphans_dir(self) -> Path:

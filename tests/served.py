@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import uvicorn
 from fastapi.testclient import TestClient
 from rows import Given, add_series
+from running import wait_until
 
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.session import Database
+from tests.conftest import free_port
 
 CARD = {"name": "test", "architecture": {"network": "resnet18", "appearance": 2, "weights": {"appearance": 1.0}}}
+
+
+@contextmanager
+def listening(api: Api) -> Iterator[str]:
+    """The API on a real socket; yields its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(api.client.app, port=port, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, 30)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -25,6 +46,7 @@ class Api:
     database: Database
     settings: Settings
     follower: Follower
+    identity: str
 
     def add(
         self,
@@ -67,6 +89,6 @@ class Api:
                     SliceEmbedding(1, f"{series_uid}.1", 1, 0.0, vector),
                 ),
             )
-            embeddings.save(connection, added.series_id, encoders.register(connection, "test", CARD), [stack])
+            embeddings.save(connection, added.series_id, encoders.register(connection, self.identity, CARD), [stack])
         self.follower.catch_up()
         return added.series_id

@@ -16,6 +16,7 @@ Of an answer, over HTTP and DIMSE alike:
     (0075,xx0C)  UR  report            of a study: the site's link to its report
     (0075,xx0D)  LO  parts             of a series: `lesion:0.812`, …: cosine of each part of the embeddings
     (0075,xx0E)  LO  labels            of a study: what a person has said of it, 1-n
+    (0075,xx11)  UL  example file      the example's number in an upload, of a PNG or JPEG instead of xx08, xx09
     (0075,xx10)  SQ  compared series   of a study, best first: (0020,000E), xx01, xx03 to xx0A, xx0D
 
 Of a C-FIND's identifier, each what the parameter in brackets is over HTTP:
@@ -38,6 +39,6 @@ PRIVATE_GROUP = 0x0075
 PRIVATE_CREATOR = "PACS_CBIR"
 SIMILARITY, COVERAGE, NOTE, SEQUENCE, LIKE, COMPARED_SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10
 SLICE, FRAME, EXAMPLE_SLICE, EXAMPLE_FRAME, SLICE_SIMILARITY = 0x06, 0x07, 0x08, 0x09, 0x0A
-DAYS, REPORT, PARTS, LABELS = 0x0B, 0x0C, 0x0D, 0x0E
+DAYS, REPORT, PARTS, LABELS, EXAMPLE_FILE = 0x0B, 0x0C, 0x0D, 0x0E, 0x11
 EXAMPLES, KEY_LIKE, KEY_UNLIKE, KEY_SEQUENCES, KEY_WEIGHTS, KEY_PARTS = 0x20, 0x21, 0x22, 0x23, 0x24, 0x25
 KEY_LEAST, KEY_LIMIT, KEY_OWN_PATIENT = 0x26, 0x27, 0x28

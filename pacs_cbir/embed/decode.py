@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from pacs_cbir.dicom.volume import build_volume
 from pacs_cbir.embed.picture import render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
 from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -129,25 +131,17 @@ class Decoder:
             DecodingError: also where the child crashed, ran out of memory, or took too long.
             VolumeError, InstanceError: as `draw_series`.
         """
-        drawn: list[DrawnStack] = self._in_child(draw_series, list(paths), preprocessing)
-        return drawn
-
-    def draw_stack(
-        self, paths: Sequence[Path], separated_by: Mapping[str, Any], preprocessing: Preprocessing
-    ) -> Slices:
-        """`draw_stack` in the child; errors as `draw`."""
-        slices: Slices = self._in_child(draw_stack, list(paths), dict(separated_by), preprocessing)
-        return slices
+        return self.run(draw_series, list(paths), preprocessing)
 
     def render(self, path: Path, frame_number: int) -> npt.NDArray[np.uint8]:
         """`render_frame` in the child; errors as `draw`."""
-        pixels: npt.NDArray[np.uint8] = self._in_child(render_frame, path, frame_number)
-        return pixels
+        return self.run(render_frame, path, frame_number)
 
-    def _in_child(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """A function of a module in the child; errors as `draw`, and those of this package that it raises itself."""
         future = self._pool.schedule(function, args=arguments, timeout=self._seconds)
         try:
-            return future.result()
+            result: _Result = future.result()
         except FutureTimeout:
             raise DecodingError(f"decoding took longer than {self._seconds:g} s") from None
         except pebble.ProcessExpired as error:
@@ -159,3 +153,4 @@ class Decoder:
         except Exception as error:
             # What a header may make a library raise has no end; its text may quote the header, its name does not.
             raise DecodingError(f"a header holds what cannot be understood ({type(error).__name__})") from error
+        return result

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -24,6 +25,8 @@ FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
 """The same on a GPU, which rounds to 8 bits and may choose another algorithm for another batch."""
+FADING_PIXELS = 3.0
+"""Standard deviation of a region's soft edge: a hard one looks like a lesion's."""
 
 
 class Encoder:
@@ -59,11 +62,15 @@ class Encoder:
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self.batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
 
-    def embed(self, pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def embed(
+        self, pixels: npt.NDArray[np.floating], inside: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Embed slices as `draw_slices` gives them.
 
         Args:
             pixels: shape (n, size, size), n >= 1, in [0, 1].
+            inside: of the same shape, in [0, 1]: embed a region of each slice. Around it the slice fades into the
+                dark; its grey levels are told of the whole slice, which says where in the head it is.
 
         Returns:
             float32, shape (n, dimension), each of length 1. The same slice gives the same vector whatever else is in
@@ -73,11 +80,13 @@ class Encoder:
             ValueError: the shape is not that of the card's preprocessing.
         """
         self._check(pixels)
+        shown = None if inside is None else ndimage.gaussian_filter(inside, (0, FADING_PIXELS, FADING_PIXELS))
         vectors = []
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             for start in range(0, len(pixels), self.batch):
-                images = self._images(pixels[start : start + self.batch])
-                vectors.append(self._network(images).embedding.cpu())
+                batch = slice(start, start + self.batch)
+                region = None if shown is None else self._images(shown[batch])
+                vectors.append(self._network(self._images(pixels[batch]), region).embedding.cpu())
         embeddings: npt.NDArray[np.float32] = torch.cat(vectors).numpy()
         return embeddings
 
@@ -109,6 +118,7 @@ class Encoder:
             raise ValueError(f"slices must be of shape (n, {size}, {size}), not {pixels.shape}")
 
     def _images(self, pixels: npt.NDArray[np.floating]) -> torch.Tensor:
+        """Shape (n, size, size) → (n, 1, size, size), on the device."""
         batch = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
         return batch[:, None].to(self._device, memory_format=torch.channels_last)
 

@@ -119,15 +119,21 @@ class Network(nn.Module):
         self.register_buffer("landmarks", torch.rand(landmarks, DESCRIPTORS))
         self.register_buffer("whitening", torch.eye(landmarks))
 
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """See `Outputs`."""
-        stem, *levels = self.trunk(_by_median(images))
+    def forward(self, images: torch.Tensor, shown: torch.Tensor | None = None) -> Outputs:
+        """See `Outputs`.
+
+        Args:
+            shown: (n, 1, size, size), how much of each pixel all parts but the grey levels are about, 0 to 1.
+        """
+        stem, *levels = self.trunk(_by_median(images if shown is None else images * shown))
         mask, lesion = None, None
         parts: dict[str, torch.Tensor] = {}
         if self.head is not None:
             pyramid, lesion = self.head(stem, levels)
             levels.append(pyramid)
             mask = lesion.float().sigmoid()
+            if shown is not None:
+                mask = mask * functional.avg_pool2d(shown, 2)
             parts["lesion"] = lesion_part(mask, self.architecture.lesion_grid)
             if self.architecture.shape_landmarks:
                 parts["shape"] = self.shape_part(functional.avg_pool2d(mask, SHAPE_STEP))

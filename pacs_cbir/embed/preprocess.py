@@ -35,7 +35,7 @@ SPACING_ROUNDING_MM = 0.01
 NATIVE_SPACING_TOLERANCE = 0.05
 """Slices up to this share nearer than the grid's spacing are each taken."""
 
-_DISPLAY_AXES: dict[Plane, npt.NDArray[np.float64]] = {
+DISPLAY_AXES: dict[Plane, npt.NDArray[np.float64]] = {
     # Unit vectors in LPS of (slices, rows, columns), as `Volume.array` describes them.
     Plane.AXIAL: np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=np.float64),
     Plane.CORONAL: np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]], dtype=np.float64),
@@ -81,12 +81,16 @@ class Slices:
         plane: the plane of all n.
         frames: the source of each; of a resliced one the source frame nearest to its centre.
         positions_mm: float64, shape (n,), ascending: position of each along the plane's normal in LPS.
+        image_positions: float64, shape (n, 3): the middle of each one's first pixel in LPS, in mm.
+        orientation: cosines of the row's and of the column's direction, as in Image Orientation (Patient).
     """
 
     pixels: npt.NDArray[np.float32]
     plane: Plane
     frames: tuple[FrameReference, ...]
     positions_mm: npt.NDArray[np.float64]
+    image_positions: npt.NDArray[np.float64]
+    orientation: tuple[float, ...]
     masks: npt.NDArray[np.bool_] | None = None
 
 
@@ -109,7 +113,12 @@ class _Foreground:
     white: float
 
 
-def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[np.bool_] | None = None) -> Slices:
+def draw_slices(
+    volume: Volume,
+    preprocessing: Preprocessing,
+    mask: npt.NDArray[np.bool_] | None = None,
+    through: npt.NDArray[np.float64] | None = None,
+) -> Slices:
     """Draw the slices of a volume that are embedded.
 
     The field of view is centred on the foreground. A stack that is fine enough is resliced into
@@ -118,6 +127,7 @@ def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[
 
     Args:
         mask: of the volume's shape, such as a lesion; it moves nothing, and is drawn where the slices are.
+        through: a point in LPS, shape (3,): instead of those slices draw the one nearest to it.
 
     Raises:
         NotAVolume: nothing stands out from the background: all values are alike, or none is finite.
@@ -131,14 +141,27 @@ def draw_slices(volume: Volume, preprocessing: Preprocessing, mask: npt.NDArray[
     normal = affine[:3, 0] / spacing[0]
     first = affine[:3] @ (0, *foreground.centre[1:], 1)  # LPS of the first slice's centre
     positions = first @ normal + np.arange(len(array)) * spacing[0]
-    chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
+    if through is None:
+        chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
+    else:
+        chosen = [int(np.argmin(np.abs(positions - through @ normal)))]
 
     pixels = np.stack([_draw(array, k, spacing, foreground, preprocessing) for k in chosen])
     drawn = (
         masks if masks is None else np.stack([_draw_mask(masks[k], spacing, foreground, preprocessing) for k in chosen])
     )
     sources = chosen if frames_axis == 0 else [round(foreground.centre[frames_axis])] * len(chosen)
-    return Slices(pixels, plane, tuple(frames[i] for i in sources), positions[chosen], drawn)
+    zoom = preprocessing.field_of_view_mm / preprocessing.size / spacing
+    corner = np.array(foreground.centre) - zoom * (preprocessing.size - 1) / 2
+    return Slices(
+        pixels=pixels,
+        plane=plane,
+        frames=tuple(frames[i] for i in sources),
+        positions_mm=positions[chosen],
+        image_positions=np.stack([affine[:3] @ (k, *corner[1:], 1) for k in chosen]),
+        orientation=tuple((affine[:3, [2, 1]] / spacing[[2, 1]]).T.ravel().tolist()),
+        masks=drawn,
+    )
 
 
 def _plane_to_draw(volume: Volume, preprocessing: Preprocessing) -> Plane:
@@ -157,7 +180,7 @@ def _orient(
         A view of the array, its affine, the frames in the order of the axis along which they now lie, and that axis.
     """
     directions = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-    along = _DISPLAY_AXES[plane] @ directions  # along[i, j]: cosine of display axis i to array axis j
+    along = DISPLAY_AXES[plane] @ directions  # along[i, j]: cosine of display axis i to array axis j
     _, order = linear_sum_assignment(-np.abs(along))
     flips = tuple(i for i, j in enumerate(order) if along[i, j] < 0)
 

@@ -29,12 +29,14 @@ class ExampleVector:
         picture: the slice that it stands for and is compared with slices for; slice 0: a whole stack, compared with
             whole stacks.
         vector: float32, shape (dimension,), unit length.
+        slices: of a whole stack that is not stored: its slices' vectors, shape (slices, dimension), slice 1 first.
     """
 
     kind: Kind
     series_instance_uid: str
     picture: Picture
     vector: Vectors
+    slices: Vectors | None = None
 
     @property
     def whole(self) -> bool:
@@ -44,13 +46,13 @@ class ExampleVector:
 
 @dataclass(frozen=True)
 class ResolvedExample:
-    """An example that is here and embedded.
+    """An example and its embeddings.
 
     Attributes:
-        study_id, series_ids: its rows; all series of a study that is the example.
+        study_id, series_ids: its rows, if it has any; all series of a study that is the example.
     """
 
-    study_id: int
+    study_id: int | None
     series_ids: frozenset[int]
     vectors: tuple[ExampleVector, ...]
 

@@ -16,7 +16,7 @@ from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.query import Picture, Query, SliceMatch
-from pacs_cbir.search.stack_index import IndexedStack, Kind, StackIndex
+from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, IndexedStack, Kind, StackIndex
 
 LOWEST = -1.0
 """No cosine is below it: nothing is left out."""
@@ -98,8 +98,8 @@ class Intent:
         return parts.cosines(example.vector, theirs, self.architecture)
 
     def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
-        """The pair of slices that two stacks owe their similarity to; None where the example's are not in the index."""
-        if example.whole and index.find(example.picture.stack_id) is None:
+        """The pair of slices that two stacks owe their similarity to; None where the example's are not known."""
+        if example.whole and self._slices_of(index, example) is None:
             return None
         return self.slice_matches(index, example, stack)[0]
 
@@ -121,10 +121,10 @@ class Intent:
         first_number = 1 if only is None else only
         theirs = theirs[first_number - 1 :][: None if only is None else 1]
         if example.whole:
-            own = index.find(example.picture.stack_id)
+            own = self._slices_of(index, example)
             if own is None:
                 raise KeyError(example.picture.stack_id)
-            mine, weights = self._slices_of(index, own)
+            mine, weights = own
             numbers = list(range(1, len(mine) + 1))
         else:
             mine, weights, numbers = example.vector[None], np.ones(1), [example.picture.slice]
@@ -146,12 +146,18 @@ class Intent:
         """Embeddings as they are searched with; see `parts.weighed`."""
         return parts.weighed(vectors, self.architecture, self.part_weights)
 
-    def _slices_of(self, index: StackIndex, stack: IndexedStack) -> tuple[Vectors, parts.Floats]:
-        if stack.id not in self._slices:
-            slices = index.slices_of(stack)
+    def _slices_of(self, index: StackIndex, example: ExampleVector) -> tuple[Vectors, parts.Floats] | None:
+        stack_id = example.picture.stack_id
+        if stack_id not in self._slices:
+            slices = example.slices
+            if slices is None:
+                stack = index.find(stack_id)
+                if stack is None:
+                    return None
+                slices = index.slices_of(stack)
             compared = parts.weighed(slices, self.architecture, self.part_weights)
-            self._slices[stack.id] = compared, parts.slice_weights(slices, self.architecture)
-        return self._slices[stack.id]
+            self._slices[stack_id] = compared, parts.slice_weights(slices, self.architecture)
+        return self._slices[stack_id]
 
     def _weight(self, sequence: str) -> float:
         if self._query.only and sequence not in self._query.only:
@@ -168,8 +174,9 @@ class Intent:
     def _searched(self, example: ExampleVector) -> Vectors:
         moved = example.vector.astype(np.float64)
         for weight, means in ((TOWARDS, self._like), (-AWAY, self._unlike)):
-            if example.kind in means:
-                moved = moved + weight * means[example.kind]
+            mean = means.get(example.kind) if example.kind.plane != ANYTHING else _mean_like(means, example.kind)
+            if mean is not None:
+                moved = moved + weight * mean
         return parts.weighed(moved.astype(np.float32), self.architecture, self.part_weights)
 
 
@@ -179,6 +186,12 @@ def _means(examples: Sequence[ResolvedExample]) -> dict[Kind, Vectors]:
         for vector in example.vectors:
             by_kind[vector.kind].append(vector.vector)
     return {kind: np.mean(vectors, axis=0) for kind, vectors in by_kind.items()}
+
+
+def _mean_like(means: Mapping[Kind, Vectors], kind: Kind) -> Vectors | None:
+    """What moves a picture that tells neither plane nor body part: all that it could be compared with."""
+    alike = [mean for other, mean in means.items() if kind.sequence in {other.sequence, UNKNOWN_SEQUENCE}]
+    return np.mean(alike, axis=0) if alike else None
 
 
 def _part_weights(architecture: Architecture, query: Query) -> dict[Part, float]:

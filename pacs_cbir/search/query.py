@@ -5,10 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pacs_cbir.embed.architecture import Part
 from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.store.examples import Example
+
+if TYPE_CHECKING:
+    from pacs_cbir.search.example import ResolvedExample
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,9 @@ class Query:
     """What is asked, and which page of the answer.
 
     Attributes:
-        examples: at least one; several mean what they have in common.
+        examples: several mean what they have in common.
+        resolved: examples whose vectors are no stored rows, beside those; one of the two is not empty.
+        encoder: identity of the encoder that `resolved` is of.
         like, unlike: answers that were found right and wrong: the examples' vectors move towards the ones and away
             from the others (Rocchio). Studies or series named as unlike are no answers any more.
         only: MR sequences that are looked at; empty: all.
@@ -33,6 +39,8 @@ class Query:
     """
 
     examples: tuple[Example, ...]
+    resolved: tuple[ResolvedExample, ...] = ()
+    encoder: str | None = None
     like: tuple[Example, ...] = ()
     unlike: tuple[Example, ...] = ()
     only: frozenset[str] = frozenset()

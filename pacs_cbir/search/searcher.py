@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pacs_cbir.embed.architecture import Part
-from pacs_cbir.errors import IndexNotReady
+from pacs_cbir.errors import EncoderMismatch, IndexNotReady
 from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.explanation import Explanation, explanations
@@ -114,6 +114,8 @@ class Searcher:
     def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
         condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
         current = self._current()
+        if query.encoder not in {None, current.identity}:
+            raise EncoderMismatch("another encoder became the active one while the picture was embedded")
         with self._database.reading() as connection:
             if query.as_of is not None:
                 query.as_of.check(connection, current.encoder_id, current.index.moment)
@@ -121,6 +123,7 @@ class Searcher:
                 [resolve(connection, example, current.encoder_id) for example in named]
                 for named in (query.examples, query.like, query.unlike)
             )
+            examples += query.resolved
             left_out = _left_out(connection, examples, query.own_patient, whole_study)
             left_out |= _own(connection, unlike, whole_study)
             allowed = None if condition is None else series_ids(connection, condition)
@@ -133,15 +136,19 @@ def _left_out(
 ) -> frozenset[int]:
     """The series that are no answer: the examples themselves, and their patients' unless asked for."""
     if not own_patient:
-        return series_of_same_patients(connection, [example.study_id for example in resolved])
+        return series_of_same_patients(connection, _studies(resolved))
     return _own(connection, resolved, whole_study)
 
 
 def _own(connection: Connection, resolved: Sequence[ResolvedExample], whole_study: bool) -> frozenset[int]:
     """The series that examples name, or all of their studies."""
     if whole_study:
-        return series_of_studies(connection, [example.study_id for example in resolved])
+        return series_of_studies(connection, _studies(resolved))
     return frozenset[int]().union(*(example.series_ids for example in resolved))
+
+
+def _studies(resolved: Sequence[ResolvedExample]) -> list[int]:
+    return [example.study_id for example in resolved if example.study_id is not None]
 
 
 class _Ranking:
@@ -218,7 +225,7 @@ class _Ranking:
             for vector in of_slot.vectors:
                 for kind in self.index.kinds_like(vector.kind):
                     rank = self.index.similarities(kind, vector.vector, allowed, whole=vector.whole).astype(np.float64)
-                    if kind == vector.kind and kind.sequence != UNKNOWN_SEQUENCE:
+                    if kind.sequence == vector.kind.sequence != UNKNOWN_SEQUENCE:
                         rank += LIKE_WITH_LIKE
                     ranks[slot] = np.maximum(ranks[slot], rank)
                     nearest[rank > best] = number

@@ -22,6 +22,8 @@ from pacs_cbir.store.embeddings import WHOLE_STACK, StoredStack
 from pacs_cbir.store.moment import Moment
 
 UNKNOWN_SEQUENCE = "unknown"
+ANYTHING = "*"
+"""The plane and the body part of a picture that does not tell them."""
 # Stacks that are copied for a snapshot while changes wait.
 STORED_BATCH = 500
 Mask = npt.NDArray[np.bool_]
@@ -227,7 +229,8 @@ class StackIndex:
         return [
             other
             for other in self._partitions
-            if (other.plane, other.body_part) == (kind.plane, kind.body_part)
+            if kind.plane in {other.plane, ANYTHING}
+            and kind.body_part in {other.body_part, ANYTHING}
             and (kind.sequence == other.sequence or UNKNOWN_SEQUENCE in {kind.sequence, other.sequence})
         ]
 

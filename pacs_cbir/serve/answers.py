@@ -14,6 +14,7 @@ from pacs_cbir.dicom.private_block import (
     COMPARED_SERIES,
     COVERAGE,
     DAYS,
+    EXAMPLE_FILE,
     EXAMPLE_FRAME,
     EXAMPLE_SLICE,
     FRAME,
@@ -110,15 +111,19 @@ def _add_series_block(ds: Dataset, match: SeriesMatch, uids: Uids) -> None:
     if not match.in_domain:
         block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
     block.add_new(SEQUENCE, "LO", match.sequence)
-    block.add_new(LIKE, "UI", match.like)
+    if match.like:
+        block.add_new(LIKE, "UI", match.like)
     block.add_new(PARTS, "LO", [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()])
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         example, found = pair
         block.add_new(SLICE, "UI", found.sop_instance_uid)
         block.add_new(FRAME, "UL", found.frame_number)
-        block.add_new(EXAMPLE_SLICE, "UI", example.sop_instance_uid)
-        block.add_new(EXAMPLE_FRAME, "UL", example.frame_number)
+        if example.sop_instance_uid:
+            block.add_new(EXAMPLE_SLICE, "UI", example.sop_instance_uid)
+            block.add_new(EXAMPLE_FRAME, "UL", example.frame_number)
+        else:
+            block.add_new(EXAMPLE_FILE, "UL", example.frame_number)
         block.add_new(SLICE_SIMILARITY, "FD", match.slices.similarity)
 
 
@@ -160,7 +165,7 @@ def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
         "sequence": match.sequence,
         "similarity": match.similarity,
         "parts": dict(match.parts),
-        "like": match.like,
+        **({"like": match.like} if match.like else {}),
     }
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
@@ -174,6 +179,8 @@ def _pair_plain(slices: SliceMatch, named: tuple[Source, Source]) -> dict[str, A
 
 
 def _source_plain(source: Source) -> dict[str, Any]:
+    if not source.sop_instance_uid:
+        return {"file": source.frame_number}
     return {"SOPInstanceUID": source.sop_instance_uid, "frame": source.frame_number}
 
 

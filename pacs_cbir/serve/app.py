@@ -52,7 +52,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app = FastAPIOffline(
         title="pacs-cbir", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
-    app.include_router(similar_router(settings, database, searcher))
+    app.include_router(similar_router(settings, database, searcher, embedder))
     app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
     app.include_router(labels_router(database))

@@ -1,12 +1,13 @@
-"""A query by example, read from a URL or from a form in a body that says the same at more length."""
+"""A query by example, as its parameters say it, and read from a URL."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,21 +15,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 
+from pacs_cbir.embed.region import Box
 from pacs_cbir.search import query as search
 from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
-from pacs_cbir.serve.limited_body import limited_body
 from pacs_cbir.serve.parameters import (
     FUZZY,
     LABEL,
     ReturnKeys,
     example_of,
     matching_keys,
+    region_of,
     sequence_weights_of,
     sequences_of,
     weights_of,
 )
 from pacs_cbir.store import labels
+from pacs_cbir.store.embeddings import Source
 from pacs_cbir.store.examples import Example
 
 MAX_RESULTS = 1000
@@ -37,9 +40,6 @@ MAX_EXAMPLES = 100
 MAX_CHARACTERS = 1024
 MAX_QUERY_BYTES = 8192
 """Of a URL's query; what is longer comes as a form, since proxies cut URLs off from here on."""
-MAX_FORM_BYTES = 262_144
-"""More than the longest query that is understood."""
-MAX_FIELDS = 1000
 FORM = "application/x-www-form-urlencoded"
 _NAMES = "each as an example"
 
@@ -59,6 +59,13 @@ class Parameters(BaseModel):
     )
     unlike: list[str] = Field(
         [], max_length=MAX_EXAMPLES, description=f"Answers that were wrong, {_NAMES}: none of these, fewer such."
+    )
+    region: str = Field(
+        "",
+        max_length=MAX_CHARACTERS,
+        description="`x0,y0,x1,y1`: ask for what is like a box in the example's frame, in its pixels: columns x0 to "
+        "x1 - 1 and rows y0 to y1 - 1, counted from 0. Exactly one example, which names an instance or frame. Without "
+        "`parts` it is compared by its lesion most of all, and nothing is left out as unrelated.",
     )
     sequence: list[str] = Field(
         [], max_length=MAX_EXAMPLES, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."
@@ -100,29 +107,31 @@ class Parameters(BaseModel):
 
 _SEVERAL = frozenset({"example", "like", "unlike", "sequence", "includefield", "label"})
 
-FORM_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "The parameters of the GET request, which are too long for a URL.",
-        "content": {FORM: {"schema": Parameters.model_json_schema()}},
-    }
-}
-"""OpenAPI's words for the form."""
-
 
 @dataclass(frozen=True)
 class Asked:
     """A query by example, and how it is to be answered.
 
     Attributes:
+        example_study: Study Instance UID of the first example; None where that is a picture.
         url: that asks it; None where a body does.
+        files: pictures that are examples too; they are gone once the request is answered.
+        region: of the one example's frame.
+        sources: where slices that are not stored come from: SOP Instance UID and frame number, or no UID and the
+            number of the file in the upload.
+        warnings: values of the Warning field.
     """
 
     query: search.Query
     fields: ReturnKeys
     media_type: str
     base_url: str
+    example_study: str | None
     url: URL | None
+    files: tuple[Path, ...] = ()
+    region: Box | None = None
+    sources: Mapping[tuple[uuid.UUID, int], Source] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 async def asked_in_url(request: Request, parameters: Annotated[Parameters, Query()]) -> Asked:
@@ -132,32 +141,25 @@ async def asked_in_url(request: Request, parameters: Annotated[Parameters, Query
         InvalidQuery: a parameter cannot be understood.
         HTTPException: 406, 414.
     """
+    check_url(request)
+    return asked_of(request, parameters, request.query_params.multi_items())
+
+
+def check_url(request: Request) -> None:
+    """Refuse a query that proxies may cut off, with HTTPException 414."""
     if len(request.scope["query_string"]) > MAX_QUERY_BYTES:
         raise HTTPException(
             HTTPStatus.REQUEST_URI_TOO_LONG,
             f"A URL's query may have {MAX_QUERY_BYTES} bytes. Send the same parameters by POST, as {FORM}.",
         )
-    return _asked(request, parameters, request.query_params.multi_items())
 
 
-async def asked_in_form(request: Request) -> Asked:
-    """Read a POST request.
+def validated(model: type[Parameters], items: Sequence[tuple[str, str]]) -> Parameters:
+    """Parameters from a body's names and values.
 
     Raises:
-        InvalidQuery: a parameter cannot be understood.
-        HTTPException: 400, 406, 413, 415.
+        RequestValidationError: a value is not accepted.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the parameters as {FORM}.")
-    if request.scope["query_string"]:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "Send all parameters in the body: the URL's are not read.")
-    body = await limited_body(request, MAX_FORM_BYTES, "A query")
-    try:
-        items = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise HTTPException(
-            HTTPStatus.BAD_REQUEST, f"The body is no form, or has more than {MAX_FIELDS} parameters."
-        ) from error
     given: dict[str, Any] = {}
     for name, value in items:
         if name in _SEVERAL:
@@ -165,17 +167,23 @@ async def asked_in_form(request: Request) -> Asked:
         elif name in Parameters.model_fields:
             given[name] = value
     try:
-        parameters = Parameters.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    return _asked(request, parameters, items)
 
 
-def _asked(request: Request, parameters: Parameters, items: Sequence[tuple[str, str]]) -> Asked:
+def asked_of(request: Request, parameters: Parameters, items: Sequence[tuple[str, str]]) -> Asked:
+    """The question that parameters ask; `items` has the matching keys among them.
+
+    Raises:
+        InvalidQuery: a parameter cannot be understood.
+        HTTPException: 406.
+    """
     keys = matching_keys(items, Parameters.model_fields)
+    examples = _examples(parameters.example)
     return Asked(
         query=search.Query(
-            examples=_examples(parameters.example),
+            examples=examples,
             like=_examples(parameters.like),
             unlike=_examples(parameters.unlike),
             only=sequences_of(parameters.sequence),
@@ -193,7 +201,9 @@ def _asked(request: Request, parameters: Parameters, items: Sequence[tuple[str, 
         fields=ReturnKeys(parameters.includefield, keys),
         media_type=negotiate(request.headers.get("accept"), (DICOM_JSON, JSON)),
         base_url=str(request.base_url),
+        example_study=examples[0].study_instance_uid if examples else None,
         url=request.url if request.method == "GET" else None,
+        region=region_of(parameters.region, examples),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
-from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.decode import Decoder, draw_stack
 from pacs_cbir.errors import EncoderBusy, UnknownExample
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
@@ -96,7 +96,8 @@ class Embedder:
         if origin is None:
             raise UnknownExample("the slice is not here any more")
         paths = [self._settings.instances_dir / file for file in origin.files]
-        pixels = self.decoder.draw_stack(paths, origin.separated_by, self._active_encoder().card.preprocessing).pixels
+        preprocessing = self._active_encoder().card.preprocessing
+        pixels = self.decoder.run(draw_stack, paths, dict(origin.separated_by), preprocessing).pixels
         if not 1 <= number <= len(pixels):
             raise UnknownExample("the slice is not here any more")
         drawn: npt.NDArray[np.float32] = pixels[number - 1]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Several
 
 from pacs_cbir.dicom.sequence import Sequence
+from pacs_cbir.embed.region import Box
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.examples import Example
 from pacs_cbir.store.matching import keyword_of
@@ -18,6 +19,7 @@ LABEL = "The study has this label, letter by letter; repeated: one of these."
 
 # As many digits as an IS, which is what NumberOfFrames is, has at most (PS3.5 6.2).
 _FRAME = re.compile(r"[1-9][0-9]{0,9}")
+_BOX = re.compile(r"([0-9]{1,5}),([0-9]{1,5}),([0-9]{1,5}),([0-9]{1,5})")
 _WEIGHT_DIGITS = 4
 _WEIGHT = re.compile(rf"[0-9]{{1,{_WEIGHT_DIGITS}}}(\.[0-9]{{1,6}})?")
 
@@ -37,6 +39,26 @@ def example_of(text: str) -> Example:
             "{study}/{series}/{instance}/{frame}: UIDs, and a frame number counted from 1"
         )
     return Example(study, series, instance, None if frame is None else int(frame))
+
+
+def region_of(text: str, examples: Several[Example]) -> Box | None:
+    """`x0,y0,x1,y1`: columns x0 to x1 - 1 and rows y0 to y1 - 1 of the one example's frame; None where empty.
+
+    Raises:
+        InvalidQuery: something else, or the examples are not one instance or frame.
+    """
+    if not text:
+        return None
+    found = _BOX.fullmatch(text.strip())
+    box = Box(*map(int, found.groups())) if found else None
+    if box is None or box.left >= box.right or box.top >= box.bottom:
+        raise InvalidQuery(
+            "region accepts x0,y0,x1,y1 in pixels of the example's frame: columns x0 to x1 - 1 and rows y0 to y1 - 1, "
+            "counted from 0, with x0 below x1 and y0 below y1"
+        )
+    if len(examples) != 1 or examples[0].sop_instance_uid is None:
+        raise InvalidQuery("region needs exactly one example, which names an instance or a frame, and no uploaded file")
+    return box
 
 
 def sequences_of(texts: Iterable[str]) -> frozenset[str]:

@@ -25,6 +25,7 @@ from pacs_cbir.errors import (
     PacsCbirError,
     SchemaOutdated,
     UnknownExample,
+    UnreadableUpload,
     VolumeError,
 )
 
@@ -53,6 +54,11 @@ class Problem:
 PROBLEMS: dict[type[PacsCbirError], Problem] = {
     InvalidQuery: Problem(
         HTTPStatus.BAD_REQUEST, "The query cannot be understood", "Correct the parameter; /docs lists what is accepted."
+    ),
+    UnreadableUpload: Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The uploaded picture cannot be read",
+        "Send MR images as DICOM files, or pictures as PNG or JPEG.",
     ),
     UnknownExample: Problem(
         HTTPStatus.NOT_FOUND,

@@ -15,6 +15,7 @@ from pacs_cbir.serve.app import create_app
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.uploads import purge_uploads
 
 # Requests under way at the end may take this long.
 FAREWELL_SECONDS = 5
@@ -30,6 +31,7 @@ def run_api(settings: Settings, database: Database, stop: threading.Event) -> No
         DiskUnavailable: the data directory cannot be written.
     """
     files.prepare(settings)
+    purge_uploads(settings)
     follower = Follower(database, settings.index_dir)
     following = threading.Thread(target=follower.run, args=(stop,), name="follower")
     with Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder:

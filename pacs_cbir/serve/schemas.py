@@ -16,11 +16,17 @@ class Picture(BaseModel):
     frame: int = Field(description="Counted from 1.")
 
 
+class UploadedPicture(BaseModel):
+    """A picture from outside that is no DICOM instance."""
+
+    file: int = Field(description="Its number in the upload, counted from 1.")
+
+
 class MatchingSlice(Picture):
     """The slice to look at."""
 
     similarity: float = Field(description="Cosine of the two slices, at most 1.")
-    like: Picture = Field(description="The example's slice that it is like.")
+    like: Picture | UploadedPicture = Field(description="The example's slice that it is like.")
 
 
 class ComparedSeries(BaseModel):
@@ -30,7 +36,10 @@ class ComparedSeries(BaseModel):
     sequence: str = Field(description="MR sequence: T1, T1CE, T2, FLAIR, …, unknown.")
     similarity: float = Field(description="Cosine, at most 1, higher is closer.")
     parts: dict[str, float] = Field(description="Part of the embeddings → its cosine: in what the two are alike.")
-    like: str = Field(description="Series Instance UID of the example's series that it is like.")
+    like: str | None = Field(
+        None,
+        description="Series Instance UID of the example's series that it is like; a PNG or JPEG has none.",
+    )
     slice: MatchingSlice | None = Field(None, description="Of the two series' slices, the pair that they owe most to.")
     notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
 
@@ -93,11 +102,12 @@ NOTHING_FOUND: dict[str, Any] = {"description": "Nothing matches."}
 _MEANING = {
     400: "A parameter cannot be understood; `detail` says which and what is accepted.",
     404: "Not here.",
+    408: "The body took too long.",
     406: "Nothing on offer is in Accept.",
     409: "Received and not yet embedded; Retry-After says when to ask again.",
     413: "The body is too long.",
     414: "The URL is too long; the same can be sent as a form by POST.",
     415: "The body is of a type that is not read here.",
-    422: "Here, and without embeddings or a picture; `detail` says why.",
-    503: "The database is away, or the service is not ready.",
+    422: "Here, and without embeddings or a picture, or an uploaded file is none; `detail` says why.",
+    503: "The database is away, the encoder is busy, or the service is not ready.",
 }

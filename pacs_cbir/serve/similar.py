@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from pacs_cbir.search.query import Answer, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
-from pacs_cbir.serve.asked import FORM_BODY, Asked, asked_in_form, asked_in_url
+from pacs_cbir.serve.asked import Asked, asked_in_url
+from pacs_cbir.serve.body import BODY, asked_in_body
 from pacs_cbir.serve.dicom_json import model
+from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
+from pacs_cbir.serve.outside import resolved
 from pacs_cbir.serve.pages import DESCRIBED, page_fields
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
@@ -32,7 +35,7 @@ UNRELATED_WARNING = (
 )
 
 
-def similar_router(settings: Settings, database: Database, searcher: Searcher) -> APIRouter:
+def similar_router(settings: Settings, database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
 
@@ -48,8 +51,8 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         with database.reading() as connection:
             studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
             names = catalogue.series_uids(connection, [match.series_id for match in compared])
-            uids = _uids(connection, compared, names)
-            example = catalogue.header(connection, query.query.examples[0].study_instance_uid)
+            uids = _uids(connection, compared, names, query)
+            example = {} if query.example_study is None else catalogue.header(connection, query.example_study)
             labelled = labels.of_studies(connection, studies)
 
         def outcome_of(study_id: int) -> Outcome:
@@ -79,7 +82,7 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
         with database.reading() as connection:
             series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
             names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
-            uids = _uids(connection, answer.series, names)
+            uids = _uids(connection, answer.series, names, query)
         found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
         if query.media_type == JSON:
             return _response([series_plain(match, one, uids, query.fields) for match, one in found], query, answer)
@@ -87,30 +90,44 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher) -
             [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer
         )
 
+    def resolve(query: Asked) -> Asked:
+        return resolved(query, settings, database, embedder)
+
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
-        _add_routes(router, answer, _responses(list[plain]))  # type: ignore[valid-type]
+        _add_routes(router, answer, _responses(list[plain]), settings, resolve)  # type: ignore[valid-type]
     return router
 
 
-def _add_routes(router: APIRouter, answer: Callable[[Asked], Response], responses: dict[int | str, Any]) -> None:
-    """The same answer to a question in a URL and to one in a form."""
+def _add_routes(
+    router: APIRouter,
+    answer: Callable[[Asked], Response],
+    responses: dict[int | str, Any],
+    settings: Settings,
+    resolve: Callable[[Asked], Asked],
+) -> None:
+    """The same answer to a question in a URL and to one in a body."""
+
+    async def asked(request: Request) -> AsyncIterator[Asked]:
+        async with asked_in_body(request, settings) as query:
+            yield query
 
     def in_url(query: Annotated[Asked, Depends(asked_in_url)]) -> Response:
-        return answer(query)
+        return answer(resolve(query))
 
-    def in_form(query: Annotated[Asked, Depends(asked_in_form)]) -> Response:
-        return answer(query)
+    # As a default, since FastAPI finds no local name in an annotation; pictures are gone before the answer is sent.
+    def in_body(query: Asked = Depends(asked, scope="function")) -> Response:  # noqa: B008
+        return answer(resolve(query))
 
     path = f"/{answer.__name__.removeprefix('similar_')}"
     shared: dict[str, Any] = {"response_class": Response, "description": inspect.getdoc(answer)}
     router.add_api_route(path, in_url, name=answer.__name__, responses={**responses, **problems(414)}, **shared)
     router.add_api_route(
         path,
-        in_form,
+        in_body,
         methods=["POST"],
         name=f"{answer.__name__}_by_form",
-        responses={**responses, **problems(413, 415)},
-        openapi_extra=FORM_BODY,
+        responses={**responses, **problems(408, 413, 414, 415)},
+        openapi_extra=BODY,
         **shared,
     )
 
@@ -122,15 +139,17 @@ def _attributes(connection: Connection, level: Level, ids: Sequence[int], query:
     return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
 
 
-def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping[int, str]) -> Uids:
+def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping[int, str], query: Asked) -> Uids:
     pictures = [p for match in matches if match.slices for p in (match.slices.example, match.slices.found)]
-    return Uids(names, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
+    sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
+    return Uids(names, {**sources, **query.sources})
 
 
 def _response(content: list[dict[str, Any]], query: Asked, answer: Answer) -> Response:
     headers = page_fields(query, answer)
-    if answer.unrelated:
-        headers["Warning"] = UNRELATED_WARNING.format(answer.unrelated)
+    warnings = [*query.warnings, *([UNRELATED_WARNING.format(answer.unrelated)] if answer.unrelated else [])]
+    if warnings:
+        headers["Warning"] = ", ".join(warnings)
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)

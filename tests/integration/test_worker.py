@@ -142,12 +142,12 @@ def test_a_file_that_vanished_parks_its_series(
 def test_a_crash_a_hang_and_hunger_end_in_the_child() -> None:
     with Decoder(1.5, 1024) as decoder:
         with pytest.raises(DecodingError, match="died"):
-            decoder._in_child(os.abort)
+            decoder.run(os.abort)
         with pytest.raises(DecodingError, match="longer than"):
-            decoder._in_child(time.sleep, 60)
+            decoder.run(time.sleep, 60)
         with pytest.raises(DecodingError, match="PACS_CBIR_DECODE_MEGABYTES"):
-            decoder._in_child(bytearray, 4 << 30)
-        assert decoder._in_child(sum, (1, 2)) == 3
+            decoder.run(bytearray, 4 << 30)
+        assert decoder.run(sum, (1, 2)) == 3
 
 
 def test_another_encoder_is_refused_until_everything_is_embedded_with_it(

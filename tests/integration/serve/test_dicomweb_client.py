@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
-from running import wait_until
-from served import Api
-
-from tests.conftest import free_port
+from served import Api, listening
 
 
 @pytest.fixture
@@ -21,14 +16,8 @@ def client(api: Api) -> Iterator[DICOMwebClient]:
         api.add(
             study, f"{study}.1", 0, study={"PatientID": f"P{study}", "PatientSex": sex, "PatientName": "Müller^Ida"}
         )
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(api.client.app, port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started, 30)
-    yield DICOMwebClient(f"http://127.0.0.1:{port}/dicom-web")
-    server.should_exit = True
-    thread.join()
+    with listening(api) as url:
+        yield DICOMwebClient(f"{url}/dicom-web")
 
 
 def uids(found: list[dict[str, dict[str, object]]], keyword: str) -> list[str]:

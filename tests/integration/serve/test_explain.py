@@ -14,10 +14,17 @@ from served import Api
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
+from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.worker import Worker
 
 PLAIN = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With the packaged checkpoint, which has a heat of its own to show."""
+    return settings.model_copy(update={"checkpoint": None})
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_a_floor_leaves_out_what_is_less_alike(cohort: Api) -> None:
 
 def test_nothing_similar_is_said_and_not_shown(api: Api) -> None:
     with api.database.transaction() as connection:
-        encoders.register(connection, "test", {**CARD, "unrelated": {"T1": 0.6}})
+        encoders.register(connection, api.identity, {**CARD, "unrelated": {"T1": 0.6}})
     for study, degrees in (("1", 0), ("2", 40), ("3", 60), ("4", 80)):
         api.add(study, f"{study}.1", degrees)
     answer = api.client.get("/similar/studies?example=1", headers=PLAIN)

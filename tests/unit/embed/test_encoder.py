@@ -35,6 +35,23 @@ def test_a_slice_gives_the_same_vector_in_any_batch(encoder: Encoder) -> None:
     np.testing.assert_allclose(encoder.embed(PIXELS[::-1])[::-1], together, atol=FLOAT32_TOLERANCE)
 
 
+def test_a_region_is_all_that_counts_but_for_the_grey_levels(encoder: Encoder) -> None:
+    inside = np.zeros((1, 64, 64), np.float32)
+    inside[0, 10:26, 30:50] = 1
+    outside_changed = PIXELS[:1].copy()
+    outside_changed[0, 45:] = PIXELS[1, 45:]
+    inside_changed = PIXELS[:1].copy()
+    inside_changed[0, 15:20] = PIXELS[1, 15:20]
+    region, same, other = (encoder.embed(p, inside)[0] for p in (PIXELS[:1], outside_changed, inside_changed))
+    places = encoder.card.architecture.places
+    for part in ("appearance", "lesion", "shape"):
+        np.testing.assert_allclose(same[places[part]], region[places[part]], atol=1e-4)
+        assert np.abs(other - region)[places[part]].max() > 1e-3, part
+    assert np.abs(same - region)[places["grey"]].max() > 1e-3
+    np.testing.assert_array_equal(region[places["grey"]], encoder.embed(PIXELS[:1])[0][places["grey"]])
+    np.testing.assert_allclose(encoder.embed(PIXELS[:3], np.ones((3, 64, 64))), encoder.embed(PIXELS[:3]), atol=1e-5)
+
+
 def test_fused_network_computes_what_the_weights_say(checkpoint: Checkpoint, encoder: Encoder) -> None:
     network = build_network(checkpoint.card.architecture)
     network.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in checkpoint.weights.items()})

@@ -6,8 +6,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from pacs_cbir.embed.region import Box
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.serve.parameters import ReturnKeys, example_of, matching_keys
+from pacs_cbir.serve.parameters import ReturnKeys, example_of, matching_keys, region_of
 from pacs_cbir.store.examples import Example
 
 
@@ -32,6 +33,39 @@ def test_examples(text: str, example: Example) -> None:
 def test_other_examples_are_refused(text: str) -> None:
     with pytest.raises(InvalidQuery, match="example accepts"):
         example_of(text)
+
+
+FRAME = Example("1.2", "3.4", "5.6", 7)
+
+
+def test_a_region_is_a_box_of_the_one_example() -> None:
+    assert region_of(" 1,2,30,400 ", [FRAME]) == Box(left=1, top=2, right=30, bottom=400)
+    assert region_of("0,0,1,1", [Example("1.2", "3.4", "5.6")]) == Box(0, 0, 1, 1)
+    assert region_of("", [Example("1.2"), Example("1.3")]) is None
+    for examples in ([], [Example("1.2")], [Example("1.2", "3.4")], [FRAME, FRAME]):
+        with pytest.raises(InvalidQuery, match="exactly one example"):
+            region_of("0,0,1,1", examples)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "1,2,3",
+        "1,2,3,4,5",
+        "a,b,c,d",
+        "3,0,3,1",
+        "4,0,3,1",
+        "0,3,1,3",
+        "0,4,1,3",
+        "-1,0,1,1",
+        "0,0,1.5,2",
+        "0,0,²,2",
+    ],
+)
+def test_other_regions_are_refused(text: str) -> None:
+    with pytest.raises(InvalidQuery, match="region accepts x0,y0,x1,y1"):
+        region_of(text, [FRAME])
 
 
 def parameters(query: str) -> list[tuple[str, str]]:

@@ -74,6 +74,7 @@ def client_that_meets(error: Exception) -> TestClient:
         (errors.SchemaOutdated, 503),
         (errors.EncoderMismatch, 503),
         (errors.EncoderBusy, 503),
+        (errors.UnreadableUpload, 422),
         (errors.CheckpointError, 503),
     ],
 )

@@ -1,0 +1,169 @@
+"""Examples that are no stored rows: pictures that came with the question, and a region of a stored frame."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
+from pacs_cbir.embed.region import Box, draw_region
+from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample
+from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
+from pacs_cbir.search.query import Picture, Query
+from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, Kind
+from pacs_cbir.serve.asked import Asked
+from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import encoders, examples
+from pacs_cbir.store.embeddings import WHOLE_STACK, Source
+from pacs_cbir.store.examples import Example
+from pacs_cbir.store.session import Connection, Database
+from pacs_cbir.store.stack_files import stack_origin
+
+if TYPE_CHECKING:
+    from pacs_cbir.embed.encoder import Encoder
+
+REGION_PARTS = {"lesion": 1.0, "grey": 0.5, "shape": 0.25, "appearance": 0.1}
+"""What a region is compared by where the question says nothing else. The grey levels are the whole slice's: they count
+as far as they tell the level in the head, and what is in the region decides."""
+
+PICTURE_WARNING = (
+    '299 pacs-cbir "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was '
+    'taken as the whole field of view. That is outside what the encoder was trained for."'
+)
+LEFT_OUT_WARNING = '299 pacs-cbir "Not all that was uploaded was compared: {}."'
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    """One embedded stack of an upload, and where its slices come from."""
+
+    study_instance_uid: str
+    vector: ExampleVector
+    sources: Mapping[tuple[uuid.UUID, int], Source]
+
+
+def resolved(asked: Asked, settings: Settings, database: Database, embedder: Embedder) -> Asked:
+    """The question with its examples embedded, where they are no stored rows.
+
+    Raises:
+        UnreadableUpload, VolumeError: a file cannot be drawn.
+        InvalidQuery: a region that is not there; a picture's sequence that several names are given for.
+        ExampleNotEmbedded: nothing that was uploaded can be embedded; says why.
+        UnknownExample, ExampleNotReady: of a region's frame.
+        EncoderBusy, EncoderMismatch, CheckpointError, DatabaseUnavailable.
+    """
+    if asked.files:
+        return _with_files(asked, database, embedder)
+    return asked if asked.region is None else _with_region(asked, asked.region, settings, database, embedder)
+
+
+def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
+    # Before one's turn: what is nothing at all does not wait for the encoder.
+    pictures = [format_of(path, number) != "DICOM" for number, path in enumerate(asked.files, start=1)]
+    if any(pictures) and len(asked.query.only) > 1:
+        raise InvalidQuery("sequence: a picture that does not tell its MR sequence is compared as one, or as any")
+    with embedder.turn() as encoder:
+        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing)
+        uploaded = [_embedded(stack, encoder, asked.query) for stack in drawn if stack.stack.slices is not None]
+    reasons = sorted({stack.stack.not_embedded for stack in drawn if stack.stack.not_embedded})
+    if not uploaded:
+        raise ExampleNotEmbedded(f"nothing of what was uploaded can be embedded: {'; '.join(reasons)}")
+    with database.transaction() as connection:
+        found = _by_study(connection, uploaded)
+    warnings = [PICTURE_WARNING] if any(pictures) else []
+    if reasons:
+        warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons).replace('"', "'")))
+    return replace(
+        asked,
+        query=replace(asked.query, resolved=found, encoder=encoder.identity),
+        sources={key: source for one in uploaded for key, source in one.sources.items()},
+        warnings=tuple(warnings),
+    )
+
+
+def _embedded(outside: OutsideStack, encoder: Encoder, query: Query) -> _Uploaded:
+    stack, stack_id = outside.stack, uuid.uuid4()
+    assert stack.slices is not None  # noqa: S101 - the caller's choice
+    vectors = encoder.embed(stack.slices.pixels)
+    kind = Kind(stack.slices.plane.value, stack.sequence, stack.body_part)
+    if not outside.series_instance_uid:
+        kind = Kind(ANYTHING, next(iter(query.only), UNKNOWN_SEQUENCE), ANYTHING)
+    # One slice alone is asked for as a picture is: which slice is like it, not which stack.
+    alone = len(vectors) == 1
+    return _Uploaded(
+        outside.study_instance_uid,
+        ExampleVector(
+            kind=kind,
+            series_instance_uid=outside.series_instance_uid,
+            picture=Picture(stack_id, 1 if alone else WHOLE_STACK),
+            vector=vectors[0] if alone else encoder.pool(vectors),
+            slices=None if alone else vectors,
+        ),
+        {
+            (stack_id, number): Source(frame.sop_instance_uid, frame.frame_number)
+            for number, frame in enumerate(stack.slices.frames, start=1)
+        },
+    )
+
+
+def _by_study(connection: Connection, uploaded: Sequence[_Uploaded]) -> tuple[ResolvedExample, ...]:
+    """An upload's studies are an example each, and each picture is: several mean what they have in common.
+
+    Studies that are here too are their own rows: they, or their patients, are no answers.
+    """
+    by_study: defaultdict[str, list[ExampleVector]] = defaultdict(list)
+    pictures = []
+    for one in uploaded:
+        if one.study_instance_uid:
+            by_study[one.study_instance_uid].append(one.vector)
+        else:
+            pictures.append(ResolvedExample(None, frozenset(), (one.vector,)))
+    found = []
+    for study_uid, vectors in by_study.items():
+        study_id, series_ids = None, frozenset[int]()
+        for series_uid in {vector.series_instance_uid for vector in vectors}:
+            here = examples.named_series(connection, Example(study_uid), None)
+            study_id = here.study_id if here else None
+            named = examples.named_series(connection, Example(study_uid, series_uid), None)
+            series_ids |= named.series_ids if named else frozenset()
+        found.append(ResolvedExample(study_id, series_ids, tuple(vectors)))
+    return (*found, *pictures)
+
+
+def _with_region(asked: Asked, box: Box, settings: Settings, database: Database, embedder: Embedder) -> Asked:
+    (example,) = asked.query.examples
+    with database.transaction() as connection:
+        active = encoders.active(connection)
+        stored = resolve(connection, example, None if active is None else active.id)
+        origins = {v.picture.stack_id: stack_origin(connection, v.picture.stack_id) for v in stored.vectors}
+    assert example.sop_instance_uid is not None  # noqa: S101 - a region without one is not let in
+    picture = example.sop_instance_uid, example.frame_number
+    vectors, sources = [], {}
+    with embedder.turn() as encoder:
+        for vector in stored.vectors:
+            origin = origins[vector.picture.stack_id]
+            if origin is None:
+                raise UnknownExample("the frame is not here any more")
+            paths = [settings.instances_dir / file for file in origin.files]
+            drawn = embedder.decoder.run(
+                draw_region, paths, dict(origin.separated_by), picture, box, encoder.card.preprocessing
+            )
+            if drawn is not None:
+                # A slice of its own: the frame that was asked about may lie between those that are embedded.
+                own = Picture(uuid.uuid4(), 1)
+                embedding = encoder.embed(drawn.pixels[np.newaxis], drawn.inside[np.newaxis])[0]
+                vectors.append(replace(vector, picture=own, vector=embedding))
+                sources[own.stack_id, own.slice] = Source(example.sop_instance_uid, example.frame_number or 1)
+    if not vectors:
+        raise ExampleNotEmbedded("the frame is of no stack that was embedded")
+    known = encoder.card.architecture.sizes
+    parts = asked.query.parts or {part: weight for part, weight in REGION_PARTS.items() if part in known}
+    example_of_region = replace(stored, vectors=tuple(vectors))
+    query = replace(asked.query, examples=(), resolved=(example_of_region,), encoder=encoder.identity, parts=parts)
+    return replace(asked, query=query, sources=sources)
