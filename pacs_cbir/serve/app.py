@@ -13,8 +13,10 @@ from pacs_cbir.serve.access import Access
 from pacs_cbir.serve.dicomweb import search_router
 from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.metrics import Metrics
+from pacs_cbir.serve.page import page_router
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
+from pacs_cbir.serve.studies import studies_router
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 
@@ -40,6 +42,8 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(similar_router(settings, database, searcher))
     app.include_router(search_router(database))
     app.include_router(rendered_router(settings, database, decoder))
+    app.include_router(studies_router(settings, database))
+    app.include_router(page_router(settings, database))
     app.include_router(health_router(database, searcher, metrics))
     problems.install(app)
     app.add_middleware(Access, metrics=metrics)
