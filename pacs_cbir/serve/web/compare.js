@@ -1,7 +1,7 @@
 // The example and one match, side by side, scrolled together from the two slices that are alike.
 
 import { announce, away, button, date, el, person } from './dom.js';
-import { bars, heat, interval, notes, pairOf, similarity } from './match.js';
+import { bars, covered, heat, interval, notes, pairOf, similarity } from './match.js';
 import { drawInto } from './pictures.js';
 import { answered } from './similar.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
@@ -33,6 +33,7 @@ class Comparison {
     return {
       l: () => this.toggleLink(),
       h: () => this.toggleHeat(),
+      r: () => this.home(),
       n: () => this.next(1),
       p: () => this.next(-1),
       v: () => this.viewer.click(),
@@ -50,7 +51,7 @@ class Comparison {
       el('h1', { tabindex: '-1' }, 'Example and match', rank < 0 ? '' : ` ${rank + 1}`),
       el('p', { class: 'about' },
         el('strong', {}, `Similarity ${similarity(match.similarity)}`),
-        el('span', {}, `${Math.round(match.coverage * 100)} % covered`),
+        el('span', {}, covered(match)),
         notes(match),
         el('span', {}, match.StudyDescription || 'Without description'),
         el('span', {}, facts),
@@ -59,7 +60,7 @@ class Comparison {
       el('div', { class: 'tools', role: 'group', 'aria-label': 'What to do with the comparison' },
         this.link,
         this.hot,
-        button('Back to the slices', () => this.home(), { key: 'Home', class: 'quiet', 'aria-keyshortcuts': undefined }),
+        button('Back to the alike slices', () => this.home(), { key: 'r', class: 'quiet' }),
         this.neighbour(-1) ? button('Previous match', () => this.next(-1), { key: 'p', class: 'quiet' }) : null,
         this.neighbour(1) ? button('Next match', () => this.next(1), { key: 'n', class: 'quiet' }) : null,
         this.viewer,

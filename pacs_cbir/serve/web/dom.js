@@ -13,7 +13,7 @@ export function el(tag, properties = {}, ...children) {
       made.setAttribute(name, value === true ? '' : value);
     }
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return made;
 }
 

@@ -39,6 +39,7 @@ export function filterForm({ filters, sequences, parts, labels, changed }) {
   const box = (name, label, checked, extra = {}) =>
     el('label', { class: 'check' }, el('input', { type: 'checkbox', name, checked, ...extra }), label);
   const group = (legend, ...fields) => el('fieldset', {}, el('legend', {}, legend), fields);
+  const pair = (...fields) => el('div', { class: 'pair' }, fields);
   const sexes = [['', 'Any'], ['F', 'F'], ['M', 'M'], ['O', 'O']];
   const form = el(
     'form',
@@ -49,8 +50,7 @@ export function filterForm({ filters, sequences, parts, labels, changed }) {
     group(
       'Patients',
       el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
-      field('youngest', 'Age from', 'number', { min: 0, max: 120 }),
-      field('oldest', 'Age to', 'number', { min: 0, max: 120 }),
+      pair(field('youngest', 'Age from', 'number', { min: 0, max: 120 }), field('oldest', 'Age to', 'number', { min: 0, max: 120 })),
       box('own', "The example's own patient too", Boolean(filters.own)),
     ),
     group(

@@ -15,6 +15,11 @@ export function similarity(value) {
   return (Math.floor(value * 100) / 100).toFixed(2);
 }
 
+/** How much of the example was compared like with like. */
+export function covered({ coverage }) {
+  return coverage > 0.995 ? 'all sequences compared' : `${Math.round(coverage * 100)} % of the sequences compared`;
+}
+
 /** The time between the example's study and a match's, in words. */
 export function interval(days) {
   if (days === undefined || days === null) return '';
@@ -76,7 +81,7 @@ export class Card {
     this.canvas = el('canvas', { class: 'found', 'aria-hidden': 'true', width: 320, height: 320 });
     this.inset = el('canvas', { class: 'inset', 'aria-hidden': 'true', width: 112, height: 112 });
     this.message = el('span', { class: 'message', role: 'status' });
-    this.hotButton = button('Heat', () => this.toggleHeat(), { key: 'h', 'aria-pressed': 'false', title: 'Where the two slices are alike' });
+    this.hotButton = button('Heat map', () => this.toggleHeat(), { 'aria-pressed': 'false', title: 'Where the two slices are alike' });
     this.viewer = away('Viewer', '#', { class: 'out' });
     this.barsPlace = el('div');
     const title = [`${rank}.`, match.StudyDescription || 'Without description'].join(' ');
@@ -87,7 +92,7 @@ export class Card {
       el('div', { class: 'facts' },
         el('p', { class: 'score' },
           el('span', { class: 'number' }, similarity(match.similarity)),
-          el('span', { class: 'coverage', title: "Share of the example's sequences that were compared like with like" }, `${Math.round(match.coverage * 100)} % covered`),
+          el('span', { class: 'coverage', title: "Share of the example's sequences that were compared like with like" }, covered(match)),
           notes(match),
         ),
         el('h2', {}, title),
@@ -96,13 +101,13 @@ export class Card {
         this.barsPlace,
       ),
       el('div', { class: 'actions' },
+        button('Compare', () => act.compare(this), { class: 'primary' }),
         button('Like', () => act.like(this), { 'aria-pressed': String(liked), title: 'More like this one', 'data-act': 'like' }),
         button('Unlike', () => act.unlike(this), { title: 'Not this one, and fewer such', 'data-act': 'unlike' }),
         this.hotButton,
-        button('Compare', () => act.compare(this), { class: 'primary' }),
         this.viewer,
         match.report ? away('Report', match.report, { class: 'out' }) : null,
-        button('Search from here', () => act.similar(this), { class: 'quiet', title: 'Find studies similar to this one' }),
+        button('Search from it', () => act.similar(this), { class: 'quiet', title: 'Find studies similar to this one' }),
       ),
     );
     this.choose(0);

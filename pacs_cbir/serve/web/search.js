@@ -54,7 +54,7 @@ export function searchForm(search, settings, remembered, changed) {
     field('to', 'To', 'date'),
     el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
     field('youngest', 'Age from', 'number', { min: 0, max: 120 }),
-    field('oldest', 'to', 'number', { min: 0, max: 120, 'aria-label': 'Age to' }),
+    field('oldest', 'Age to', 'number', { min: 0, max: 120 }),
     el('button', { type: 'reset', class: 'quiet' }, 'Clear'),
   );
   form.elements.sex.value = search.sex ?? '';

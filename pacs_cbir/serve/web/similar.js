@@ -113,6 +113,7 @@ class Similar {
     this.cards.push(...made);
     this.fill(this.grid, last.more ? this.more : null);
     this.say();
+    if (offset === 0) this.showExample();
     this.rove((again && this.grid.querySelector(`[data-study="${CSS.escape(this.given.focus ?? '')}"]`)) || this.grid.firstElementChild);
     if (again && this.given.focus) this.chosen?.element.focus();
   }
@@ -145,14 +146,16 @@ class Similar {
 
   nothing() {
     const { leftOut } = last;
-    const filtered = isFiltered(this.question.filters);
+    const { filters } = this.question;
+    const filtered = isFiltered(filters) || Number(filters.least ?? -1) > -1;
     this.status.textContent = '';
-    const title = leftOut ? 'Nothing is similar enough' : filtered ? 'No study passes the filters' : 'There is nothing to compare with';
-    const why = leftOut
-      ? `${count(leftOut, 'study was', 'studies were')} compared and left out: no more like the example than unrelated patients are.`
-      : filtered ? 'The filters leave no embedded study.' : 'No other patient has an embedded study of these sequences yet.';
+    const [title, why] = leftOut
+      ? ['Nothing is similar enough', `${count(leftOut, 'study was', 'studies were')} compared and left out: no more like the example than unrelated patients are.`]
+      : filtered
+        ? ['No study passes the filters', 'Make one of them wider, or clear them.']
+        : ['There is nothing to compare with', 'No other patient has an embedded study of these sequences yet.'];
     const actions = [
-      leftOut ? button(`Show ${leftOut === 1 ? 'it' : 'them'} anyway`, () => this.change({ ...this.question.filters, least: '-1' })) : null,
+      leftOut ? button(`Show ${leftOut === 1 ? 'it' : 'them'} anyway`, () => this.change({ ...filters, least: '-1' })) : null,
       filtered ? button('Clear filters', () => this.change({})) : null,
     ].filter(Boolean);
     this.fill(state('empty', title, why, ...actions));
@@ -225,17 +228,26 @@ class Similar {
     const { study, question } = this;
     if (!study) return;
     const { example, region } = question;
-    const series = study.series.find(({ SeriesInstanceUID }) => SeriesInstanceUID === example.series) ?? shownSeries(study);
+    const { series, frame } = this.examplePicture();
     const canvas = el('canvas', { 'aria-hidden': 'true', width: 256, height: 256 });
-    const frame = { study: example.study, series: series?.SeriesInstanceUID, instance: example.instance ?? series?.picture, frame: example.frame };
     const open = () => this.go({ view: 'study', study: example.study });
     if (series) drawInto(canvas, picture(frame, region ? {} : { viewport: SIZE })).then(() => region && outline(canvas, region)).catch(() => {});
     this.exampleBox.replaceChildren(
       el('h2', {}, 'Example'),
       el('button', { type: 'button', class: 'picture', 'aria-label': 'Open the example', on: { click: open } }, canvas),
       el('p', {}, study.StudyDescription || 'Without description'),
-      el('p', { class: 'who' }, [person(study), date(study.StudyDate), example.series ? series?.sequence : null].filter(Boolean).join(' · ')),
+      el('p', { class: 'who' }, [person(study), date(study.StudyDate), series?.sequence].filter(Boolean).join(' · ')),
     );
+  }
+
+  /** The slice in question; of a whole study the one that the best match is like. */
+  examplePicture() {
+    const { example } = this.question;
+    const [best] = this.cards;
+    const pair = example.instance ? null : best?.pair;
+    const frame = pair?.example ?? example;
+    const series = this.study.series.find(({ SeriesInstanceUID }) => SeriesInstanceUID === frame.series) ?? shownSeries(this.study);
+    return { series, frame: { ...frame, series: series?.SeriesInstanceUID, instance: frame.instance ?? series?.picture } };
   }
 
   showFilters() {

@@ -109,7 +109,7 @@ export function moveBetween(event, several) {
 
 function head(settings) {
   const names = ['Picture', 'Date', 'Study', ...(settings.show_identity ? ['Patient'] : []), 'Sex, age', 'Sequences', 'Images', 'State'];
-  return el('thead', {}, el('tr', {}, names.map((name) => el('th', { scope: 'col', class: name.split(/[ ,]/)[0].toLowerCase() }, name))));
+  return el('thead', {}, el('tr', {}, names.map((name) => el('th', { scope: 'col', class: `col-${name.split(/[ ,]/)[0].toLowerCase()}` }, name))));
 }
 
 function row(study, settings, go) {
@@ -125,14 +125,14 @@ function row(study, settings, go) {
   return el(
     'tr',
     { on: { click: (event) => event.target.closest('button, a') || open() } },
-    el('td', { class: 'picture' }, canvas),
-    el('td', { class: 'date' }, date(study.StudyDate) || '–'),
-    el('td', { class: 'study' }, button(name, open, { class: 'open', 'data-study': study.StudyInstanceUID, 'aria-label': `Open ${name}, ${date(study.StudyDate)}` })),
-    settings.show_identity ? el('td', { class: 'patient' }, identity(study)) : null,
-    el('td', { class: 'sex' }, person(study)),
-    el('td', { class: 'sequences' }, sequencesOf(study)),
-    el('td', { class: 'images' }, String(study.NumberOfStudyRelatedInstances ?? 0)),
-    el('td', { class: 'state' }, el('span', { class: `status ${kind}` }, words)),
+    el('td', { class: 'col-picture' }, canvas),
+    el('td', { class: 'col-date' }, date(study.StudyDate) || '–'),
+    el('td', { class: 'col-study' }, button(name, open, { class: 'open', 'data-study': study.StudyInstanceUID, 'aria-label': `Open ${name}, ${date(study.StudyDate)}` })),
+    settings.show_identity ? el('td', { class: 'col-patient' }, identity(study)) : null,
+    el('td', { class: 'col-sex' }, person(study)),
+    el('td', { class: 'col-sequences' }, sequencesOf(study)),
+    el('td', { class: 'col-images' }, String(study.NumberOfStudyRelatedInstances ?? 0)),
+    el('td', { class: 'col-state' }, el('span', { class: `status ${kind}` }, words)),
   );
 }
 

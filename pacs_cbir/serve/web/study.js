@@ -69,6 +69,7 @@ class Shown {
     this.status = el('p', { class: 'about' });
     this.boxSearch = button('Find similar: box', () => this.searchBox(), { key: 'Enter', class: 'primary', hidden: true });
     this.link = button('Link scrolling', () => this.toggleLink(), { key: 'l', 'aria-pressed': 'true' });
+    this.only = button('Enlarge', () => this.alone(), { key: 'z', 'aria-pressed': 'false' });
     this.viewer = away('Viewer', '#', { class: 'out' });
     this.about();
     fill(this.status, labelsOf(study.StudyInstanceUID, signal), this.tools(), this.grid);
@@ -83,6 +84,7 @@ class Shown {
       b: () => this.startBox(),
       l: () => this.toggleLink(),
       v: () => this.viewer.click(),
+      z: () => this.alone(),
     });
     this.viewports[0]?.stage.focus();
     this.follow();
@@ -109,6 +111,7 @@ class Shown {
       button('Draw a box', () => this.startBox(), { key: 'b' }),
       this.boxSearch,
       this.link,
+      this.only,
       button('Reset window', () => this.viewports.forEach((viewport) => viewport.resetWindow()), { class: 'quiet' }),
       this.viewer,
       this.study.report ? away('Report', this.study.report, { class: 'out' }) : null,
@@ -172,6 +175,14 @@ class Shown {
     this.linked = !this.linked;
     this.link.setAttribute('aria-pressed', String(this.linked));
     announce(this.linked ? 'Sequences scroll together' : 'Sequences scroll alone');
+  }
+
+  /** The current sequence as large as can be, or all of them again. */
+  alone() {
+    const one = this.grid.classList.toggle('one');
+    this.only.setAttribute('aria-pressed', String(one));
+    this.current?.stage.focus();
+    announce(one ? `${this.current.title} alone` : 'All sequences');
   }
 
   startBox() {

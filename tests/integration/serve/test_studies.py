@@ -114,4 +114,3 @@ def test_the_report_of_each(api: Api, decoder: Decoder) -> None:
 @pytest.mark.parametrize("limit", ["0", "101", "x"])
 def test_a_page_has_a_limit(api: Api, limit: str) -> None:
     assert api.client.get("/studies", params={"limit": limit}).status_code == 400
-

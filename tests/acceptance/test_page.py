@@ -1,0 +1,526 @@
+"""The page in a real Chromium against `pacs-cbir serve` with simulated patients: the whole path, and every state of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from browser import Watched, chromium, watched
+from dicom_factory import mr_instance
+from playwright.sync_api import Browser, Locator, expect
+from pydicom.dataset import FileDataset
+from running import command, listens, wait_until
+
+from pacs_cbir.learn.simulate import simulate_cohort
+from pacs_cbir.pacs.send import send
+from tests.conftest import free_port
+
+pytestmark = pytest.mark.peer
+
+START_SECONDS = 120.0
+PATIENTS = 4
+HOSTILE = "<img src=/nowhere onerror=document.title='taken'>"
+KNEE = "MR knee right"
+ODD = f"Odd phantom {HOSTILE}"
+SCOUT = "Scout alone"
+IDENTITIES = re.compile(r"SIM-0|Simulated\^|Simulated 0|Test\^|ODD-7|A\d{9}")
+
+
+@dataclass(frozen=True)
+class Service:
+    """`pacs-cbir serve`, running."""
+
+    url: str
+    dicom_port: int
+    supervisor: int
+    folder: Path
+
+    def receive(self, instances: list[FileDataset]) -> None:
+        """Send instances by C-STORE."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        paths = [folder / f"{number}.dcm" for number in range(len(instances))]
+        for path, instance in zip(paths, instances, strict=True):
+            instance.save_as(path, enforce_file_format=True)
+        self.send(paths)
+
+    def send(self, paths: list[Path]) -> None:
+        """Send files by C-STORE."""
+        sent = send(paths, "127.0.0.1", self.dicom_port, called="PACS_CBIR", calling="TEST")
+        assert all(one.accepted for one in sent)
+
+    def embedded(self) -> bool:
+        """Whether nothing waits, and the index has what was embedded."""
+        jobs = httpx.get(f"{self.url}/status").json()["jobs"]
+        return jobs["waiting"] == jobs["running"] == 0
+
+    @contextmanager
+    def without_worker(self) -> Iterator[None]:
+        """Nothing is embedded within the block."""
+        [worker] = [c for c in psutil.Process(self.supervisor).children() if c.cmdline()[-1] == "worker"]
+        worker.suspend()
+        try:
+            yield
+        finally:
+            worker.resume()
+
+
+@pytest.fixture(scope="module")
+def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
+    with chromium(peer("chromium")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def empty_service(browser: Browser) -> Iterator[Service]:
+    """A service that has received nothing yet."""
+    folder = Path(tempfile.mkdtemp(prefix="cbir-", dir="/tmp"))
+    service_ports = dicom, http = free_port(), free_port()
+    environment = os.environ | {
+        "PACS_CBIR_DATA_DIR": str(folder / "data"),
+        "PACS_CBIR_DICOM_PORT": str(dicom),
+        "PACS_CBIR_HTTP_PORT": str(http),
+        "PACS_CBIR_SETTLE_SECONDS": "0.5",
+        "PACS_CBIR_REPORT_URL": "https://reports.example/{AccessionNumber}",
+    }
+    with command("serve", environment, folder / "log") as supervisor:
+        service = Service(f"http://127.0.0.1:{http}", dicom, supervisor.pid, folder)
+        wait_until(lambda: all(map(listens, service_ports)) and ready(service), START_SECONDS)
+        yield service
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def service(empty_service: Service) -> Service:
+    """The same with heads of simulated patients, two knees, a head like none of them, and a scout."""
+    cohort = empty_service.folder / "cohort"
+    for study in simulate_cohort(cohort, patients=PATIENTS, seed=20261123):
+        empty_service.send(sorted(study.folder.rglob("*.dcm")))
+    for side in ("left", "right"):
+        knee = {"BodyPartExamined": "KNEE", "StudyDescription": KNEE if side == "right" else "MR knee left"}
+        empty_service.receive(slices(f"knee {side}", patient=f"KNEE-{side}", **knee))
+    empty_service.receive(slices("odd", patient="ODD-7", StudyDescription=ODD, SeriesDescription=HOSTILE))
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "localizer"}
+    empty_service.receive(slices("scout", patient="SCOUT", StudyDescription=SCOUT, **scout))
+    wait_until(empty_service.embedded, START_SECONDS)
+    example = listed(empty_service, StudyDescription="MR knee*")[0]["StudyInstanceUID"]
+    wait_until(lambda: httpx.get(f"{empty_service.url}/similar/studies", params={"example": example}).is_success)
+    return empty_service
+
+
+@pytest.fixture
+def seen(browser: Browser, service: Service) -> Iterator[Watched]:
+    with watched(browser, service.url) as opened:
+        opened.open()
+        yield opened
+
+
+def ready(service: Service) -> bool:
+    return httpx.get(f"{service.url}/health/ready").is_success
+
+
+def slices(study: str, *, patient: str, **header: Any) -> list[FileDataset]:
+    return [mr_instance(patient, study, number=number, size=64, **header) for number in range(5)]
+
+
+def listed(service: Service, **keys: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{service.url}/studies", params=keys).json()
+    return found
+
+
+def head(service: Service) -> str:
+    """The description of the newest simulated head."""
+    return str(next(s["StudyDescription"] for s in listed(service, limit="50") if len(s["series"]) == 4))
+
+
+def value(slider: Locator) -> int:
+    return int(slider.get_attribute("aria-valuenow") or 0)
+
+
+def pixels(stage: Locator) -> str:
+    """What is drawn on a stage."""
+    return str(stage.locator("canvas").evaluate("(canvas) => canvas.toDataURL()"))
+
+
+def test_an_archive_without_studies_says_how_they_come(browser: Browser, empty_service: Service) -> None:
+    if listed_status(empty_service) != 204:
+        pytest.fail("this test is the module's first: no study may have been sent yet")
+    with watched(browser, empty_service.url) as seen:
+        seen.open()
+        expect(seen.page.locator(".state.empty")).to_contain_text("C-STORE")
+        expect(seen.page.get_by_text("Not a medical device.")).to_be_visible()
+        seen.accessible()
+        seen.shot("state-empty")
+
+
+def listed_status(service: Service) -> int:
+    return httpx.get(f"{service.url}/studies").status_code
+
+
+def test_the_path_from_search_to_comparison_by_mouse(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.accessible()
+    seen.shot("list")
+    page.get_by_label("Description").fill("knee")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("tbody tr")).to_have_count(PATIENTS + 4)
+
+    seen.open_study(head(service))
+    seen.accessible()
+    flair = seen.stage("FLAIR")
+    before, others = value(flair), value(seen.stage("T2"))
+    flair.hover()
+    page.mouse.wheel(0, 120)
+    expect(flair).to_have_attribute("aria-valuenow", str(before + 3))
+    expect(seen.stage("T2")).to_have_attribute("aria-valuenow", str(others + 3))
+    seen.shot("study")
+
+    page.get_by_role("button", name="Find similar studies").click()
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    expect(cards.first.locator("canvas.found.drawn")).to_be_visible()
+    expect(cards.first).to_contain_text("all sequences compared")
+    assert (
+        cards.first.get_by_role("link", name="Report").get_attribute("href", timeout=1000).startswith("https://reports")
+    )  # type: ignore[union-attr]
+    viewer = cards.first.get_by_role("link", name="Viewer").get_attribute("href") or ""
+    assert re.fullmatch(
+        r"http://localhost:3000/viewer\?StudyInstanceUIDs=[\d.]+&initialSeriesInstanceUID=[\d.]+&initialSOPInstanceUID=[\d.]+",
+        viewer,
+    )
+    scores = [float(text) for text in cards.locator(".number").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    seen.accessible()
+    seen.shot("similar")
+    cards.first.get_by_role("button", name="T1CE, similarity").click()
+    expect(cards.first.get_by_role("button", name="T1CE, similarity")).to_have_attribute("aria-pressed", "true")
+
+    cards.nth(1).get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 2")
+    seen.drawn()
+    left, right = page.get_by_role("slider").all()
+    at = value(left), value(right)
+    left.hover()
+    page.mouse.wheel(0, 80)
+    expect(left).to_have_attribute("aria-valuenow", str(at[0] + 2))
+    moved = value(right)
+    assert moved != at[1]
+    page.get_by_role("button", name="Link scrolling").click()
+    page.mouse.wheel(0, -80)
+    expect(left).to_have_attribute("aria-valuenow", str(at[0]))
+    assert value(right) == moved
+    page.get_by_role("button", name="Back to the alike slices").click()
+    assert (value(left), value(right)) == at
+    seen.accessible()
+    seen.shot("compare")
+
+    page.go_back()
+    expect(cards).to_have_count(PATIENTS - 1)
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')").startswith("Match 2.")
+    page.get_by_role("navigation").get_by_role("button", name="Studies").click()
+    page.get_by_role("heading", level=1, name="Studies").wait_for()
+
+
+def test_the_same_by_keyboard_alone(seen: Watched, service: Service) -> None:
+    page, press = seen.page, seen.page.keyboard.press
+    press("/")
+    page.keyboard.type(head(service)[:6])
+    expect(page.locator("tbody tr").first).to_contain_text(head(service))
+    expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+    while not page.evaluate("() => document.activeElement.matches('button.open')"):
+        press("Tab")
+    assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    press("ArrowDown")
+    press("ArrowUp")
+    press("Enter")
+    seen.drawn()
+    t1 = seen.stage("T1")
+    expect(t1).to_be_focused()
+    at = value(t1)
+    press("ArrowDown")
+    press("PageUp")
+    expect(t1).to_have_attribute("aria-valuenow", str(at - 4))
+    press("Home")
+    expect(t1).to_have_attribute("aria-valuenow", "1")
+    press("End")
+    press("ArrowRight")
+    expect(seen.stage("T1CE")).to_be_focused()
+    press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    while not page.evaluate("() => document.activeElement.matches('.card')"):
+        press("Tab")
+    press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    press("ArrowLeft")
+    press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 1")
+    seen.drawn()
+    left, right = page.get_by_role("slider").all()
+    expect(left).to_be_focused()
+    at, other = value(left), value(right)
+    press("ArrowUp")
+    press("ArrowUp")
+    expect(left).to_have_attribute("aria-valuenow", str(at - 2))
+    assert value(right) < other
+    press("2")
+    expect(page.get_by_role("button", name=", similarity").nth(1)).to_have_attribute("aria-pressed", "true")
+    press("n")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 2")
+    press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    seen.accessible()
+    press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    press("Escape")
+    expect(cards).to_have_count(PATIENTS - 1)
+
+
+def test_windows_are_of_the_values_and_not_of_the_drawing(seen: Watched, service: Service) -> None:
+    seen.open_study(head(service))
+    stage = seen.stage("FLAIR")
+    stage.focus()
+    before, words = pixels(stage), stage.locator(".window").inner_text()
+    for _ in range(6):
+        seen.page.keyboard.press("[")
+    expect(stage.locator(".window")).not_to_have_text(words)
+    seen.page.wait_for_timeout(300)
+    assert pixels(stage) != before
+    asked = [url for url in seen.requests if "window=" in url]
+    assert asked
+    assert all("linear-exact" in url for url in asked)
+    box = stage.bounding_box() or {}
+    seen.page.mouse.move(box["x"] + 50, box["y"] + 50)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + 90, box["y"] + 20, steps=4)
+    seen.page.mouse.up()
+    seen.page.keyboard.press("0")
+    expect(stage.locator(".window")).to_have_text(words)
+    seen.page.wait_for_timeout(300)
+    assert pixels(stage) == before
+
+
+def test_a_finger_scrolls(browser: Browser, service: Service) -> None:
+    with watched(browser, service.url, touch=True, width=390) as seen:
+        seen.open()
+        seen.accessible()
+        seen.open_study(head(service))
+        stage = seen.stage("T1")
+        at = value(stage)
+        box = stage.bounding_box() or {}
+        session = seen.page.context.new_cdp_session(seen.page)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for kind, down in (("touchStart", 0), ("touchMove", 30), ("touchMove", 60)):
+            points = [{"x": x, "y": y + down}]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert value(stage) > at
+        assert seen.page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+        seen.accessible()
+
+
+def test_a_slice_and_a_box_are_asked_about(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("f")
+    page.locator(".card").first.wait_for()
+    assert re.search(r"example=[\d.]+%2F[\d.]+%2F[\d.]+%2F\d+&", seen.requests_to("/similar/studies")[-1])
+    page.go_back()
+    seen.drawn()
+    box = seen.stage("FLAIR").bounding_box() or {}
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.get_by_role("button", name="Draw a box").click()
+    page.mouse.move(middle[0] - 40, middle[1] - 40)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 30, middle[1] + 20, steps=5)
+    page.mouse.up()
+    expect(page.locator(".box:not([hidden])")).to_have_count(1)
+    seen.accessible()
+    page.get_by_role("button", name="Find similar: box").click()
+    page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    drawn = seen.region()
+    assert 60 <= (drawn[2] - drawn[0]) * box["width"] / 256 <= 80
+    assert 50 <= (drawn[3] - drawn[1]) * box["width"] / 256 <= 70
+
+
+def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
+    press = seen.page.keyboard.press
+    seen.open_study(head(service))
+    press("b")
+    press("ArrowLeft")
+    press("ArrowDown")
+    press("Shift+ArrowRight")
+    press("Enter")
+    seen.page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    x0, y0, x1, y1 = seen.region()
+    assert x1 - x0 > y1 - y0 > 0
+    assert (x0 + x1 - 256) / 2 < 0 < (y0 + y1 - 256) / 2
+    press("Escape")
+    seen.drawn()
+    expect(seen.page.locator(".box:not([hidden])")).to_have_count(0)
+
+
+def test_feedback_is_one_click_and_can_be_taken_back(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    liked = cards.nth(1).get_attribute("data-study")
+    cards.nth(1).get_by_role("button", name="Like", exact=True).click()
+    expect(page.locator(f'.card[data-study="{liked}"] [data-act=like]')).to_have_attribute("aria-pressed", "true")
+    assert f"&like={liked}" in seen.requests_to("/similar/studies")[-1]
+    unliked = cards.last.get_attribute("data-study")
+    cards.last.get_by_role("button", name="Unlike").click()
+    expect(cards).to_have_count(PATIENTS - 2)
+    assert f"&unlike={unliked}" in seen.requests_to("/similar/studies")[-1]
+    expect(page.locator(".chips.unlike li")).to_have_count(1)
+    seen.accessible()
+    page.reload()
+    expect(page.locator(".chips.unlike li")).to_have_count(1)
+    page.locator(".chips.unlike").get_by_role("button").click()
+    expect(cards).to_have_count(PATIENTS - 1)
+
+
+def test_filters_and_weights(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    ages = sorted(int(s["PatientAge"][:3]) for s in listed(service, limit="50") if len(s["series"]) == 4)[1:]
+    page.get_by_label("Age from").fill(str(ages[-1]))
+    expect(cards).not_to_have_count(PATIENTS - 1)
+    page.get_by_role("button", name="Clear filters").click()
+    expect(cards).to_have_count(PATIENTS - 1)
+    page.get_by_role("checkbox", name="T2").uncheck()
+    page.get_by_label("What grey counts").fill("0")
+    page.wait_for_timeout(800)
+    asked = seen.requests_to("/similar/studies")[-1]
+    assert re.search(r"sequence=FLAIR%2CT1%2CT1CE&", asked + "&")
+    assert re.search(r"parts=appearance%3A0\.\d+%2Clesion%3A0\.\d+%2Cshape%3A0\.\d+%2Cgrey%3A0(&|$)", asked)
+    expect(cards.first.locator(".bars li")).to_have_count(3)
+    page.get_by_label("At least").fill("0.9999")
+    expect(page.locator(".state.empty")).to_contain_text("No study passes the filters")
+    seen.accessible()
+
+
+def test_nothing_similar_says_how_many_were_left_out(seen: Watched) -> None:
+    seen.open_study("Odd phantom")
+    seen.page.keyboard.press("s")
+    state = seen.page.locator(".state.empty")
+    expect(state).to_contain_text("Nothing is similar enough")
+    expect(state).to_contain_text(re.compile(rf"{PATIENTS}|{PATIENTS + 2} studies were compared"))
+    seen.accessible()
+    seen.shot("state-nothing-similar")
+    state.get_by_role("button", name="Show them anyway").click()
+    seen.page.locator(".card").first.wait_for()
+
+
+def test_what_the_encoder_was_not_trained_for_is_marked(seen: Watched) -> None:
+    seen.open_study(KNEE)
+    expect(seen.page.locator(".viewport .badge.warn")).to_have_text("outside domain")
+    seen.page.keyboard.press("s")
+    card = seen.page.locator(".card").filter(has_text="MR knee left")
+    expect(card.locator(".badge.warn")).to_have_text("outside domain")
+    seen.accessible()
+    seen.shot("state-outside-domain")
+
+
+def test_what_cannot_be_searched_by_says_why(seen: Watched) -> None:
+    seen.page.get_by_role("row").filter(has_text=SCOUT).get_by_role("button").click()
+    expect(seen.page.locator(".viewport .badge")).to_have_text("not searchable")
+    seen.accessible()
+    seen.page.keyboard.press("s")
+    expect(seen.page.locator(".state.error")).to_contain_text("The example has no embeddings")
+    seen.accessible()
+    seen.shot("state-error")
+
+
+def test_a_service_that_is_away_is_asked_again(seen: Watched, service: Service) -> None:
+    seen.open_study(head(service))
+    seen.page.context.set_offline(True)
+    seen.page.keyboard.press("s")
+    expect(seen.page.locator(".state.error")).to_contain_text("The service does not answer")
+    seen.accessible()
+    seen.page.context.set_offline(False)
+    seen.page.get_by_role("button", name="Try again").click()
+    expect(seen.page.locator(".card")).to_have_count(PATIENTS - 1)
+
+
+def test_what_is_still_embedding_is_waited_for(seen: Watched, service: Service) -> None:
+    with service.without_worker():
+        late = slices("late", patient="LATE", StudyDescription="Late arrival", BodyPartExamined="KNEE")
+        service.receive(late)
+        seen.page.get_by_label("Description").fill("late")
+        expect(seen.row("Late arrival").locator(".status.waiting")).to_contain_text("0 of 1 series ready")
+        seen.accessible()
+        seen.open_study("Late arrival")
+        seen.page.keyboard.press("s")
+        expect(seen.page.locator(".state.wait")).to_contain_text("Still embedding")
+        seen.accessible()
+        seen.shot("state-still-embedding")
+    seen.page.locator(".card, .state.empty").first.wait_for(timeout=60_000)
+    assert len(seen.requests_to("/similar/studies")) > 1
+
+
+def test_what_a_header_says_is_text_and_no_markup(seen: Watched) -> None:
+    page = seen.page
+    expect(seen.row("Odd phantom")).to_contain_text(HOSTILE)
+    seen.open_study("Odd phantom")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+    expect(page.locator(".viewport .note")).to_have_text(HOSTILE)
+    assert page.locator("img").count() == 0
+    assert "taken" not in page.title()
+    assert not any("nowhere" in url for url in seen.requests)
+
+
+def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> None:
+    """Neither the page nor what it was sent names a patient; the address bar names no study."""
+    bodies: list[str] = []
+    seen.page.on(
+        "response",
+        lambda answer: bodies.append(answer.text()) if "json" in (answer.headers.get("content-type") or "") else None,
+    )
+    seen.page.reload()
+    seen.open_study(head(service))
+    seen.page.keyboard.press("s")
+    seen.page.locator(".card").first.focus()
+    assert not IDENTITIES.search(seen.page.content().replace("https://reports.example/A", ""))
+    seen.page.keyboard.press("Enter")
+    seen.drawn()
+    assert not IDENTITIES.search(seen.page.content().replace("https://reports.example/A", ""))
+    assert seen.page.url == f"{service.url}/"
+    assert len(bodies) > 5
+    assert not [
+        found
+        for found in map(IDENTITIES.search, (body.replace("https://reports.example/A", "") for body in bodies))
+        if found
+    ]
+    assert not any(IDENTITIES.search(url) for url in seen.requests)
+
+
+def test_the_first_picture(browser: Browser, service: Service) -> None:
+    """Measured, not judged: the seconds from the load to the first picture go where the screenshots go."""
+    seconds = []
+    for _ in range(5):
+        with watched(browser, service.url) as seen:
+            seen.open()
+            seen.page.locator("canvas.drawn").first.wait_for()
+            seconds.append(
+                seen.page.evaluate("() => performance.getEntriesByName('first-picture')[0].startTime") / 1000
+            )
+            path = seen.shot("list").with_name("page-first-picture.json")
+    path.write_text(json.dumps({"seconds": [round(one, 3) for one in sorted(seconds)]}) + "\n")
+    assert all(0 < one < 60 for one in seconds)
