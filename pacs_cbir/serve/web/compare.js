@@ -25,7 +25,7 @@ class Comparison {
     this.hot = button('Heat map', () => this.toggleHeat(), { key: 'h', 'aria-pressed': 'false' });
     this.viewer = away('Viewer', '#', { class: 'out' });
     this.figure = el('figure', { class: 'heat', hidden: true });
-    this.view = { title: 'Compare', element: this.layout(), keys: this.keys() };
+    this.view = { title: 'Compare', element: this.layout(), keys: this.keys(), focus: () => this.left?.stage.focus() };
     this.choose(this.current);
   }
 
@@ -89,8 +89,7 @@ class Comparison {
     this.viewports.replaceChildren(this.left.element, this.right.element);
     this.viewer.href = viewerUrl(this.settings.viewer_url, this.pair.found);
     if (this.hot.getAttribute('aria-pressed') === 'true') this.showHeat();
-    if (held || !this.begun) this.left.stage.focus();
-    this.begun = true;
+    if (held) this.left.stage.focus();
     announce(`${series.sequence}, similarity ${similarity(series.similarity)}`);
     await Promise.all([this.load(this.left, this.pair.example), this.load(this.right, this.pair.found)]);
   }

@@ -60,7 +60,7 @@ export function filterForm({ filters, sequences, parts, labels, changed }) {
       field('description', 'Description', 'search', { placeholder: 'any part; * and ?' }),
       labels ? field('label', 'Label', 'search') : null,
     ),
-    group('Similarity', field('least', 'At least', 'number', { min: -1, max: 1, step: 0.01, placeholder: 'as calibrated' })),
+    group('Similarity', field('least', 'At least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated' })),
     Object.keys(parts).length > 1
       ? group('What counts', Object.entries(parts).map(([part, share]) => slider(part, filters.parts?.[part] ?? share)))
       : null,

@@ -48,7 +48,8 @@ function show() {
   showTrail(now);
   content.replaceChildren(shown.element);
   window.scrollTo(0, 0);
-  const focused = content.contains(document.activeElement);
+  shown.focus?.();
+  const focused = content.contains(document.activeElement) && document.activeElement !== content;
   if (!focused && !now.focus) content.querySelector('h1')?.focus({ preventScroll: true });
 }
 

@@ -115,7 +115,7 @@ class Similar {
     this.say();
     if (offset === 0) this.showExample();
     this.rove((again && this.grid.querySelector(`[data-study="${CSS.escape(this.given.focus ?? '')}"]`)) || this.grid.firstElementChild);
-    if (again && this.given.focus) this.chosen?.element.focus();
+    if (again && this.given.focus) this.view.focus = () => this.chosen?.element.focus();
   }
 
   card(match, rank) {

@@ -27,7 +27,7 @@ export function viewerUrl(template, { study, series, instance }) {
 /** Badges of a series' state. */
 export function seriesBadges(series) {
   const badges = [];
-  if (series.in_domain === false) {
+  if (series.state === 'embedded' && series.in_domain === false) {
     badges.push(el('span', { class: 'badge warn', title: 'The encoder was not trained for such series: compared among themselves, with less to go by.' }, 'outside domain'));
   }
   if (series.state === 'waiting') badges.push(el('span', { class: 'badge wait' }, 'embedding…'));
@@ -127,6 +127,7 @@ class Shown {
         on: {
           slice: (moved) => this.follows(moved),
           box: (boxed) => this.boxed(boxed),
+          boxing: () => this.viewports.some(({ box }) => box.active),
           search: () => this.searchBox(),
         },
       });
@@ -211,7 +212,10 @@ class Shown {
   }
 
   searchBox() {
-    if (this.current?.box.given) this.searchSlice(this.current.box.region);
+    const boxed = this.viewports.find(({ box }) => box.given);
+    if (!boxed) return;
+    this.choose(boxed);
+    this.searchSlice(boxed.box.region);
   }
 
   /** While series are being embedded, say how far it is. */

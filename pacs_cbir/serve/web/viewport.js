@@ -13,7 +13,7 @@ const AHEAD = 2;
 const SETTLED_MS = 250;
 
 /** `on.slice(viewport)` hears of another slice, `on.box(viewport)` of a box that was drawn or moved, `on.search(viewport)`
- *  of Enter while there is one. */
+ *  of Enter while there is one; `on.boxing()` says whether a pointer draws a box. */
 export class Viewport {
   constructor({ title, note, badges = [], on = {} }) {
     Object.assign(this, { title, on, slices: [], index: 0, window: null, drawnWindow: null, wanted: 0 });
@@ -219,7 +219,7 @@ export class Viewport {
       stage.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, event);
       swiped = 0;
-      if (this.box.active || event.shiftKey) this.box.begin(event);
+      if (this.on.boxing?.() || event.shiftKey) this.box.begin(event);
     });
     stage.addEventListener('pointermove', (event) => {
       const before = pointers.get(event.pointerId);
