@@ -251,7 +251,7 @@ def compare(seen: Watched) -> None:
     page.mouse.wheel(0, 80)
     expect(left).to_have_attribute("aria-valuenow", str(at[0]))
     assert value(right) == moved
-    page.get_by_role("button", name="Back to the alike slices").click()
+    page.get_by_role("button", name="Back to the matching slices").click()
     assert (value(left), value(right)) == at
     page.wait_for_timeout(500)
     seen.accessible()

@@ -60,7 +60,7 @@ class Comparison {
       el('div', { class: 'tools', role: 'group', 'aria-label': 'What to do with the comparison' },
         this.link,
         this.hot,
-        button('Back to the alike slices', () => this.home(), { key: 'r', class: 'quiet' }),
+        button('Back to the matching slices', () => this.home(), { key: 'r', class: 'quiet' }),
         this.neighbour(-1) ? button('Previous match', () => this.next(-1), { key: 'p', class: 'quiet' }) : null,
         this.neighbour(1) ? button('Next match', () => this.next(1), { key: 'n', class: 'quiet' }) : null,
         this.viewer,

@@ -24,7 +24,7 @@ const KEYS = [
     ['Enter', 'search from the box'],
   ]],
   ['Matches', [['← → ↑ ↓', 'from match to match'], ['Enter or c', 'compare'], ['l', 'like'], ['u', 'unlike'], ['h', 'heat map']]],
-  ['Comparison', [['1 – 9', 'the sequence'], ['r', 'back to the slices that are alike'], ['n p', 'next, previous match'], ['h', 'heat map'], ['l', 'link or unlink scrolling'], ['v', 'open the viewer']]],
+  ['Comparison', [['1 – 9', 'the sequence'], ['r', 'back to the matching slices'], ['n p', 'next, previous match'], ['h', 'heat map'], ['l', 'link or unlink scrolling'], ['v', 'open the viewer']]],
 ];
 
 /** Whether letters act by themselves. */

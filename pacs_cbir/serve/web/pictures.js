@@ -1,4 +1,4 @@
-// Rendered frames: fetched a few at a time, the ones wanted last first, and kept while there is room.
+// Rendered frames: fetched a few at a time, those that someone waits for first, and kept while there is room.
 
 import { request } from './api.js';
 
@@ -11,22 +11,27 @@ let under_way = 0;
 let bytes = 0;
 let drawn = false;
 
-/** A frame's picture: {bitmap, window}. `viewport` is [width, height]; `window` {centre, width} of rescaled values. */
-export function picture({ study, series, instance, frame }, { window, viewport } = {}) {
+/** A frame's picture: {bitmap, window}. `viewport` is [width, height]; `window` {centre, width} of rescaled values;
+ *  `now`: someone scrolls and looks at it, so that it goes before all that were asked for earlier. */
+export function picture({ study, series, instance, frame }, { window, viewport, now = false } = {}) {
   const path = `/dicom-web/studies/${study}/series/${series}/instances/${instance}`;
   const query = new URLSearchParams();
   if (viewport) query.set('viewport', viewport.join(','));
   if (window) query.set('window', `${window.centre},${window.width},linear-exact`);
-  return fetched(`${path}${frame ? `/frames/${frame}` : ''}/rendered?${query}`, 'image/jpeg');
+  return fetched(`${path}${frame ? `/frames/${frame}` : ''}/rendered?${query}`, 'image/jpeg', now);
 }
 
 /** A picture at a URL, through the same queue. */
-export function fetched(url, accept) {
+export function fetched(url, accept, now = false) {
   const entry = kept.get(url) ?? { size: 0 };
   kept.delete(url);
   kept.set(url, entry);
   if (entry.promised) return entry.promised;
-  entry.promised = new Promise((resolve, reject) => waiting.push({ url, accept, resolve, reject }));
+  entry.promised = new Promise((resolve, reject) => {
+    const one = { url, accept, resolve, reject };
+    if (now) waiting.push(one);
+    else waiting.unshift(one);
+  });
   entry.promised.then(
     ({ bitmap }) => keep(entry, bitmap.width * bitmap.height * 4),
     () => kept.delete(url),

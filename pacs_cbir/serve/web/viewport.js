@@ -113,7 +113,7 @@ export class Viewport {
 
   async fetchAndDraw() {
     try {
-      const { bitmap, window } = await picture(this.slice, { window: this.window });
+      const { bitmap, window } = await picture(this.slice, { window: this.window, now: true });
       this.bitmap = bitmap;
       this.drawnWindow = window;
       this.windowText.textContent = text(window);
