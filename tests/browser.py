@@ -59,6 +59,11 @@ class Watched:
         """A sequence's slices."""
         return self.page.get_by_role("slider", name=f"{name}, slices")
 
+    def settled(self) -> None:
+        """Wait until nothing is fetched any more."""
+        self.page.wait_for_load_state("networkidle")
+        self.page.wait_for_timeout(300)
+
     def requests_to(self, path: str) -> list[str]:
         """The URLs of the requests to a path, in turn."""
         return [url for url in self.requests if urlsplit(url).path == path]
@@ -82,11 +87,16 @@ class Watched:
 
     def shot(self, name: str) -> Path:
         """Keep a picture of what is shown: below PAGE_PICTURES, where it is set, else with the artefacts."""
-        folder = Path(os.environ.get("PAGE_PICTURES", "artefacts/page"))
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"page-{name}.png"
+        path = pictures_folder() / f"page-{name}.png"
         self.page.screenshot(path=path)
         return path
+
+
+def pictures_folder() -> Path:
+    """Where pictures and measurements of the page are kept."""
+    folder = Path(os.environ.get("PAGE_PICTURES", "artefacts/page"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -126,3 +136,15 @@ def watched(browser: Browser, url: str, *, touch: bool = False, width: int = SIZ
         assert {urlsplit(asked_url).netloc for asked_url in seen.requests} <= {urlsplit(url).netloc}
     finally:
         context.close()
+
+
+def first_picture_seconds(browser: Browser, url: str, loads: int = 5) -> list[float]:
+    """Seconds from the start of a load to the first picture on the page, each in a fresh profile, in rising order."""
+    seconds = []
+    for _ in range(loads):
+        with watched(browser, url) as seen:
+            seen.open()
+            seen.page.locator("canvas.drawn").first.wait_for()
+            ms = seen.page.evaluate("() => performance.getEntriesByName('first-picture')[0].startTime")
+            seconds.append(round(float(ms) / 1000, 3))
+    return sorted(seconds)

@@ -2,7 +2,6 @@
 
 import { announce, away, button, date, el, person } from './dom.js';
 import { bars, covered, heat, interval, notes, pairOf, similarity } from './match.js';
-import { drawInto } from './pictures.js';
 import { answered } from './similar.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
 import { viewerUrl } from './study.js';
@@ -51,7 +50,7 @@ class Comparison {
       el('h1', { tabindex: '-1' }, 'Example and match', rank < 0 ? '' : ` ${rank + 1}`),
       el('p', { class: 'about' },
         el('strong', {}, `Similarity ${similarity(match.similarity)}`),
-        el('span', {}, covered(match)),
+        this.question.example.series ? null : el('span', {}, covered(match)),
         notes(match),
         el('span', {}, match.StudyDescription || 'Without description'),
         el('span', {}, facts),
@@ -66,8 +65,7 @@ class Comparison {
         this.viewer,
         match.report ? away('Report', match.report, { class: 'out' }) : null,
       ),
-      el('div', { class: 'compared' }, this.viewports, el('aside', { 'aria-label': 'Why they are similar' }, el('h2', {}, 'By sequence'), this.barsPlace, this.partsPlace)),
-      this.figure,
+      el('div', { class: 'compared' }, el('div', {}, this.viewports, this.figure), el('aside', { 'aria-label': 'Why they are similar' }, el('h2', {}, 'By sequence'), this.barsPlace, this.partsPlace)),
     );
   }
 
@@ -129,31 +127,39 @@ class Comparison {
     const on = this.hot.getAttribute('aria-pressed') !== 'true';
     this.hot.setAttribute('aria-pressed', String(on));
     this.figure.hidden = !on;
+    this.view.element.classList.toggle('hot', on);
     if (on) this.showHeat();
   }
 
   async showHeat() {
     if (!this.pair) return;
-    const canvas = el('canvas', { role: 'img', 'aria-label': 'Heat map of the example on the left and the match on the right', width: 2, height: 1 });
     const words = el('figcaption', {}, 'Computing the heat map…');
-    this.figure.replaceChildren(canvas, words);
+    this.figure.replaceChildren(words);
     try {
-      await drawInto(canvas, heat(this.pair, this.question));
-      words.textContent = 'Left the example, right the match: the brighter, the more a place makes the two slices similar to the encoder. It outlines no lesion.';
+      const { bitmap } = await heat(this.pair, this.question);
+      const halves = ['example', 'match'].map((name, index) => half(bitmap, index, `Heat map of the ${name}`));
+      words.textContent = 'The brighter, the more a place makes the two slices similar to the encoder. It outlines no lesion.';
+      this.figure.replaceChildren(el('div', { class: 'two-up' }, halves), words);
       announce('The heat map is shown');
     } catch (error) {
       if (error.name === 'AbortError') return;
-      canvas.remove();
       words.textContent = `There is no heat map: ${error.message}`;
       announce(words.textContent);
     }
-    this.figure.scrollIntoView({ block: 'nearest' });
   }
 
   next(step) {
     const match = this.neighbour(step);
     if (match) this.replace({ view: 'compare', question: this.question, match, current: 0 });
   }
+}
+
+/** One of the two slices that a heat map shows side by side. */
+function half(bitmap, index, name) {
+  const width = Math.floor(bitmap.width / 2);
+  const canvas = el('canvas', { role: 'img', 'aria-label': name, width, height: bitmap.height });
+  canvas.getContext('2d').drawImage(bitmap, -index * width, 0);
+  return canvas;
 }
 
 function parts(series) {

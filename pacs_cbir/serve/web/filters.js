@@ -33,7 +33,7 @@ export function isFiltered({ least, parts, ...others }) {
 
 /** The form. `filters` are those in force; `changed` hears of others.
  *  `sequences` are the example's, `parts` the encoder's: part → its share. */
-export function filterForm({ filters, sequences, parts, labels, changed }) {
+export function filterForm({ filters, sequences, parts, changed }) {
   const field = (name, label, type, extra = {}) =>
     el('label', {}, label, el('input', { type, name, value: filters[name] ?? '', maxlength: LONGEST, autocomplete: 'off', ...extra }));
   const box = (name, label, checked, extra = {}) =>
@@ -58,7 +58,7 @@ export function filterForm({ filters, sequences, parts, labels, changed }) {
       field('from', 'From', 'date'),
       field('to', 'To', 'date'),
       field('description', 'Description', 'search', { placeholder: 'any part; * and ?' }),
-      labels ? field('label', 'Label', 'search') : null,
+      field('label', 'Label', 'search'),
     ),
     group('Similarity', field('least', 'At least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated' })),
     Object.keys(parts).length > 1

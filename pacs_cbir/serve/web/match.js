@@ -92,7 +92,7 @@ export class Card {
       el('div', { class: 'facts' },
         el('p', { class: 'score' },
           el('span', { class: 'number' }, similarity(match.similarity)),
-          el('span', { class: 'coverage', title: "Share of the example's sequences that were compared like with like" }, covered(match)),
+          question.example.series ? null : el('span', { class: 'coverage', title: "Share of the example's sequences that were compared like with like" }, covered(match)),
           notes(match),
         ),
         el('h2', {}, title),
@@ -138,13 +138,14 @@ export class Card {
     this.viewer.href = viewerUrl(this.settings.viewer_url, pair.found);
     this.inset.hidden = this.hot;
     this.element.classList.toggle('hot', this.hot);
-    this.message.textContent = '';
+    this.message.textContent = this.hot ? 'Computing the heat map…' : '';
     try {
       if (this.hot) await drawInto(this.canvas, heat(pair, this.question));
       else {
         drawInto(this.inset, picture(pair.example, { viewport: INSET })).catch(() => {});
         await drawInto(this.canvas, picture(pair.found, { viewport: VIEWPORT }));
       }
+      this.message.textContent = '';
     } catch (error) {
       if (error.name !== 'AbortError') this.message.textContent = `${this.hot ? 'No heat map' : 'No picture'}: ${error.message}`;
     }

@@ -257,7 +257,6 @@ class Similar {
       filters: question.filters,
       sequences: [...new Set(embedded.map(({ sequence }) => sequence))],
       parts: settings.parts,
-      labels: last.results.some(({ labels }) => labels !== undefined),
       changed: (filters) => this.change(filters, { typed: Object.keys(filters).length > 0 }),
     });
     this.filterBox.replaceChildren(this.filterBox.firstElementChild, form);
