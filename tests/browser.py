@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 PATIENCE_MS = 20_000
@@ -88,7 +90,8 @@ class Watched:
     def shot(self, name: str) -> Path:
         """Keep a picture of what is shown: below PAGE_PICTURES, where it is set, else with the artefacts."""
         path = pictures_folder() / f"page-{name}.png"
-        self.page.screenshot(path=path)
+        shot = Image.open(io.BytesIO(self.page.screenshot()))
+        shot.convert("RGB").quantize(256).save(path, optimize=True)
         return path
 
 

@@ -9,7 +9,7 @@ import sys
 from tests.browser import Watched, chromium, first_picture_seconds, watched
 
 # Of the demonstration's patients, one whose lesion is like another's.
-STUDY_DATE, SEQUENCE, SLICE = "2023-08-03", "FLAIR", 14
+STUDY_DATE, SEQUENCE, SLICE = "2019-09-02", "FLAIR", 17
 
 
 def main(url: str, folder: str) -> None:

@@ -107,7 +107,7 @@ export class Card {
         this.hotButton,
         this.viewer,
         match.report ? away('Report', match.report, { class: 'out' }) : null,
-        button('Search from it', () => act.similar(this), { class: 'quiet', title: 'Find studies similar to this one' }),
+        button('As example', () => act.similar(this), { class: 'quiet', title: 'Find studies similar to this one' }),
       ),
     );
     this.choose(0);
