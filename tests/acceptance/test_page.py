@@ -385,10 +385,18 @@ def test_a_slice_and_a_box_are_asked_about(seen: Watched, service: Service) -> N
     seen.accessible()
     page.get_by_role("button", name="Find similar: box").click()
     page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    answered(seen, service)
     drawn = seen.region()
     scale = box["width"] / max(size_of(service))
     assert (drawn[2] - drawn[0]) * scale == pytest.approx(70, abs=5)
     assert (drawn[3] - drawn[1]) * scale == pytest.approx(60, abs=5)
+
+
+def answered(seen: Watched, service: Service) -> None:
+    """Wait for the answer to a box, where the service takes one; the first loads the encoder."""
+    parameters = httpx.get(f"{service.url}/openapi.json").json()["paths"]["/similar/studies"]["get"]["parameters"]
+    if any(parameter["name"] == "region" for parameter in parameters):
+        seen.page.locator(".card, .state.empty").first.wait_for(timeout=60_000)
 
 
 def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
@@ -400,6 +408,7 @@ def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
     press("Shift+ArrowRight")
     press("Enter")
     seen.page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    answered(seen, service)
     x0, y0, x1, y1 = seen.region()
     assert x1 - x0 > y1 - y0 > 0
     columns, rows = size_of(service)
