@@ -45,6 +45,7 @@ class Service:
     dicom_port: int
     supervisor: int
     folder: Path
+    environment: dict[str, str]
 
     def receive(self, instances: list[FileDataset]) -> None:
         """Send instances by C-STORE."""
@@ -94,7 +95,7 @@ def empty_service(browser: Browser) -> Iterator[Service]:
         "PACS_CBIR_REPORT_URL": "https://reports.example/{AccessionNumber}",
     }
     with command("serve", environment, folder / "log") as supervisor:
-        service = Service(f"http://127.0.0.1:{http}", dicom, supervisor.pid, folder)
+        service = Service(f"http://127.0.0.1:{http}", dicom, supervisor.pid, folder, environment)
         wait_until(lambda: all(map(listens, service_ports)) and ready(service), START_SECONDS)
         yield service
     shutil.rmtree(folder)
@@ -609,6 +610,21 @@ def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> 
         if found
     ]
     assert not any(IDENTITIES.search(url) for url in seen.requests)
+
+
+def test_names_are_shown_and_searched_where_the_site_says_so(browser: Browser, service: Service) -> None:
+    port = free_port()
+    environment = service.environment | {"PACS_CBIR_HTTP_PORT": str(port), "PACS_CBIR_SHOW_IDENTITY": "true"}
+    with command("api", environment, service.folder / "log"):
+        wait_until(lambda: listens(port), START_SECONDS)
+        with watched(browser, f"http://127.0.0.1:{port}") as seen:
+            seen.open()
+            seen.page.get_by_label("Name").fill("simulated")
+            expect(seen.page.locator("tbody tr")).to_have_count(PATIENTS)
+            seen.page.get_by_label("Patient ID").fill("SIM-00001")
+            expect(seen.page.locator("tbody tr")).to_have_count(1)
+            expect(seen.page.locator(".col-patient").last).to_contain_text("Simulated^00001 · SIM-00001")
+            seen.accessible()
 
 
 def test_the_first_picture(browser: Browser, service: Service) -> None:

@@ -97,6 +97,9 @@ async function start() {
 
 document.addEventListener('keydown', key);
 document.getElementById('help').addEventListener('click', () => showHelp(settings?.version ?? ''));
-document.getElementById('home').addEventListener('click', () => go(START));
+document.getElementById('home').addEventListener('click', () => {
+  history.pushState(START, '', '/');
+  show();
+});
 window.addEventListener('popstate', show);
 start();
