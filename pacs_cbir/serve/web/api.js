@@ -6,7 +6,8 @@ const LONGEST_QUERY = 8000;
 
 /** A problem detail (RFC 9457), or no answer at all. */
 export class Problem extends Error {
-  constructor({ status = 0, title, detail, retryAfter = null }) {
+  constructor({ status = 0, title, detail: given, retryAfter = null }) {
+    const detail = given.charAt(0).toUpperCase() + given.slice(1);
     super(detail);
     Object.assign(this, { status, title, detail, retryAfter });
   }

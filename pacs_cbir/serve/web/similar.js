@@ -100,7 +100,9 @@ class Similar {
   wait(problem) {
     const embedding = problem.status === 409;
     this.status.textContent = '';
-    this.fill(state('wait', embedding ? 'Still embedding' : problem.title, `${problem.message} This page asks again by itself, in ${count(problem.retryAfter, 'second')}.`));
+    const why = embedding ? 'The example was received, and its embedding is under way.' : problem.message;
+    const then = `This page asks again by itself, in ${count(problem.retryAfter, 'second')}.`;
+    this.fill(state('wait', embedding ? 'Still embedding' : problem.title, `${why} ${then}`));
     announce(embedding ? 'The example is still being embedded; this page waits for it' : problem.title);
   }
 
