@@ -1,16 +1,14 @@
 // The answers to a question: a ranked grid, filters, and feedback.
 
 import { list, nameOf, patiently } from './api.js';
-import { announce, button, count, date, el, later, person, state } from './dom.js';
+import { announce, button, count, date, el, later, state } from './dom.js';
+import { example, feedback } from './example.js';
 import { filterForm, isFiltered, parametersOf } from './filters.js';
 import { Card, similarity } from './match.js';
-import { drawInto, picture } from './pictures.js';
-import { shownSeries } from './studies.js';
 import { studyOf } from './study.js';
 
 const PAGE = 12;
 const TYPED_MS = 350;
-const SIZE = [256, 256];
 
 // The last answer, so that the way back from a comparison shows it as it was.
 let last = { key: '', results: [], leftOut: 0, more: false };
@@ -21,7 +19,7 @@ export function answered(question) {
 }
 
 /** The question as the service is asked it, with the example by its name. */
-function asked(question, limit, offset) {
+function parameters(question, limit, offset) {
   return parametersOf({ ...question, example: nameOf(question.example) }, limit, offset);
 }
 
@@ -41,8 +39,8 @@ class Similar {
     this.feedback = el('div', { class: 'feedback' });
     this.filterBox = el('details', { class: 'filter-box', open: window.innerWidth > 900 }, el('summary', {}, 'Filters'));
     this.askSoon = later(() => this.ask(0), TYPED_MS);
-    const { region, example } = this.question;
-    const what = region ? 'Similar to the box' : example.instance ? 'Similar to the slice' : 'Similar studies';
+    const { region, example: asked } = this.question;
+    const what = region ? 'Similar to the box' : asked.instance ? 'Similar to the slice' : 'Similar studies';
     this.view = {
       title: what,
       element: el('div', { class: 'similar' },
@@ -80,7 +78,7 @@ class Similar {
     this.content.setAttribute('aria-busy', 'true');
     try {
       const answer = await patiently(
-        () => list('/similar/studies', asked(this.question, PAGE + 1, offset), { signal: this.signal }),
+        () => list('/similar/studies', parameters(this.question, PAGE + 1, offset), { signal: this.signal }),
         (problem) => this.wait(problem),
         this.signal,
       );
@@ -211,45 +209,17 @@ class Similar {
   }
 
   showFeedback() {
-    const chips = (kind, title) =>
-      this.question[kind].length
-        ? [el('h2', {}, title), el('ul', { class: `chips ${kind}` }, this.question[kind].map((one) => el('li', {}, one.label, this.undo(kind, one))))]
-        : [];
-    this.feedback.replaceChildren(...chips('like', 'More like'), ...chips('unlike', 'Fewer like'));
-  }
-
-  undo(kind, one) {
-    const take = () => {
+    const undo = (kind, one) => {
       this.question = { ...this.question, [kind]: this.question[kind].filter(({ name }) => name !== one.name) };
       this.learned('Feedback taken back');
     };
-    return button('✕', take, { class: 'quiet', 'aria-label': `Take back ${one.label}` });
+    this.feedback.replaceChildren(...feedback(this.question, undo));
   }
 
   showExample() {
-    const { study, question } = this;
-    if (!study) return;
-    const { example, region } = question;
-    const { series, frame } = this.examplePicture();
-    const canvas = el('canvas', { 'aria-hidden': 'true', width: 256, height: 256 });
-    const open = () => this.go({ view: 'study', study: example.study });
-    if (series) drawInto(canvas, picture(frame, region ? {} : { viewport: SIZE })).then(() => region && outline(canvas, region)).catch(() => {});
-    this.exampleBox.replaceChildren(
-      el('h2', {}, 'Example'),
-      el('button', { type: 'button', class: 'picture', 'aria-label': 'Open the example', on: { click: open } }, canvas),
-      el('p', {}, study.StudyDescription || 'Without description'),
-      el('p', { class: 'who' }, [person(study), date(study.StudyDate), series?.sequence].filter(Boolean).join(' · ')),
-    );
-  }
-
-  /** The slice in question; of a whole study the one that the best match is like. */
-  examplePicture() {
-    const { example } = this.question;
-    const [best] = this.cards;
-    const pair = example.instance ? null : best?.pair;
-    const frame = pair?.example ?? example;
-    const series = this.study.series.find(({ SeriesInstanceUID }) => SeriesInstanceUID === frame.series) ?? shownSeries(this.study);
-    return { series, frame: { ...frame, series: series?.SeriesInstanceUID, instance: frame.instance ?? series?.picture } };
+    if (!this.study) return;
+    const open = () => this.go({ view: 'study', study: this.question.example.study });
+    this.exampleBox.replaceChildren(...example(this.question, this.study, this.cards[0]?.pair, open));
   }
 
   showFilters() {
@@ -292,12 +262,4 @@ class Similar {
     else return;
     event.preventDefault();
   }
-}
-
-function outline(canvas, region) {
-  const [x0, y0, x1, y1] = region.split(',').map(Number);
-  const context = canvas.getContext('2d');
-  context.strokeStyle = '#ffd166';
-  context.lineWidth = Math.max(1, canvas.width / 128);
-  context.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }
