@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,19 +24,25 @@ AETitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 SETTINGS_FILE_VARIABLE = "PACS_CBIR_SETTINGS_FILE"
 REPORT_FIELDS = ("StudyInstanceUID", "AccessionNumber")
+VIEWER_FIELDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
-def _report_url(template: str) -> str:
-    try:
-        template.format(**dict.fromkeys(REPORT_FIELDS, ""))
-    except (AttributeError, IndexError, KeyError, ValueError):
-        known = False
-    else:
-        known = "{" in template.replace("{{", "")
-    if not (known and template.startswith(("http://", "https://"))):
-        fields = " or ".join(f"{{{field}}}" for field in REPORT_FIELDS)
-        raise ValueError(f"an http:// or https:// URL with {fields} in it, and no other name in braces")
-    return template
+def _url_with(names: tuple[str, ...]) -> Callable[[str], str]:
+    """A check of URL templates that name at least one of these."""
+
+    def check(template: str) -> str:
+        try:
+            template.format(**dict.fromkeys(names, ""))
+        except (AttributeError, IndexError, KeyError, ValueError):
+            known = False
+        else:
+            known = "{" in template.replace("{{", "")
+        if not (known and template.startswith(("http://", "https://"))):
+            fields = " or ".join(f"{{{name}}}" for name in names)
+            raise ValueError(f"an http:// or https:// URL with {fields} in it, and no other name in braces")
+        return template
+
+    return check
 
 
 def _api_url(url: str) -> str:
@@ -101,9 +108,18 @@ class Settings(BaseSettings):
     upload_megabytes: int = Field(
         default=256, ge=1, description="Most MiB of pictures that a query by example may bring along."
     )
-    report_url: Annotated[str, AfterValidator(_report_url)] | None = Field(
+    report_url: Annotated[str, AfterValidator(_url_with(REPORT_FIELDS))] | None = Field(
         default=None,
         description="Template of reports' URLs, with {StudyInstanceUID} or {AccessionNumber}; without it no links.",
+    )
+    viewer_url: Annotated[str, AfterValidator(_url_with(VIEWER_FIELDS))] = Field(
+        default="http://localhost:3000/viewer?StudyInstanceUIDs={StudyInstanceUID}"
+        "&initialSeriesInstanceUID={SeriesInstanceUID}&initialSOPInstanceUID={SOPInstanceUID}",
+        description="Template of the page's links into a viewer, with {StudyInstanceUID}, {SeriesInstanceUID} and "
+        "{SOPInstanceUID}; OHIF's by default.",
+    )
+    show_identity: bool = Field(
+        default=False, description="Whether the page shows and searches names, patient IDs and accession numbers."
     )
     checkpoint: Path | None = Field(
         default=None, description="The encoder's checkpoint (.safetensors); without it the packaged one."

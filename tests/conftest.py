@@ -99,7 +99,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def peer() -> Callable[[str], str]:
     """The path of a peer's program; skips where a person's machine lacks it, and fails in CI."""
     from shutil import which
@@ -107,7 +107,7 @@ def peer() -> Callable[[str], str]:
     def find(program: str) -> str:
         found = which(program)
         if found is None:
-            reason = f"{program} is not installed (Debian: apt install dcmtk orthanc)"
+            reason = f"{program} is not installed (Debian: apt install dcmtk orthanc chromium)"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)

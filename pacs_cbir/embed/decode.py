@@ -11,17 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pebble
 
 from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import build_volume
-from pacs_cbir.embed.picture import render_frame
+from pacs_cbir.embed.picture import Picture, Window, render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
 from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError
 
 _Result = TypeVar("_Result")
+
+SERIES = 100
+"""A child's tasks, where each is a series."""
+PICTURES = 2000
+"""A child's tasks, where each is a frame; it may not be away while someone scrolls."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:
     )
 
 
+def _nothing() -> None:
+    pass
+
+
 def _limit_memory(mebibytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -101,21 +108,23 @@ class Decoder:
     Args:
         seconds: how long one series may take.
         mebibytes: the child's address space.
+        tasks: after how many the child is replaced, so that what a codec leaks does not add up to the limit.
     """
 
-    def __init__(self, seconds: float, mebibytes: int) -> None:
+    def __init__(self, seconds: float, mebibytes: int, tasks: int = SERIES) -> None:
         self._seconds = seconds
-        # Not forked: a fork of a process with torch's threads may hang. Replaced after some series, so that what a
-        # codec leaks does not add up to the limit.
+        # Not forked: a fork of a process with torch's threads may hang.
         self._pool = pebble.ProcessPool(
             max_workers=1,
-            max_tasks=100,
+            max_tasks=tasks,
             context=multiprocessing.get_context("spawn"),
             initializer=_limit_memory,
             initargs=(mebibytes,),
         )
 
     def __enter__(self) -> Self:
+        # The child takes seconds to start, which the first who wants a picture should not wait for.
+        self._pool.schedule(_nothing)
         return self
 
     def __exit__(
@@ -133,9 +142,9 @@ class Decoder:
         """
         return self.run(draw_series, list(paths), preprocessing)
 
-    def render(self, path: Path, frame_number: int) -> npt.NDArray[np.uint8]:
+    def render(self, path: Path, frame_number: int, window: Window | None = None) -> Picture:
         """`render_frame` in the child; errors as `draw`."""
-        return self.run(render_frame, path, frame_number)
+        return self.run(render_frame, path, frame_number, window)
 
     def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """A function of a module in the child; errors as `draw`, and those of this package that it raises itself."""

@@ -19,8 +19,10 @@ from pacs_cbir.serve.explain import explain_router
 from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.labels import labels_router
 from pacs_cbir.serve.metrics import Metrics
+from pacs_cbir.serve.page import page_router
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
+from pacs_cbir.serve.studies import studies_router
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 
@@ -57,6 +59,8 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(search_router(database))
     app.include_router(labels_router(database))
     app.include_router(rendered_router(settings, database, decoder))
+    app.include_router(studies_router(settings, database))
+    app.include_router(page_router(settings, database))
     app.include_router(health_router(database, searcher, metrics))
     problems.install(app)
     app.add_middleware(Access, metrics=metrics)

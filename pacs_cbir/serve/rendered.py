@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.picture import Function, Window
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import JPEG, PNG, negotiate
 from pacs_cbir.serve.schemas import problems
@@ -26,20 +28,37 @@ from pacs_cbir.store.value_tests import is_uid
 MAX_VIEWPORT = 4096
 JPEG_QUALITY = 90
 
+WINDOW_FIELD = "PACS-CBIR-Window"
+FUNCTIONS: dict[str, Function] = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
+"""PS3.18 8.3.5.1.4 → PS3.3 C.11.2.1.3."""
+LARGEST_VALUE = 1e12
+
 INSTANCE = "/studies/{study}/series/{series}/instances/{instance}"
 
 Viewport = Annotated[str | None, Query(description="`width,height` in pixels: the picture is fitted into it.")]
+
+Windowing = Annotated[
+    str | None,
+    Query(
+        alias="window",
+        description="`centre,width,function` (PS3.18 8.3.5.1.4) of rescaled values: `linear`, `linear-exact` or "
+        "`sigmoid`. Without it the header's window, else percentiles. Colour has none.",
+    ),
+]
 
 
 def rendered_router(settings: Settings, database: Database, decoder: Decoder) -> APIRouter:
     """Routes of rendered instances and frames."""
     router = APIRouter(prefix="/dicom-web", tags=["rendered"])
 
-    def picture(request: Request, stored: StoredFile, number: int, viewport: str | None) -> Response:
+    def picture(
+        request: Request, stored: StoredFile, number: int, viewport: str | None, windowing: str | None
+    ) -> Response:
         media_type = negotiate(request.headers.get("accept"), (JPEG, PNG))
-        size = _size(viewport)
-        pixels = decoder.render(settings.instances_dir / stored.file, number)
-        return Response(_encode(pixels, media_type, size), media_type=media_type)
+        size, window = _size(viewport), _window(windowing)
+        drawn = decoder.render(settings.instances_dir / stored.file, number, window)
+        headers = None if drawn.window is None else {WINDOW_FIELD: _window_text(drawn.window)}
+        return Response(_encode(drawn.pixels, media_type, size), media_type=media_type, headers=headers)
 
     def stored_file(study: str, series: str, instance: str) -> StoredFile:
         if not all(is_uid(uid) for uid in (study, series, instance)):
@@ -54,11 +73,17 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
 
     @router.get(INSTANCE + "/rendered", response_class=Response, responses=_RESPONSES)
     def rendered_instance(
-        request: Request, study: str, series: str, instance: str, viewport: Viewport = None
+        *,
+        request: Request,
+        study: str,
+        series: str,
+        instance: str,
+        viewport: Viewport = None,
+        windowing: Windowing = None,
     ) -> Response:
-        """The instance's picture; of several frames the middle one. Windowed by the header, else by percentiles."""
+        """The instance's picture; of several frames the middle one."""
         stored = stored_file(study, series, instance)
-        return picture(request, stored, (stored.number_of_frames + 1) // 2, viewport)
+        return picture(request, stored, (stored.number_of_frames + 1) // 2, viewport, windowing)
 
     @router.get(INSTANCE + "/frames/{frame}/rendered", response_class=Response, responses=_RESPONSES)
     def rendered_frame(
@@ -69,12 +94,13 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         instance: str,
         frame: Annotated[int, Path(ge=1, description="Counted from 1.")],
         viewport: Viewport = None,
+        windowing: Windowing = None,
     ) -> Response:
         """One frame's picture."""
         stored = stored_file(study, series, instance)
         if frame > stored.number_of_frames:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"The instance has {stored.number_of_frames} frames.")
-        return picture(request, stored, frame, viewport)
+        return picture(request, stored, frame, viewport, windowing)
 
     return router
 
@@ -87,6 +113,33 @@ def _size(viewport: str | None) -> tuple[int, int] | None:
     if not 1 <= min(size) <= max(size) <= MAX_VIEWPORT:
         raise InvalidQuery(f"viewport accepts width,height in pixels, each from 1 to {MAX_VIEWPORT}")
     return size
+
+
+def _window(text: str | None) -> Window | None:
+    if text is None:
+        return None
+    centre, width, name = ([part.strip() for part in text.split(",")] + ["", ""])[:3]
+    try:
+        window = Window(float(centre), float(width), FUNCTIONS[name])
+    except (KeyError, ValueError):
+        window = None
+    if window is None or text.count(",") != 2 or not _can_be_drawn(window):
+        raise InvalidQuery(
+            f"window accepts centre,width,function: two numbers and one of {', '.join(FUNCTIONS)}; the width is 1 or "
+            "more for linear, above 0 for the others"
+        )
+    return window
+
+
+def _can_be_drawn(window: Window) -> bool:
+    if not all(math.isfinite(value) and abs(value) <= LARGEST_VALUE for value in (window.centre, window.width)):
+        return False
+    return window.width >= (1.0 if window.function == "LINEAR" else float(np.finfo(np.float32).tiny))
+
+
+def _window_text(window: Window) -> str:
+    name = next(name for name, function in FUNCTIONS.items() if function == window.function)
+    return f"{window.centre:.7g},{window.width:.7g},{name}"
 
 
 def _encode(pixels: npt.NDArray[np.uint8], media_type: str, size: tuple[int, int] | None) -> bytes:
@@ -105,6 +158,15 @@ def _encode(pixels: npt.NDArray[np.uint8], media_type: str, size: tuple[int, int
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture.", "content": {JPEG: {}, PNG: {}}},
+    200: {
+        "description": "The picture.",
+        "content": {JPEG: {}, PNG: {}},
+        "headers": {
+            WINDOW_FIELD: {
+                "description": "The window that it was drawn with, as `window` takes it; colour has none.",
+                "schema": {"type": "string"},
+            }
+        },
+    },
     **problems(400, 404, 406, 422, 503),
 }

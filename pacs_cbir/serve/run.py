@@ -7,7 +7,7 @@ import threading
 import structlog
 import uvicorn
 
-from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.decode import PICTURES, Decoder
 from pacs_cbir.errors import SettingsError
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.searcher import Searcher
@@ -34,7 +34,7 @@ def run_api(settings: Settings, database: Database, stop: threading.Event) -> No
     purge_uploads(settings)
     follower = Follower(database, settings.index_dir)
     following = threading.Thread(target=follower.run, args=(stop,), name="follower")
-    with Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder:
+    with Decoder(settings.decode_seconds, settings.decode_megabytes, PICTURES) as decoder:
         app = create_app(settings, database, Searcher(database, follower), decoder)
         server = uvicorn.Server(
             uvicorn.Config(

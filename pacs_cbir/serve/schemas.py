@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -81,6 +81,30 @@ class ExplainedSeries(ComparedSeries):
     slices: list[MatchingSlice] = Field(
         description="For each of the example's slices that was looked at, in their order, the match's nearest one."
     )
+
+
+class ListedSeries(BaseModel):
+    """A series of a study in the list."""
+
+    model_config = _INCLUDED
+
+    SeriesInstanceUID: str
+    instances: int
+    state: Literal["embedded", "waiting", "parked", "not embedded"]
+    sequence: str | None = Field(None, description="MR sequence, once the series was looked at.")
+    in_domain: bool | None = Field(None, description="Whether the encoder was trained for such series.")
+    reason: str | None = Field(None, description="Why it has no embeddings.")
+    picture: str = Field(description="SOP Instance UID of an instance from its middle.")
+
+
+class ListedStudy(BaseModel):
+    """A study in the list."""
+
+    model_config = _INCLUDED
+
+    StudyInstanceUID: str
+    report: str | None = Field(None, description="Link to the report, where the site has set `PACS_CBIR_REPORT_URL`.")
+    series: list[ListedSeries]
 
 
 class ProblemDetails(BaseModel):

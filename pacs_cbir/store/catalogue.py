@@ -115,8 +115,9 @@ def find(
     offset: int,
     fuzzy: bool = False,
     labels: Collection[str] = (),
+    newest_first: bool = False,
 ) -> list[Attributes]:
-    """Studies, series or instances that meet all matching keys, in the order in which they first came.
+    """Studies, series or instances that meet all matching keys, in the order in which they first came, or against it.
 
     Each has its own attributes, those of the levels above, and what is counted at its own level: ModalitiesInStudy,
     SOPClassesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances of a study,
@@ -136,6 +137,8 @@ def find(
         query = query.where(*met.instance)
     elif below is not None:
         query = query.where(below)
+    if newest_first:
+        query = query.order_by(None).order_by(_TABLES[level].c.id.desc())
     return list(_complete(connection, level, query.limit(limit).offset(offset)).values())
 
 

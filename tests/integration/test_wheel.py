@@ -59,5 +59,10 @@ print(load_checkpoint(default_checkpoint_path()).card.name)
     assert run(python, "-c", code).strip()
 
 
+def test_it_carries_the_page(python: Path) -> None:
+    code = "from pacs_cbir.serve.page import WEB; print(*sorted(path.name for path in WEB.iterdir()))"
+    assert run(python, "-c", code).split() == sorted(path.name for path in (ROOT / "pacs_cbir/serve/web").iterdir())
+
+
 def test_its_command_is_installed(python: Path) -> None:
     assert run(python.with_name("pacs-cbir"), "--version").strip()

@@ -96,6 +96,9 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         ("REPORT_URL", "https://ris.example/{StudyInstanceUID"),
         ("REPORT_URL", "https://ris.example/{{StudyInstanceUID}}"),
         ("REPORT_URL", "javascript:alert('{StudyInstanceUID}')"),
+        ("VIEWER_URL", "http://viewer.example/{AccessionNumber}"),
+        ("VIEWER_URL", "javascript:alert('{SOPInstanceUID}')"),
+        ("SHOW_IDENTITY", "perhaps"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -67,6 +67,35 @@ def test_percentiles_where_there_is_no_window(api: Api) -> None:
     assert abs(int(drawn[50, 0]) - 128) <= 2
 
 
+def test_another_window_is_of_rescaled_values(api: Api) -> None:
+    send(api, "1.4", np.array([[0, 55], [80, 100]]), RescaleSlope="2", RescaleIntercept="-10", WindowCenter="0")
+    assert picture(api, "/1.4/rendered", window="90,200,linear-exact").tolist() == [[0, 140], [204, 255]]
+    assert picture(api, "/1.4/frames/1/rendered", window="90.5,201,linear").tolist() == [[0, 140], [204, 255]]
+    sigmoid = picture(api, "/1.4/rendered", window="90,200,sigmoid")
+    assert (sigmoid[0, 1], sigmoid[1, 1]) == tuple(round(255 / (1 + np.exp(-x))) for x in (0.2, 2))
+
+
+def test_the_answer_says_which_window_it_was_drawn_with(api: Api) -> None:
+    send(api, "1.4", np.arange(64).reshape(8, 8), WindowCenter="30", WindowWidth="20")
+    send(api, "1.5", np.arange(101).reshape(1, 101))
+
+    def said(uid: str, **parameters: str) -> str:
+        return api.client.get(f"{BASE}/{uid}/rendered", params=parameters).headers["pacs-cbir-window"]
+
+    assert said("1.4") == "30,20,linear"
+    assert said("1.5") == "50,98,linear-exact"
+    assert said("1.4", window="7,0.25,sigmoid") == "7,0.25,sigmoid"
+
+
+def test_a_window_that_is_none_is_refused(api: Api) -> None:
+    send(api, "1.4", np.zeros((2, 2)))
+    for window in ("", "1,2", "1,2,linear,3", "a,2,linear", "1,0,linear-exact", "1,0.5,linear", "nan,1,linear",
+                   "1,inf,linear", "1e300,1,linear", "1,2,cubic", "1,-5,sigmoid", "1,1e-300,sigmoid"):  # fmt: skip
+        answer = api.client.get(f"{BASE}/1.4/rendered", params={"window": window})
+        assert answer.status_code == 400, window
+        assert "centre,width,function" in answer.json()["detail"]
+
+
 def test_jpeg_is_the_default(api: Api) -> None:
     send(api, "1.4", np.arange(64).reshape(8, 8))
     for accept in ("*/*", "image/*", "image/avif,image/webp,*/*;q=0.8"):

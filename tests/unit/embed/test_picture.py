@@ -16,7 +16,7 @@ SYNTAXES = sorted((DATA / "transfer-syntaxes").glob("*.dcm"))
 
 @pytest.mark.skipif(not SYNTAXES, reason="the shared data is not here")
 def test_one_image_is_one_picture_in_every_transfer_syntax() -> None:
-    first, *others = (render_frame(path, 1) for path in SYNTAXES)
+    first, *others = (render_frame(path, 1).pixels for path in SYNTAXES)
     assert first.std() > 10
     assert len(others) >= 8
     for other in others:
@@ -26,7 +26,7 @@ def test_one_image_is_one_picture_in_every_transfer_syntax() -> None:
 @pytest.mark.skipif(not (DATA / "enhanced-fo-dicom").is_dir(), reason="the shared data is not here")
 def test_frames_of_a_multi_frame_instance_differ() -> None:
     (path,) = (DATA / "enhanced-fo-dicom").glob("*.dcm")
-    first, second = render_frame(path, 1), render_frame(path, 2)
+    first, second = render_frame(path, 1).pixels, render_frame(path, 2).pixels
     assert first.shape == second.shape
     assert not np.array_equal(first, second)
     with pytest.raises(DecodingError, match="cannot be decoded"):

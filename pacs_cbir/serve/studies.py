@@ -1,0 +1,99 @@
+"""The list of studies that the page shows: newest first, without the patients' identities unless the site says so."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from pacs_cbir.serve.dicom_json import plain
+from pacs_cbir.serve.outcome import report_url, with_age
+from pacs_cbir.serve.parameters import FUZZY, matching_keys
+from pacs_cbir.serve.schemas import NOTHING_FOUND, ListedStudy, problems
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import catalogue, encoders, listing
+from pacs_cbir.store.catalogue import Attributes
+from pacs_cbir.store.listing import ListedSeries
+from pacs_cbir.store.matching import Level
+from pacs_cbir.store.session import Database
+
+MAX_STUDIES = 100
+RESERVED = frozenset({"limit", "offset", "fuzzymatching"})
+STUDY_KEYS = (
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyDescription",
+    "ModalitiesInStudy",
+    "PatientSex",
+    "PatientAge",
+    "NumberOfStudyRelatedInstances",
+)
+IDENTITY_KEYS = ("PatientName", "PatientID", "AccessionNumber")
+SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "BodyPartExamined")
+
+
+def studies_router(settings: Settings, database: Database) -> APIRouter:
+    """The route of the list."""
+    router = APIRouter(tags=["page"])
+
+    @router.get("/studies", response_class=JSONResponse, responses=_RESPONSES)
+    def list_studies(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=MAX_STUDIES, description="How many.")] = 25,
+        offset: Annotated[int, Query(ge=0, le=2**31, description="How many to skip.")] = 0,
+        fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
+    ) -> Response:
+        """Studies that meet all matching keys, those first that were received last, and how far their embedding is.
+
+        Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in QIDO-RS. Names, IDs and
+        accession numbers are answered only where `PACS_CBIR_SHOW_IDENTITY` is on. Where nothing matches, the answer
+        is 204.
+        """
+        keys = matching_keys(request.query_params.multi_items(), RESERVED)
+        with database.transaction() as connection:
+            found = catalogue.find(
+                connection, Level.STUDY, keys, limit=limit, offset=offset, fuzzy=fuzzymatching, newest_first=True
+            )
+            encoder = encoders.active(connection)
+            series = listing.series_of(
+                connection, [_uid(study) for study in found], None if encoder is None else encoder.id
+            )
+        if not found:
+            return Response(status_code=HTTPStatus.NO_CONTENT.value)
+        return JSONResponse([_study(settings, study, series[_uid(study)]) for study in found])
+
+    return router
+
+
+def _uid(study: Attributes) -> str:
+    return study["StudyInstanceUID"][0]
+
+
+def _study(settings: Settings, study: Attributes, series: list[ListedSeries]) -> dict[str, Any]:
+    report = report_url(settings.report_url, study)
+    return {
+        **plain(with_age(study), (*STUDY_KEYS, *(IDENTITY_KEYS if settings.show_identity else ()))),
+        **({} if report is None else {"report": report}),
+        "series": [_series(one) for one in series],
+    }
+
+
+def _series(series: ListedSeries) -> dict[str, Any]:
+    said = {"sequence": series.sequence, "in_domain": series.in_domain, "reason": series.reason}
+    return {
+        "SeriesInstanceUID": series.series_instance_uid,
+        **plain(series.attributes, SERIES_KEYS),
+        "instances": series.instances,
+        "state": series.state.value,
+        **{name: value for name, value in said.items() if value is not None},
+        "picture": series.picture,
+    }
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": list[ListedStudy], "description": "A list, newest first."},
+    204: NOTHING_FOUND,
+    **problems(400, 503),
+}

@@ -1,0 +1,58 @@
+// What a person has said of a study: shown, added and taken away.
+
+import { request } from './api.js';
+import { announce, button, el } from './dom.js';
+
+/** The labels of a study and a field for another; empty where the service keeps none. */
+export function labelsOf(study, signal) {
+  const path = `/studies/${study}/labels`;
+  const shown = el('ul', { class: 'chips', 'aria-label': 'Labels' });
+  const field = el('input', { type: 'text', name: 'label', maxlength: 64, placeholder: 'add a label', 'aria-label': 'Add a label', autocomplete: 'off' });
+  const error = el('span', { class: 'problem', role: 'alert' });
+  const form = el('form', { class: 'labels', hidden: true }, el('span', {}, 'Labels'), shown, field, el('button', {}, 'Add'), error);
+  let labels = [];
+
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const added = field.value.trim();
+    if (added) keep([...labels, added]);
+  });
+  read();
+  return form;
+
+  async function read() {
+    try {
+      put(await (await request(path, { signal })).json());
+    } catch {
+      form.remove();
+    }
+  }
+
+  async function keep(wanted) {
+    try {
+      const answer = await request(path, {
+        method: 'PUT',
+        body: JSON.stringify(wanted),
+        headers: { 'Content-Type': 'application/json' },
+        signal,
+      });
+      put(await answer.json());
+      field.value = '';
+      error.textContent = '';
+      field.focus();
+      announce(`Labels: ${labels.join(', ') || 'none'}`);
+    } catch (problem) {
+      if (problem.name !== 'AbortError') error.textContent = problem.message;
+    }
+  }
+
+  function put(found) {
+    labels = found;
+    form.hidden = false;
+    shown.replaceChildren(
+      ...labels.map((label) =>
+        el('li', {}, label, button('✕', () => keep(labels.filter((one) => one !== label)), { class: 'quiet', 'aria-label': `Take away ${label}` })),
+      ),
+    );
+  }
+}

@@ -1,0 +1,159 @@
+// A match: one study that looks like the example, as a card.
+
+import { nameOf } from './api.js';
+import { away, button, date, el, person } from './dom.js';
+import { drawInto, fetched, picture } from './pictures.js';
+import { viewerUrl } from './study.js';
+
+const DAYS_A_YEAR = 365.25;
+const DAYS_A_MONTH = 30.44;
+const VIEWPORT = [320, 320];
+const INSET = [112, 112];
+
+/** 0.934 → 0.93; never rounded up to 1. */
+export function similarity(value) {
+  return (Math.floor(value * 100) / 100).toFixed(2);
+}
+
+/** How much of the example was compared like with like. */
+export function covered({ coverage }) {
+  return coverage > 0.995 ? 'all sequences compared' : `${Math.round(coverage * 100)} % of the sequences compared`;
+}
+
+/** The time between the example's study and a match's, in words. */
+export function interval(days) {
+  if (days === undefined || days === null) return '';
+  if (days === 0) return 'same day';
+  const far = Math.abs(days);
+  const unit = (number, name) => `${number} ${name}${number === 1 ? '' : 's'}`;
+  const words =
+    far < 60 ? unit(far, 'day')
+    : far < 2 * DAYS_A_YEAR ? unit(Math.round(far / DAYS_A_MONTH), 'month')
+    : unit(Math.round(far / DAYS_A_YEAR), 'year');
+  return `${words} ${days < 0 ? 'earlier' : 'later'}`;
+}
+
+/** The two slices that a compared series owes most to, as frames: {example, found}; null where they are not known. */
+export function pairOf(question, match, series) {
+  if (!series.slice) return null;
+  const { SOPInstanceUID: instance, frame, like } = series.slice;
+  return {
+    example: { study: question.example.study, series: series.like, instance: like.SOPInstanceUID, frame: like.frame },
+    found: { study: match.StudyInstanceUID, series: series.SeriesInstanceUID, instance, frame },
+  };
+}
+
+/** The heat map of a pair: a picture of both, from the service. */
+export function heat(pair, question) {
+  const query = new URLSearchParams({ example: nameOf(pair.example), match: nameOf(pair.found) });
+  if (question.region) query.set('region', question.region);
+  const parts = Object.entries(question.filters?.parts ?? {});
+  if (parts.length) query.set('parts', parts.map(([part, weight]) => `${part}:${weight}`).join(','));
+  return fetched(`/similar/explain?${query}`, 'image/png');
+}
+
+/** Badges of what a reader must know before trusting a match. */
+export function notes(match) {
+  return match.notes?.includes('outside-encoder-domain')
+    ? el('span', { class: 'badge warn', title: 'The encoder was not trained for such pictures: take this ranking with care.' }, 'outside domain')
+    : null;
+}
+
+/** Bars of what was compared; `chosen` hears of a click, where there is one to hear. */
+export function bars(match, current, chosen) {
+  return el(
+    'ul',
+    { class: 'bars', 'aria-label': 'Similarity by sequence' },
+    match.series.map((series, index) => {
+      const meter = el('span', { class: 'meter', 'aria-hidden': 'true' });
+      meter.style.setProperty('--share', String(Math.max(0, series.similarity)));
+      const text = [el('span', { class: 'name' }, series.sequence), meter, el('span', { class: 'value' }, similarity(series.similarity))];
+      const properties = { type: 'button', 'aria-pressed': String(index === current), 'data-index': index, 'aria-label': `${series.sequence}, similarity ${similarity(series.similarity)}, show` };
+      return el('li', {}, el('button', { ...properties, on: { click: () => chosen(index) } }, text));
+    }),
+  );
+}
+
+/** A card of the grid. `act` has compare, like, unlike, similar and, for a match that is liked, knows it. */
+export class Card {
+  constructor(match, rank, { question, settings, act, liked }) {
+    Object.assign(this, { match, rank, question, settings, act, current: 0, hot: false });
+    this.canvas = el('canvas', { class: 'found', 'aria-hidden': 'true', width: 320, height: 320 });
+    this.inset = el('canvas', { class: 'inset', 'aria-hidden': 'true', width: 112, height: 112 });
+    this.message = el('span', { class: 'message', role: 'status' });
+    this.hotButton = button('Heat map', () => this.toggleHeat(), { 'aria-pressed': 'false', title: 'Where the two slices are alike' });
+    this.viewer = away('Viewer', '#', { class: 'out' });
+    this.barsPlace = el('div');
+    const title = [`${rank}.`, match.StudyDescription || 'Without description'].join(' ');
+    this.element = el(
+      'li',
+      { class: 'card', tabindex: '-1', 'aria-label': `Match ${title}, similarity ${similarity(match.similarity)}`, 'data-study': match.StudyInstanceUID },
+      el('button', { type: 'button', class: 'picture', 'aria-label': `Compare with match ${rank}`, on: { click: () => act.compare(this) } }, this.canvas, this.inset, this.message),
+      el('div', { class: 'facts' },
+        el('p', { class: 'score' },
+          el('span', { class: 'number' }, similarity(match.similarity)),
+          question.example.series ? null : el('span', { class: 'coverage', title: "Share of the example's sequences that were compared like with like" }, covered(match)),
+          notes(match),
+        ),
+        el('h2', {}, title),
+        el('p', { class: 'who' }, [person(match), date(match.StudyDate), interval(match.days)].filter(Boolean).join(' · ')),
+        match.labels?.length ? el('ul', { class: 'chips', 'aria-label': 'Labels' }, match.labels.map((label) => el('li', {}, label))) : null,
+        this.barsPlace,
+      ),
+      el('div', { class: 'actions' },
+        button('Compare', () => act.compare(this), { class: 'primary' }),
+        button('Like', () => act.like(this), { 'aria-pressed': String(liked), title: 'More like this one', 'data-act': 'like' }),
+        button('Unlike', () => act.unlike(this), { title: 'Not this one, and fewer such', 'data-act': 'unlike' }),
+        this.hotButton,
+        this.viewer,
+        match.report ? away('Report', match.report, { class: 'out' }) : null,
+        button('As example', () => act.similar(this), { class: 'quiet', title: 'Find studies similar to this one' }),
+      ),
+    );
+    this.choose(0);
+  }
+
+  get series() {
+    return this.match.series[this.current];
+  }
+
+  get pair() {
+    return this.series ? pairOf(this.question, this.match, this.series) : null;
+  }
+
+  choose(index) {
+    const focused = this.barsPlace.contains(document.activeElement);
+    this.current = index;
+    this.barsPlace.replaceChildren(bars(this.match, index, (chosen) => this.choose(chosen)));
+    if (focused) this.barsPlace.querySelector(`[data-index="${index}"]`)?.focus();
+    this.draw();
+  }
+
+  async draw() {
+    const { pair } = this;
+    if (!pair) {
+      this.message.textContent = 'No slice is known yet';
+      return;
+    }
+    this.viewer.href = viewerUrl(this.settings.viewer_url, pair.found);
+    this.inset.hidden = this.hot;
+    this.element.classList.toggle('hot', this.hot);
+    this.message.textContent = this.hot ? 'Computing the heat map…' : '';
+    try {
+      if (this.hot) await drawInto(this.canvas, heat(pair, this.question));
+      else {
+        drawInto(this.inset, picture(pair.example, { viewport: INSET })).catch(() => {});
+        await drawInto(this.canvas, picture(pair.found, { viewport: VIEWPORT }));
+      }
+      this.message.textContent = '';
+    } catch (error) {
+      if (error.name !== 'AbortError') this.message.textContent = `${this.hot ? 'No heat map' : 'No picture'}: ${error.message}`;
+    }
+  }
+
+  toggleHeat() {
+    this.hot = !this.hot;
+    this.hotButton.setAttribute('aria-pressed', String(this.hot));
+    this.draw();
+  }
+}

@@ -1,0 +1,149 @@
+// The list of studies, with search.
+
+import { list, patiently } from './api.js';
+import { announce, button, count, date, el, later, person, state } from './dom.js';
+import { drawInto, picture } from './pictures.js';
+import { parametersOf, searchForm } from './search.js';
+
+const PAGE = 25;
+const THUMBNAIL = [96, 96];
+const AGAIN_MS = 5000;
+const TYPED_MS = 350;
+const DOMAIN_FIRST = ['FLAIR', 'T1CE', 'T2', 'T1'];
+
+/** How far the embedding of a study is: [class, words]. */
+export function stateOf(study) {
+  const number = (state) => study.series.filter((series) => series.state === state).length;
+  const [embedded, waiting, parked] = ['embedded', 'waiting', 'parked'].map(number);
+  if (waiting) return ['waiting', `embedding, ${embedded} of ${embedded + waiting} series ready`];
+  if (parked) return ['parked', `${count(parked, 'series', 'series')} failed`];
+  if (!embedded) return ['none', 'nothing to search by'];
+  return ['ready', 'ready'];
+}
+
+/** Badges of a study's sequences, each once. */
+export function sequencesOf(study) {
+  const names = study.series.filter(({ state }) => state === 'embedded').map(({ sequence }) => sequence);
+  return [...new Set(names)].map((name) => el('span', { class: 'sequence' }, name));
+}
+
+/** The series that stands for a study. */
+export function shownSeries(study) {
+  const rank = (series) => [series.state !== 'embedded', !series.in_domain, place(series.sequence), -series.instances];
+  const place = (name) => (DOMAIN_FIRST.includes(name) ? DOMAIN_FIRST.indexOf(name) : DOMAIN_FIRST.length);
+  return [...study.series].sort((one, two) => {
+    const [a, b] = [rank(one), rank(two)];
+    const differing = a.findIndex((value, index) => value !== b[index]);
+    return differing < 0 ? 0 : a[differing] - b[differing];
+  })[0];
+}
+
+export function studiesView({ go, remember, state: given, settings, signal }) {
+  const search = { ...given.search };
+  const rows = el('tbody');
+  const table = el('table', { class: 'studies' }, head(settings), rows);
+  const around = el('div', { class: 'results', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading studies…'));
+  const more = button('Show more', () => load(rows.children.length), { class: 'more' });
+  const form = searchForm(search, settings, later(() => remember({ search }), 0), later(() => load(0), TYPED_MS));
+  let timer = 0;
+  let asked = 0;
+
+  async function load(offset, { quiet = false } = {}) {
+    clearTimeout(timer);
+    const turn = (asked += 1);
+    if (!quiet) around.setAttribute('aria-busy', 'true');
+    try {
+      const wanted = quiet ? Math.max(PAGE, rows.children.length) : PAGE;
+      const { results } = await patiently(
+        () => list('/studies', parametersOf(search, wanted + 1, offset), { signal }),
+        (problem) => fill(state('wait', problem.title, problem.detail)),
+        signal,
+      );
+      if (turn === asked) put(results, wanted, offset, quiet);
+    } catch (error) {
+      if (error.name !== 'AbortError') {
+        fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', () => load(0))));
+      }
+    }
+  }
+
+  function put(results, wanted, offset, quiet) {
+    const shown = results.slice(0, wanted);
+    const isMore = results.length > wanted;
+    if (offset === 0 && shown.length === 0) return fill(nothing(search, () => form.reset()));
+    const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.study : null;
+    const made = shown.map((study) => row(study, settings, go));
+    if (offset === 0) rows.replaceChildren(...made);
+    else rows.append(...made);
+    fill(table, isMore ? more : null);
+    const there = focused ?? (quiet || offset ? null : given.focus);
+    const kept = there && [...rows.querySelectorAll('button.open')].find(({ dataset }) => dataset.study === there);
+    if (kept) kept.focus();
+    if (!quiet) announce(`${count(rows.children.length, 'study', 'studies')}${isMore ? ', and more' : ''}`);
+    if (shown.some((study) => stateOf(study)[0] === 'waiting')) timer = setTimeout(() => load(0, { quiet: true }), AGAIN_MS);
+  }
+
+  function fill(...content) {
+    around.setAttribute('aria-busy', 'false');
+    around.replaceChildren(...content.filter(Boolean));
+  }
+
+  rows.addEventListener('keydown', (event) => moveBetween(event, [...rows.querySelectorAll('button.open')]));
+  signal.addEventListener('abort', () => clearTimeout(timer));
+  load(0);
+  return {
+    title: 'Studies',
+    element: el('div', { class: 'list' }, el('h1', { tabindex: '-1' }, 'Studies'), form, around),
+    keys: { '/': () => form.querySelector('input').focus() },
+  };
+}
+
+/** Up and down go from one to the next. */
+export function moveBetween(event, several) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const here = several.indexOf(document.activeElement);
+  if (!step || here < 0) return;
+  event.preventDefault();
+  several[Math.min(Math.max(here + step, 0), several.length - 1)].focus();
+}
+
+function head(settings) {
+  const names = ['Picture', 'Date', 'Study', ...(settings.show_identity ? ['Patient'] : []), 'Sex, age', 'Sequences', 'Images', 'State'];
+  return el('thead', {}, el('tr', {}, names.map((name) => el('th', { scope: 'col', class: `col-${name.split(/[ ,]/)[0].toLowerCase()}` }, name))));
+}
+
+function row(study, settings, go) {
+  const [kind, words] = stateOf(study);
+  const series = shownSeries(study);
+  const canvas = el('canvas', { class: 'thumbnail', 'aria-hidden': 'true', width: 96, height: 96 });
+  const open = () => go({ view: 'study', study: study.StudyInstanceUID }, { focus: study.StudyInstanceUID });
+  const name = study.StudyDescription || 'Without description';
+  if (series) {
+    const frame = { study: study.StudyInstanceUID, series: series.SeriesInstanceUID, instance: series.picture };
+    drawInto(canvas, picture(frame, { viewport: THUMBNAIL })).catch(() => {});
+  }
+  return el(
+    'tr',
+    { on: { click: (event) => event.target.closest('button, a') || open() } },
+    el('td', { class: 'col-picture' }, canvas),
+    el('td', { class: 'col-date' }, date(study.StudyDate) || '–'),
+    el('td', { class: 'col-study' }, button(name, open, { class: 'open', 'data-study': study.StudyInstanceUID, 'aria-label': `Open ${name}, ${date(study.StudyDate)}` })),
+    settings.show_identity ? el('td', { class: 'col-patient' }, identity(study)) : null,
+    el('td', { class: 'col-sex' }, person(study)),
+    el('td', { class: 'col-sequences' }, sequencesOf(study)),
+    el('td', { class: 'col-images' }, String(study.NumberOfStudyRelatedInstances ?? 0)),
+    el('td', { class: 'col-state' }, el('span', { class: `status ${kind}` }, words)),
+  );
+}
+
+/** Name, ID and accession number, where the site shows them. */
+export function identity(study) {
+  return [study.PatientName, study.PatientID, study.AccessionNumber].filter(Boolean).join(' · ') || '–';
+}
+
+function nothing(search, reset) {
+  if (Object.values(search).some(Boolean)) {
+    return state('empty', 'No study matches the search', 'Take a part of it away.', button('Clear the search', reset));
+  }
+  return state('empty', 'No studies yet', 'Studies appear here once the PACS sends them by C-STORE, and can be searched by seconds later.');
+}

@@ -1,0 +1,245 @@
+// One study: its sequences side by side.
+
+import { list, patiently } from './api.js';
+import { announce, away, button, count, date, el, person, state } from './dom.js';
+import { labelsOf } from './labels.js';
+import { isPlaced, nearest, slicesOf } from './stack.js';
+import { identity, sequencesOf, stateOf } from './studies.js';
+import { Viewport } from './viewport.js';
+
+const FIRST = 8;
+const AGAIN_MS = 5000;
+const ORDER = ['T1', 'T1CE', 'T2', 'FLAIR'];
+
+/** A study as the list has it; null where it is not here. */
+export async function studyOf(uid, signal, waits = () => {}) {
+  const query = new URLSearchParams({ StudyInstanceUID: uid });
+  const { results } = await patiently(() => list('/studies', query, { signal }), waits, signal);
+  return results[0] ?? null;
+}
+
+/** The viewer's URL at a picture, by the site's template. */
+export function viewerUrl(template, { study, series, instance }) {
+  const names = { StudyInstanceUID: study, SeriesInstanceUID: series, SOPInstanceUID: instance };
+  return template.replace(/\{(\w+)\}/g, (whole, name) => (name in names ? encodeURIComponent(names[name] ?? '') : whole));
+}
+
+/** Badges of a series' state. */
+export function seriesBadges(series) {
+  const badges = [];
+  if (series.state === 'embedded' && series.in_domain === false) {
+    badges.push(el('span', { class: 'badge warn', title: 'The encoder was not trained for such series: compared among themselves, with less to go by.' }, 'outside domain'));
+  }
+  if (series.state === 'waiting') badges.push(el('span', { class: 'badge wait' }, 'embedding…'));
+  if (series.state === 'parked') badges.push(el('span', { class: 'badge error', title: series.reason }, 'failed'));
+  if (series.state === 'not embedded') badges.push(el('span', { class: 'badge quiet', title: series.reason }, 'not searchable'));
+  return badges;
+}
+
+export function studyView({ go, state: given, settings, signal }) {
+  const heading = el('h1', { tabindex: '-1' }, 'Study');
+  const content = el('div', { class: 'study-content', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading the study…'));
+  const view = { title: 'Study', element: el('div', { class: 'study-view' }, heading, content), keys: {} };
+  load();
+  return view;
+
+  async function load() {
+    try {
+      const study = await studyOf(given.study, signal, (problem) => fill(state('wait', problem.title, problem.detail)));
+      if (study === null) fill(state('empty', 'The study is not here any more', 'It may have been deleted since it was listed.'));
+      else new Shown(study, { go, settings, signal, view, heading, fill });
+    } catch (error) {
+      if (error.name !== 'AbortError') fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', load)));
+    }
+  }
+
+  function fill(...elements) {
+    content.setAttribute('aria-busy', 'false');
+    content.replaceChildren(...elements);
+  }
+}
+
+class Shown {
+  constructor(study, { go, settings, signal, view, heading, fill }) {
+    Object.assign(this, { study, go, settings, signal, linked: true });
+    heading.textContent = study.StudyDescription || 'Without description';
+    const series = [...study.series].sort((one, two) => rank(one) - rank(two));
+    this.viewports = [];
+    this.grid = el('div', { class: 'viewports' });
+    this.status = el('p', { class: 'about' });
+    this.boxSearch = button('Find similar: box', () => this.searchBox(), { key: 'Enter', class: 'primary', hidden: true });
+    this.link = button('Link scrolling', () => this.toggleLink(), { key: 'l', 'aria-pressed': 'true' });
+    this.only = button('Enlarge', () => this.alone(), { key: 'z', 'aria-pressed': 'false' });
+    this.viewer = away('Viewer', '#', { class: 'out' });
+    this.about();
+    fill(this.status, labelsOf(study.StudyInstanceUID, signal), this.tools(), this.grid);
+    this.add(series.slice(0, FIRST));
+    if (series.length > FIRST) {
+      const more = button(`Show ${series.length - FIRST} more series`, () => { more.remove(); this.add(series.slice(FIRST)); }, { class: 'more' });
+      this.grid.after(more);
+    }
+    Object.assign(view.keys, {
+      s: () => this.search({}),
+      f: () => this.searchSlice(),
+      b: () => this.startBox(),
+      l: () => this.toggleLink(),
+      v: () => this.viewer.click(),
+      z: () => this.alone(),
+    });
+    this.viewports[0]?.stage.focus();
+    this.follow();
+  }
+
+  about() {
+    const { study, settings } = this;
+    const [kind, words] = stateOf(study);
+    this.status.replaceChildren(
+      ...[settings.show_identity ? identity(study) : null, date(study.StudyDate), person(study), count(study.NumberOfStudyRelatedInstances ?? 0, 'image')]
+        .filter(Boolean)
+        .map((text) => el('span', {}, text)),
+      el('span', { class: 'sequences' }, sequencesOf(study)),
+      el('span', { class: `status ${kind}` }, words),
+    );
+  }
+
+  tools() {
+    return el(
+      'div',
+      { class: 'tools', role: 'group', 'aria-label': 'What to do with the study' },
+      button('Find similar studies', () => this.search({}), { key: 's', class: 'primary' }),
+      button('Find similar: slice', () => this.searchSlice(), { key: 'f' }),
+      button('Draw a box', () => this.startBox(), { key: 'b' }),
+      this.boxSearch,
+      this.link,
+      this.only,
+      button('Reset window', () => this.viewports.forEach((viewport) => viewport.resetWindow()), { class: 'quiet' }),
+      this.viewer,
+      this.study.report ? away('Report', this.study.report, { class: 'out' }) : null,
+    );
+  }
+
+  add(several) {
+    for (const series of several) {
+      const viewport = new Viewport({
+        title: series.sequence ?? series.Modality ?? 'Series',
+        note: series.SeriesDescription,
+        badges: seriesBadges(series),
+        on: {
+          slice: (moved) => this.follows(moved),
+          box: (boxed) => this.boxed(boxed),
+          boxing: () => this.viewports.some(({ box }) => box.active),
+          search: () => this.searchBox(),
+        },
+      });
+      viewport.series = series;
+      viewport.stage.addEventListener('focus', () => this.choose(viewport));
+      viewport.stage.addEventListener('keydown', (event) => this.sideways(event, viewport));
+      this.viewports.push(viewport);
+      this.grid.append(viewport.element);
+      slicesOf(this.study.StudyInstanceUID, series.SeriesInstanceUID)
+        .then((slices) => viewport.show(slices))
+        .then(() => viewport === this.current && this.choose(viewport))
+        .catch((error) => { viewport.message.textContent = error.message; });
+    }
+    if (!this.current && this.viewports.length) this.choose(this.viewports[0]);
+  }
+
+  choose(viewport) {
+    this.current = viewport;
+    for (const one of this.viewports) one.element.classList.toggle('current', one === viewport);
+    this.updateViewer();
+  }
+
+  updateViewer() {
+    const at = this.current?.slice ?? { study: this.study.StudyInstanceUID, series: this.current?.series.SeriesInstanceUID };
+    this.viewer.href = viewerUrl(this.settings.viewer_url, at);
+  }
+
+  /** The other sequences go to the slice at the same place. */
+  follows(moved) {
+    if (moved === this.current) this.updateViewer();
+    if (!this.linked || !isPlaced(moved.slices)) return;
+    for (const other of this.viewports) {
+      if (other !== moved && isPlaced(other.slices)) other.to(nearest(other.slices, moved.slice.mm), { told: false });
+    }
+  }
+
+  sideways(event, viewport) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || event.defaultPrevented) return;
+    event.preventDefault();
+    const here = this.viewports.indexOf(viewport);
+    this.viewports[Math.min(Math.max(here + step, 0), this.viewports.length - 1)].stage.focus();
+  }
+
+  toggleLink() {
+    this.linked = !this.linked;
+    this.link.setAttribute('aria-pressed', String(this.linked));
+    announce(this.linked ? 'Sequences scroll together' : 'Sequences scroll alone');
+  }
+
+  /** The current sequence as large as can be, or all of them again. */
+  alone() {
+    const one = this.grid.classList.toggle('one');
+    this.only.setAttribute('aria-pressed', String(one));
+    this.current?.stage.focus();
+    announce(one ? `${this.current.title} alone` : 'All sequences');
+  }
+
+  startBox() {
+    for (const viewport of this.viewports) if (viewport !== this.current) viewport.box.clear();
+    if (this.current?.bitmap) this.current.box.start();
+  }
+
+  boxed(viewport) {
+    if (viewport.box.given) {
+      this.choose(viewport);
+      for (const other of this.viewports) if (other !== viewport && other.box.given) other.box.clear();
+    }
+    this.boxSearch.hidden = !this.viewports.some(({ box }) => box.given);
+  }
+
+  search(question) {
+    const example = { study: this.study.StudyInstanceUID };
+    this.go({ view: 'similar', question: { example, ...question } });
+  }
+
+  searchSlice(region = null) {
+    const slice = this.current?.slice;
+    if (!slice) return;
+    const { study, series, instance, frame } = slice;
+    this.search({ example: { study, series, instance, frame }, ...(region ? { region } : {}) });
+  }
+
+  searchBox() {
+    const boxed = this.viewports.find(({ box }) => box.given);
+    if (!boxed) return;
+    this.choose(boxed);
+    this.searchSlice(boxed.box.region);
+  }
+
+  /** While series are being embedded, say how far it is. */
+  async follow() {
+    while (stateOf(this.study)[0] === 'waiting' && !this.signal.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      const found = await studyOf(this.study.StudyInstanceUID, this.signal).catch(() => null);
+      if (found === null) return;
+      this.study = found;
+      this.about();
+      for (const viewport of this.viewports) this.renew(viewport);
+    }
+  }
+
+  renew(viewport) {
+    const series = this.study.series.find((one) => one.SeriesInstanceUID === viewport.series.SeriesInstanceUID);
+    if (!series || series.state === viewport.series.state) return;
+    viewport.series = series;
+    viewport.rename(series.sequence ?? series.Modality ?? 'Series', seriesBadges(series));
+  }
+}
+
+function rank(series) {
+  const place = ORDER.indexOf(series.sequence);
+  const states = { embedded: 0, waiting: 100, 'not embedded': 200, parked: 200 };
+  return states[series.state] + (series.in_domain === false ? 50 : 0) + (place < 0 ? ORDER.length : place);
+}

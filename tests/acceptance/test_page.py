@@ -1,0 +1,634 @@
+"""The page in a real Chromium against `pacs-cbir serve` with simulated patients: the whole path and every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from browser import Watched, chromium, first_picture_seconds, pictures_folder, watched
+from dicom_factory import mr_instance
+from playwright.sync_api import Browser, Locator, expect
+from pydicom.dataset import FileDataset
+from running import command, listens, wait_until
+
+from pacs_cbir.learn.simulate import simulate_cohort
+from pacs_cbir.pacs.send import send
+from tests.conftest import free_port
+
+pytestmark = pytest.mark.peer
+
+START_SECONDS = 120.0
+PATIENTS = 4
+HOSTILE = "<img src=/nowhere onerror=document.title='taken'>"
+KNEE = "MR knee right"
+ODD = f"Odd phantom {HOSTILE}"
+SCOUT = "Scout alone"
+IDENTITIES = re.compile(r"SIM-0|Simulated\^|Simulated 0|Test\^|ODD-7|A\d{9}")
+
+
+@dataclass(frozen=True)
+class Service:
+    """`pacs-cbir serve`, running."""
+
+    url: str
+    dicom_port: int
+    supervisor: int
+    folder: Path
+    environment: dict[str, str]
+
+    def receive(self, instances: list[FileDataset]) -> None:
+        """Send instances by C-STORE."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        paths = [folder / f"{number}.dcm" for number in range(len(instances))]
+        for path, instance in zip(paths, instances, strict=True):
+            instance.save_as(path, enforce_file_format=True)
+        self.send(paths)
+
+    def send(self, paths: list[Path]) -> None:
+        """Send files by C-STORE."""
+        sent = send(paths, "127.0.0.1", self.dicom_port, called="PACS_CBIR", calling="TEST")
+        assert all(one.accepted for one in sent)
+
+    def embedded(self) -> bool:
+        """Whether nothing waits, and the index has what was embedded."""
+        jobs = httpx.get(f"{self.url}/status").json()["jobs"]
+        return jobs["waiting"] == jobs["running"] == 0
+
+    @contextmanager
+    def without_worker(self) -> Iterator[None]:
+        """Nothing is embedded within the block."""
+        [worker] = [c for c in psutil.Process(self.supervisor).children() if c.cmdline()[-1] == "worker"]
+        worker.suspend()
+        try:
+            yield
+        finally:
+            worker.resume()
+
+
+@pytest.fixture(scope="module")
+def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
+    with chromium(peer("chromium")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def empty_service(browser: Browser) -> Iterator[Service]:
+    """A service that has received nothing yet."""
+    folder = Path(tempfile.mkdtemp(prefix="cbir-", dir="/tmp"))
+    service_ports = dicom, http = free_port(), free_port()
+    environment = os.environ | {
+        "PACS_CBIR_DATA_DIR": str(folder / "data"),
+        "PACS_CBIR_DICOM_PORT": str(dicom),
+        "PACS_CBIR_HTTP_PORT": str(http),
+        "PACS_CBIR_SETTLE_SECONDS": "0.5",
+        "PACS_CBIR_REPORT_URL": "https://reports.example/{AccessionNumber}",
+    }
+    with command("serve", environment, folder / "log") as supervisor:
+        service = Service(f"http://127.0.0.1:{http}", dicom, supervisor.pid, folder, environment)
+        wait_until(lambda: all(map(listens, service_ports)) and ready(service), START_SECONDS)
+        yield service
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def service(empty_service: Service) -> Service:
+    """The same with heads of simulated patients, two knees, a head like none of them, and a scout."""
+    cohort = empty_service.folder / "cohort"
+    for study in simulate_cohort(cohort, patients=PATIENTS, seed=20261123):
+        empty_service.send(sorted(study.folder.rglob("*.dcm")))
+    for side in ("left", "right"):
+        knee = {"BodyPartExamined": "KNEE", "StudyDescription": KNEE if side == "right" else "MR knee left"}
+        empty_service.receive(slices(f"knee {side}", patient=f"KNEE-{side}", **knee))
+    empty_service.receive(slices("odd", patient="ODD-7", StudyDescription=ODD, SeriesDescription=HOSTILE))
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "localizer"}
+    empty_service.receive(slices("scout", patient="SCOUT", StudyDescription=SCOUT, **scout))
+    wait_until(empty_service.embedded, START_SECONDS)
+    example = listed(empty_service, StudyDescription="MR knee*")[0]["StudyInstanceUID"]
+    wait_until(lambda: httpx.get(f"{empty_service.url}/similar/studies", params={"example": example}).is_success)
+    return empty_service
+
+
+@pytest.fixture
+def seen(browser: Browser, service: Service) -> Iterator[Watched]:
+    with watched(browser, service.url) as opened:
+        opened.open()
+        yield opened
+
+
+def ready(service: Service) -> bool:
+    return httpx.get(f"{service.url}/health/ready").is_success
+
+
+def slices(study: str, *, patient: str, **header: Any) -> list[FileDataset]:
+    return [mr_instance(patient, study, number=number, size=64, **header) for number in range(5)]
+
+
+def listed(service: Service, **keys: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{service.url}/studies", params=keys).json()
+    return found
+
+
+def head(service: Service) -> str:
+    """The date of the first simulated head, which all the others are similar to; no other study has it."""
+    dates = [str(study["StudyDate"]) for study in listed(service, limit="50") if len(study["series"]) == 4]
+    return re.sub(r"(\d{4})(\d\d)(\d\d)", r"\1-\2-\3", dates[-1])
+
+
+def size_of(service: Service) -> tuple[int, int]:
+    """Columns and rows of the head's slices."""
+    keys = {"StudyDate": head(service).replace("-", ""), "limit": "1"}
+    [instance] = httpx.get(f"{service.url}/dicom-web/instances", params=keys).json()
+    return instance["00280011"]["Value"][0], instance["00280010"]["Value"][0]
+
+
+def value(slider: Locator) -> int:
+    return int(slider.get_attribute("aria-valuenow") or 0)
+
+
+def pixels(stage: Locator) -> str:
+    """What is drawn on a stage."""
+    return str(stage.locator("canvas").evaluate("(canvas) => canvas.toDataURL()"))
+
+
+def test_an_archive_without_studies_says_how_they_come(browser: Browser, empty_service: Service) -> None:
+    if listed_status(empty_service) != 204:
+        pytest.fail("this test is the module's first: no study may have been sent yet")
+    with watched(browser, empty_service.url) as seen:
+        seen.open()
+        expect(seen.page.locator(".state.empty")).to_contain_text("C-STORE")
+        expect(seen.page.get_by_text("Not a medical device.")).to_be_visible()
+        seen.accessible()
+        seen.shot("state-empty")
+
+
+def listed_status(service: Service) -> int:
+    return httpx.get(f"{service.url}/studies").status_code
+
+
+def test_the_path_from_search_to_comparison_by_mouse(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.accessible()
+    seen.shot("list")
+    page.get_by_label("Description").fill("knee")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("tbody tr")).to_have_count(PATIENTS + 4)
+
+    seen.open_study(head(service))
+    scroll_together(seen)
+    page.get_by_role("button", name="Find similar studies").click()
+    look_at_matches(seen)
+    page.locator(".card").nth(1).get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 2")
+    compare(seen)
+
+    page.go_back()
+    expect(page.locator(".card")).to_have_count(PATIENTS - 1)
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')").startswith("Match 2.")
+    page.get_by_role("navigation").get_by_role("button", name="Studies").click()
+    page.get_by_role("heading", level=1, name="Studies").wait_for()
+
+
+def scroll_together(seen: Watched) -> None:
+    """The wheel over one sequence moves all of them."""
+    seen.accessible()
+    flair, t2 = seen.stage("FLAIR"), seen.stage("T2")
+    before, others = value(flair), value(t2)
+    flair.hover()
+    seen.page.mouse.wheel(0, 120)
+    expect(flair).to_have_attribute("aria-valuenow", str(before + 3))
+    expect(t2).to_have_attribute("aria-valuenow", str(others + 3))
+    seen.page.wait_for_timeout(500)
+    seen.shot("study")
+
+
+def look_at_matches(seen: Watched) -> None:
+    """The grid is ranked, and each match has its slice, its links and its similarity by sequence."""
+    cards = seen.page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    for card in cards.all():
+        card.locator("canvas.found.drawn").wait_for()
+        card.locator("canvas.inset.drawn").wait_for()
+    expect(cards.first).to_contain_text("all sequences compared")
+    report, viewer = (cards.first.get_by_role("link", name=name).get_attribute("href") for name in ("Report", "Viewer"))
+    assert re.fullmatch(r"https://reports\.example/A\d+", report or "")
+    uids = "&".join(
+        rf"{name}=[\d.]+" for name in ("StudyInstanceUIDs", "initialSeriesInstanceUID", "initialSOPInstanceUID")
+    )
+    assert re.fullmatch(rf"http://localhost:3000/viewer\?{uids}", viewer or "")
+    scores = [float(text) for text in cards.locator(".number").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    seen.accessible()
+    seen.shot("similar")
+    t1ce = cards.first.get_by_role("button", name="T1CE, similarity")
+    t1ce.click()
+    expect(t1ce).to_have_attribute("aria-pressed", "true")
+
+
+def compare(seen: Watched) -> None:
+    """Example and match scroll together until they are unlinked."""
+    page = seen.page
+    seen.drawn()
+    left, right = page.get_by_role("slider").all()
+    at = value(left), value(right)
+    left.hover()
+    page.mouse.wheel(0, -80)
+    expect(left).to_have_attribute("aria-valuenow", str(at[0] - 2))
+    moved = value(right)
+    assert moved != at[1]
+    page.get_by_role("button", name="Link scrolling").click()
+    left.hover()
+    page.mouse.wheel(0, 80)
+    expect(left).to_have_attribute("aria-valuenow", str(at[0]))
+    assert value(right) == moved
+    page.get_by_role("button", name="Back to the matching slices").click()
+    assert (value(left), value(right)) == at
+    page.wait_for_timeout(500)
+    seen.accessible()
+    seen.shot("compare")
+
+
+def test_the_same_by_keyboard_alone(seen: Watched, service: Service) -> None:
+    page, press = seen.page, seen.page.keyboard.press
+    press("/")
+    page.keyboard.type("schaedel")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    tab_to(seen, "button.open")
+    assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    press("ArrowDown")
+    expect(seen.row(head(service)).get_by_role("button")).to_be_focused()
+    press("Enter")
+    seen.drawn()
+    t1 = seen.stage("T1")
+    expect(t1).to_be_focused()
+    at = value(t1)
+    press("ArrowDown")
+    press("PageUp")
+    expect(t1).to_have_attribute("aria-valuenow", str(at - 4))
+    press("Home")
+    expect(t1).to_have_attribute("aria-valuenow", "1")
+    press("ArrowRight")
+    expect(seen.stage("T1CE")).to_be_focused()
+    press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    tab_to(seen, ".card")
+    press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    press("ArrowLeft")
+    press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 1")
+    compare_by_keyboard(seen)
+    press("Escape")
+    expect(cards).to_have_count(PATIENTS - 1)
+
+
+def tab_to(seen: Watched, selector: str) -> None:
+    """Press Tab until the focus is there."""
+    for _ in range(60):
+        seen.page.keyboard.press("Tab")
+        if seen.page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"Tab does not lead to {selector}")
+
+
+def compare_by_keyboard(seen: Watched) -> None:
+    page, press = seen.page, seen.page.keyboard.press
+    seen.drawn()
+    left, right = page.get_by_role("slider").all()
+    expect(left).to_be_focused()
+    at, other = value(left), value(right)
+    press("ArrowUp")
+    press("ArrowUp")
+    expect(left).to_have_attribute("aria-valuenow", str(at - 2))
+    assert value(right) < other
+    press("2")
+    expect(page.get_by_role("button", name=", similarity").nth(1)).to_have_attribute("aria-pressed", "true")
+    press("n")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("match 2")
+    press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    seen.accessible()
+    press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_windows_are_of_the_values_and_not_of_the_drawing(seen: Watched, service: Service) -> None:
+    seen.open_study(head(service))
+    stage = seen.stage("FLAIR")
+    stage.focus()
+    before, words = pixels(stage), stage.locator(".window").inner_text()
+    for _ in range(6):
+        seen.page.keyboard.press("[")
+    expect(stage.locator(".window")).not_to_have_text(words)
+    seen.page.wait_for_timeout(300)
+    assert pixels(stage) != before
+    asked = [url for url in seen.requests if "window=" in url]
+    assert asked
+    assert all("linear-exact" in url for url in asked)
+    box = stage.bounding_box() or {}
+    seen.page.mouse.move(box["x"] + 50, box["y"] + 50)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + 90, box["y"] + 20, steps=4)
+    seen.page.mouse.up()
+    seen.page.keyboard.press("0")
+    expect(stage.locator(".window")).to_have_text(words)
+    seen.page.wait_for_timeout(300)
+    assert pixels(stage) == before
+
+
+def test_a_finger_scrolls(browser: Browser, service: Service) -> None:
+    with watched(browser, service.url, touch=True, width=390) as seen:
+        seen.open()
+        seen.accessible()
+        seen.open_study(head(service))
+        stage = seen.stage("T1")
+        at = value(stage)
+        box = stage.bounding_box() or {}
+        session = seen.page.context.new_cdp_session(seen.page)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for kind, down in (("touchStart", 0), ("touchMove", 30), ("touchMove", 60)):
+            points = [{"x": x, "y": y + down}]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert value(stage) > at
+        assert seen.page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+        seen.accessible()
+
+
+def test_a_slice_and_a_box_are_asked_about(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("f")
+    page.locator(".card").first.wait_for()
+    assert re.search(r"example=[\d.]+%2F[\d.]+%2F[\d.]+%2F\d+&", seen.requests_to("/similar/studies")[-1])
+    page.go_back()
+    seen.drawn()
+    box = seen.stage("FLAIR").bounding_box() or {}
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.get_by_role("button", name="Draw a box").click()
+    page.mouse.move(middle[0] - 40, middle[1] - 40)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 30, middle[1] + 20, steps=5)
+    page.mouse.up()
+    expect(page.locator(".box:not([hidden])")).to_have_count(1)
+    seen.accessible()
+    page.get_by_role("button", name="Find similar: box").click()
+    page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    answered(seen, service)
+    drawn = seen.region()
+    scale = box["width"] / max(size_of(service))
+    assert (drawn[2] - drawn[0]) * scale == pytest.approx(70, abs=5)
+    assert (drawn[3] - drawn[1]) * scale == pytest.approx(60, abs=5)
+
+
+def answered(seen: Watched, service: Service) -> None:
+    """Wait for the answer to a box, where the service takes one; the first loads the encoder."""
+    parameters = httpx.get(f"{service.url}/openapi.json").json()["paths"]["/similar/studies"]["get"]["parameters"]
+    if any(parameter["name"] == "region" for parameter in parameters):
+        seen.page.locator(".card, .state.empty").first.wait_for(timeout=60_000)
+
+
+def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
+    press = seen.page.keyboard.press
+    seen.open_study(head(service))
+    press("b")
+    press("ArrowLeft")
+    press("ArrowDown")
+    press("Shift+ArrowRight")
+    press("Enter")
+    seen.page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+    answered(seen, service)
+    x0, y0, x1, y1 = seen.region()
+    assert x1 - x0 > y1 - y0 > 0
+    columns, rows = size_of(service)
+    assert (x0 + x1 - columns) / 2 < 0 < (y0 + y1 - rows) / 2
+    press("Escape")
+    seen.drawn()
+    expect(seen.page.locator(".box:not([hidden])")).to_have_count(0)
+
+
+def test_feedback_is_one_click_and_can_be_taken_back(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    liked = cards.nth(1).get_attribute("data-study")
+    cards.nth(1).get_by_role("button", name="Like", exact=True).click()
+    expect(page.locator(f'.card[data-study="{liked}"] [data-act=like]')).to_have_attribute("aria-pressed", "true")
+    assert f"&like={liked}" in seen.requests_to("/similar/studies")[-1]
+    unliked = cards.last.get_attribute("data-study")
+    cards.last.get_by_role("button", name="Unlike").click()
+    expect(page.locator(f'.card[data-study="{unliked}"]')).to_have_count(0)
+    assert f"&unlike={unliked}" in seen.requests_to("/similar/studies")[-1]
+    expect(page.locator(".chips.unlike li")).to_have_count(1)
+    seen.accessible()
+    page.reload()
+    expect(page.locator(".chips.unlike li")).to_have_count(1)
+    for chips in (".chips.unlike", ".chips.like"):
+        page.locator(chips).get_by_role("button").click()
+        expect(page.locator(chips)).to_have_count(0)
+    expect(cards).to_have_count(PATIENTS - 1)
+
+
+def test_filters_and_weights(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(PATIENTS - 1)
+    ages = sorted(int(s["PatientAge"][:3]) for s in listed(service, limit="50") if len(s["series"]) == 4)[1:]
+    page.get_by_label("Age from").fill(str(ages[-1]))
+    expect(cards).not_to_have_count(PATIENTS - 1)
+    page.get_by_role("button", name="Clear filters").click()
+    expect(cards).to_have_count(PATIENTS - 1)
+    page.get_by_role("checkbox", name="T2").uncheck()
+    page.get_by_label("What grey counts").fill("0")
+    page.wait_for_timeout(800)
+    asked = seen.requests_to("/similar/studies")[-1]
+    assert re.search(r"sequence=FLAIR%2CT1%2CT1CE&", asked + "&")
+    assert re.search(r"parts=appearance%3A0\.\d+%2Clesion%3A0\.\d+%2Cshape%3A0\.\d+%2Cgrey%3A0(&|$)", asked)
+    expect(cards.first.locator(".bars li")).to_have_count(3)
+    page.get_by_label("At least").fill("0.9999")
+    expect(page.locator(".state.empty")).to_contain_text("No study passes the filters")
+    seen.accessible()
+
+
+def test_nothing_similar_says_how_many_were_left_out(seen: Watched) -> None:
+    seen.open_study("Odd phantom")
+    seen.page.keyboard.press("s")
+    state = seen.page.locator(".state.empty")
+    expect(state).to_contain_text("Nothing is similar enough")
+    expect(state).to_contain_text(re.compile(rf"{PATIENTS}|{PATIENTS + 2} studies were compared"))
+    seen.accessible()
+    seen.shot("state-nothing-similar")
+    state.get_by_role("button", name="Show them anyway").click()
+    seen.page.locator(".card").first.wait_for()
+
+
+def test_what_the_encoder_was_not_trained_for_is_marked(seen: Watched) -> None:
+    seen.open_study(KNEE)
+    expect(seen.page.locator(".viewport .badge.warn")).to_have_text("outside domain")
+    seen.page.keyboard.press("s")
+    card = seen.page.locator(".card").filter(has_text="MR knee left")
+    expect(card.locator(".badge.warn")).to_have_text("outside domain")
+    seen.accessible()
+    seen.shot("state-outside-domain")
+
+
+def test_what_cannot_be_searched_by_says_why(seen: Watched) -> None:
+    seen.page.get_by_role("row").filter(has_text=SCOUT).get_by_role("button").click()
+    expect(seen.page.locator(".viewport .badge")).to_have_text("not searchable")
+    seen.accessible()
+    seen.page.keyboard.press("s")
+    expect(seen.page.locator(".state.error")).to_contain_text("The example has no embeddings")
+    seen.accessible()
+    seen.shot("state-error")
+
+
+def test_a_service_that_is_away_is_asked_again(seen: Watched, service: Service) -> None:
+    seen.open_study(head(service))
+    seen.page.context.set_offline(True)
+    seen.page.keyboard.press("s")
+    expect(seen.page.locator(".state.error")).to_contain_text("The service does not answer")
+    seen.accessible()
+    seen.page.context.set_offline(False)
+    seen.page.get_by_role("button", name="Try again").click()
+    expect(seen.page.locator(".card")).to_have_count(PATIENTS - 1)
+
+
+def test_what_is_still_embedding_is_waited_for(seen: Watched, service: Service) -> None:
+    with service.without_worker():
+        late = slices("late", patient="LATE", StudyDescription="Late arrival", BodyPartExamined="KNEE")
+        service.receive(late)
+        seen.page.get_by_label("Description").fill("late")
+        expect(seen.row("Late arrival").locator(".status.waiting")).to_contain_text("0 of 1 series ready")
+        seen.accessible()
+        seen.open_study("Late arrival")
+        seen.page.keyboard.press("s")
+        expect(seen.page.locator(".state.wait")).to_contain_text("Still embedding")
+        seen.accessible()
+        seen.shot("state-still-embedding")
+    seen.page.locator(".card, .state.empty").first.wait_for(timeout=60_000)
+    assert len(seen.requests_to("/similar/studies")) > 1
+
+
+def test_what_a_header_says_is_text_and_no_markup(seen: Watched) -> None:
+    page = seen.page
+    expect(seen.row("Odd phantom")).to_contain_text(HOSTILE)
+    seen.open_study("Odd phantom")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+    expect(page.locator(".viewport .note")).to_have_text(HOSTILE)
+    assert page.locator("img").count() == 0
+    assert "taken" not in page.title()
+    assert not any("nowhere" in url for url in seen.requests)
+
+
+def test_labels_are_kept_shown_and_taken_away(seen: Watched, service: Service) -> None:
+    needs(service, "/studies/{study_uid}/labels")
+    page = seen.page
+    seen.open_study(head(service))
+    page.get_by_label("Add a label").fill(f"glioma {HOSTILE}")
+    page.keyboard.press("Enter")
+    label = page.get_by_role("list", name="Labels").get_by_role("listitem")
+    expect(label).to_contain_text(f"glioma {HOSTILE}")
+    seen.accessible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.get_by_role("row").filter(has_text="MRT Schaedel").first.get_by_role("button").click()
+    seen.drawn()
+    page.keyboard.press("s")
+    expect(page.locator(".card .chips li").first).to_have_text(f"glioma {HOSTILE}")
+    page.get_by_label("Label", exact=True).fill("something else")
+    expect(page.locator(".state.empty")).to_contain_text("No study passes the filters")
+    page.go_back()
+    page.go_back()
+    seen.open_study(head(service))
+    label.get_by_role("button").click()
+    expect(label).to_have_count(0)
+
+
+def test_heat_on_demand(seen: Watched, service: Service) -> None:
+    needs(service, "/similar/explain")
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    card = page.locator(".card").first
+    card.locator("canvas.found.drawn").wait_for()
+    card.get_by_role("button", name="Heat map").click()
+    expect(card.get_by_role("button", name="Heat map")).to_have_attribute("aria-pressed", "true")
+    expect(card.locator("canvas.found")).to_have_js_property("width", 768)
+    seen.accessible()
+    seen.shot("heat")
+    card.get_by_role("button", name="Compare", exact=True).click()
+    seen.drawn()
+    page.keyboard.press("h")
+    for whose in ("example", "match"):
+        expect(page.get_by_role("img", name=f"Heat map of the {whose}")).to_have_js_property("width", 384)
+    expect(page.locator("figcaption")).to_contain_text("outlines no lesion")
+    seen.accessible()
+
+
+def needs(service: Service, path: str) -> None:
+    """Skip where the service has no such path."""
+    if path not in httpx.get(f"{service.url}/openapi.json").json()["paths"]:
+        pytest.skip(f"this service has no {path}")
+
+
+def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> None:
+    """Neither the page nor what it was sent names a patient; the address bar names no study."""
+    bodies: list[str] = []
+    seen.page.on(
+        "response",
+        lambda answer: bodies.append(answer.text()) if "json" in (answer.headers.get("content-type") or "") else None,
+    )
+    seen.page.reload()
+    seen.open_study(head(service))
+    seen.page.keyboard.press("s")
+    seen.page.locator(".card").first.focus()
+    assert not IDENTITIES.search(seen.page.content().replace("https://reports.example/A", ""))
+    seen.page.keyboard.press("Enter")
+    seen.drawn()
+    assert not IDENTITIES.search(seen.page.content().replace("https://reports.example/A", ""))
+    assert seen.page.url == f"{service.url}/"
+    assert len(bodies) > 5
+    assert not [
+        found
+        for found in map(IDENTITIES.search, (body.replace("https://reports.example/A", "") for body in bodies))
+        if found
+    ]
+    assert not any(IDENTITIES.search(url) for url in seen.requests)
+
+
+def test_names_are_shown_and_searched_where_the_site_says_so(browser: Browser, service: Service) -> None:
+    port = free_port()
+    environment = service.environment | {"PACS_CBIR_HTTP_PORT": str(port), "PACS_CBIR_SHOW_IDENTITY": "true"}
+    with command("api", environment, service.folder / "log"):
+        wait_until(lambda: listens(port), START_SECONDS)
+        with watched(browser, f"http://127.0.0.1:{port}") as seen:
+            seen.open()
+            seen.page.get_by_label("Name").fill("simulated")
+            expect(seen.page.locator("tbody tr")).to_have_count(PATIENTS)
+            seen.page.get_by_label("Patient ID").fill("SIM-00001")
+            expect(seen.page.locator("tbody tr")).to_have_count(1)
+            expect(seen.page.locator(".col-patient").last).to_contain_text("Simulated^00001 · SIM-00001")
+            seen.accessible()
+
+
+def test_the_first_picture(browser: Browser, service: Service) -> None:
+    """Measured, not judged: the seconds from the load to the first picture go where the screenshots go."""
+    seconds = first_picture_seconds(browser, service.url)
+    (pictures_folder() / "page-first-picture.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+    assert all(0 < one < 60 for one in seconds)

@@ -1,0 +1,116 @@
+"""The list of studies: what the page shows of each, and how far its embedding is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from served import Api
+from sqlalchemy import insert, update
+
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.search.searcher import Searcher
+from pacs_cbir.serve.app import create_app
+from pacs_cbir.store.tables import jobs, stacks
+
+STUDY = {
+    "PatientID": "SECRET-7",
+    "PatientName": "Secret^Name",
+    "PatientBirthDate": "19800601",
+    "AccessionNumber": "A77",
+    "PatientSex": "F",
+    "StudyDate": "20200102",
+    "StudyDescription": "MR brain",
+}
+SERIES = {"Modality": "MR", "SeriesDescription": "t2_tirm", "SeriesNumber": "3"}
+
+
+def listed(api: Api, **parameters: Any) -> list[dict[str, Any]]:
+    answer = api.client.get("/studies", params=parameters)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def changed(api: Api, decoder: Decoder, **values: object) -> Api:
+    """The same with other settings."""
+    settings = api.settings.model_copy(update=values)
+    app = create_app(settings, api.database, Searcher(api.database, api.follower), decoder)
+    return replace(api, client=TestClient(app), settings=settings)
+
+
+def test_a_study_says_what_it_is_and_not_whose(api: Api) -> None:
+    api.add("1.1", "1.1.1", sequence="FLAIR", study=STUDY, attributes=SERIES)
+    assert listed(api) == [
+        {
+            "StudyInstanceUID": "1.1",
+            "StudyDate": "20200102",
+            "StudyDescription": "MR brain",
+            "ModalitiesInStudy": "MR",
+            "PatientSex": "F",
+            "PatientAge": "039Y",
+            "NumberOfStudyRelatedInstances": 1,
+            "series": [
+                {
+                    "SeriesInstanceUID": "1.1.1",
+                    "SeriesNumber": 3,
+                    "Modality": "MR",
+                    "SeriesDescription": "t2_tirm",
+                    "instances": 1,
+                    "state": "embedded",
+                    "sequence": "FLAIR",
+                    "in_domain": True,
+                    "picture": "1.1.1.1",
+                }
+            ],
+        }
+    ]
+
+
+def test_identity_is_shown_where_the_site_says_so(api: Api, decoder: Decoder) -> None:
+    api.add("1.1", "1.1.1", study=STUDY)
+    [study] = listed(changed(api, decoder, show_identity=True))
+    assert (study["PatientName"], study["PatientID"], study["AccessionNumber"]) == ("Secret^Name", "SECRET-7", "A77")
+
+
+def test_the_newest_comes_first_and_pages_follow(api: Api) -> None:
+    for number in (1, 2, 3):
+        api.add(f"1.{number}", f"1.{number}.1", study={"StudyDescription": f"head {number}"})
+    uids = [[study["StudyInstanceUID"] for study in listed(api, limit=2, offset=offset)] for offset in (0, 2)]
+    assert uids == [["1.3", "1.2"], ["1.1"]]
+    assert [study["StudyInstanceUID"] for study in listed(api, StudyDescription="*2")] == ["1.2"]
+    assert api.client.get("/studies", params={"StudyDescription": "knee"}).status_code == 204
+    assert api.client.get("/studies", params={"Foo": "1"}).status_code == 400
+
+
+def test_how_far_the_embedding_is(api: Api) -> None:
+    api.add("1.1", "1.1.1", sequence="T1", in_domain=False)
+    refused = api.add("1.1", "1.1.2")
+    waiting, parked = api.add("1.1", "1.1.3", None), api.add("1.1", "1.1.4", None)
+    api.add("1.1", "1.1.5", None)
+    with api.database.transaction() as connection:
+        connection.execute(update(stacks).where(stacks.c.series_id == refused).values(not_embedded="a localiser"))
+        for series_id, status, error in ((waiting, "waiting", None), (parked, "parked", "the codec died")):
+            values = {"series_id": series_id, "status": status, "error": error, "not_before": "2020-01-01T00:00:00Z"}
+            connection.execute(insert(jobs).values(values))
+    [study] = listed(api)
+    assert [(one["state"], one.get("reason"), one.get("in_domain")) for one in study["series"]] == [
+        ("embedded", None, False),
+        ("not embedded", "a localiser", True),
+        ("waiting", None, None),
+        ("parked", "the codec died", None),
+        ("not embedded", "no part of it could be embedded", None),
+    ]
+
+
+def test_the_report_of_each(api: Api, decoder: Decoder) -> None:
+    api.add("1.1", "1.1.1", study=STUDY)
+    [study] = listed(changed(api, decoder, report_url="https://ris/{StudyInstanceUID}"))
+    assert study["report"] == "https://ris/1.1"
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "x"])
+def test_a_page_has_a_limit(api: Api, limit: str) -> None:
+    assert api.client.get("/studies", params={"limit": limit}).status_code == 400
