@@ -97,9 +97,9 @@ class LesionHead(nn.Module):
         """ResNet18's stem (n, 64, s/2, s/2) and levels, finest first → pyramid (n, 64, s/4, s/4), logits."""
         pyramid = self.lateral[-1](levels[-1])
         for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):
-            pyramid = lateral(level) + functional.interpolate(pyramid, size=level.shape[-2:], mode="bilinear")
+            pyramid = lateral(level).add_(functional.interpolate(pyramid, size=level.shape[-2:], mode="bilinear"))
         pyramid = self.mix(pyramid)
-        refined = self.refine(self.stem(stem) + _doubled(self.raised(pyramid)))
+        refined = self.refine(self.stem(stem).add_(_doubled(self.raised(pyramid))))
         return pyramid, self.fine(refined) + _doubled(self.coarse(pyramid))
 
 
@@ -251,7 +251,9 @@ def _completed(expected: torch.Tensor) -> torch.Tensor:
 def _inside(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of a level's features (n, c, h, w) where the lesion is → (n, c)."""
     weight = functional.adaptive_avg_pool2d(mask, (level.shape[2], level.shape[3])).to(level.dtype)
-    return (level * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1e-3)
+    # As a product of matrices: nothing as large as the level is written.
+    total = (level.flatten(2) @ weight.flatten(2).transpose(1, 2))[..., 0]
+    return total / weight.sum(dim=(2, 3)).clamp(min=1e-3)
 
 
 def _by_median(images: torch.Tensor) -> torch.Tensor:
