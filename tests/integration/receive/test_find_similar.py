@@ -42,7 +42,7 @@ def api(settings: Settings, database: Database) -> Iterator[Api]:
     try:
         wait_until(lambda: listens(settings.http_port))
         with scp_thread(settings, database):
-            yield Api(None, database, settings, follower)  # type: ignore[arg-type]  # asked over the network
+            yield Api(None, database, settings, follower, "test")  # type: ignore[arg-type]  # asked over the network
     finally:
         server.should_exit = True
         thread.join()
