@@ -74,6 +74,7 @@ class Card(_CardPart):
         purpose: what it may be used for, in plain words.
         unrelated: MR sequence → median cosine of the whole series of two patients whom it was trained on: what is less
             alike is not alike. Empty where it was not measured.
+        unrelated_slices: the same of a slice of the one and the nearest slice of the other.
         figures: what was measured, each under a name that says on what.
         weights_sha256: of the safetensors file.
     """
@@ -85,6 +86,7 @@ class Card(_CardPart):
     domain: Domain
     training: Training
     unrelated: dict[str, float] = Field(default_factory=dict)
+    unrelated_slices: dict[str, float] = Field(default_factory=dict)
     figures: dict[str, float]
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 

@@ -26,9 +26,9 @@ PARAMETERS = {
     ours.KEY_UNLIKE: "unlike",
     ours.KEY_SEQUENCES: "sequence",
     ours.LABELS: "label",
-    ours.KEY_LEAST: "min_similarity",
-    ours.KEY_LIMIT: "limit",
 }
+SINGLE = {ours.KEY_LEAST: "min_similarity", ours.KEY_LIMIT: "limit"}
+"""A form takes the last of several; which one was meant is not known."""
 JOINED = {ours.KEY_WEIGHTS: "weights", ours.KEY_PARTS: "parts"}
 """Lists that are one parameter."""
 _YES_OR_NO = {"YES": "true", "NO": "false"}
@@ -80,6 +80,10 @@ def _form(identifier: Identifier) -> dict[str, str | list[str]]:
             form[JOINED[number]] = ",".join(values)
         elif number in PARAMETERS:
             form[PARAMETERS[number]] = values
+        elif number in SINGLE and len(values) == 1:
+            form[SINGLE[number]] = values
+        elif number in SINGLE:
+            raise InvalidQuery(f"the private key for {SINGLE[number]} accepts one value")
         elif len(values) == 1 and values[0] in _YES_OR_NO:
             form["own_patient"] = _YES_OR_NO[values[0]]
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import structlog
 from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.errors import DatabaseUnavailable
 from pacs_cbir.search.as_of import AsOf
+from pacs_cbir.search.query import Unrelated
 from pacs_cbir.search.snapshot import read_snapshot, snapshot_path, write_snapshot
 from pacs_cbir.search.stack_index import StackIndex
 from pacs_cbir.store import embeddings, encoders
@@ -39,12 +40,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Current:
-    """What is searched: one encoder's index, what its embeddings are made of, and `Card.unrelated`."""
+    """What is searched: one encoder's index, what its embeddings are made of, and how alike unrelated ones are."""
 
     encoder_id: int | None
     identity: str
     architecture: Architecture
-    unrelated: Mapping[str, float]
+    unrelated: Unrelated
     index: StackIndex
 
     @property
@@ -58,7 +59,8 @@ def _opened(encoder: encoders.EncoderRow) -> Current:
     """An encoder's index, with nothing in it."""
     architecture = Architecture.model_validate(encoder.card["architecture"])
     index = StackIndex(architecture.embedding_dimension)
-    return Current(encoder.id, encoder.identity, architecture, encoder.card.get("unrelated", {}), index)
+    unrelated = Unrelated(encoder.card.get("unrelated", {}), encoder.card.get("unrelated_slices", {}))
+    return Current(encoder.id, encoder.identity, architecture, unrelated, index)
 
 
 _NONE = Architecture(appearance=2, weights={"appearance": 1.0})
@@ -74,7 +76,7 @@ class Follower:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database, self._folder = database, folder
-        self._current = Current(None, "", _NONE, {}, StackIndex(_NONE.embedding_dimension))
+        self._current = Current(None, "", _NONE, Unrelated(), StackIndex(_NONE.embedding_dimension))
         self._position: int | None = None
         self._seen_at = self._saved_at = time.monotonic()
         self._unsaved = 0

@@ -15,7 +15,7 @@ from pacs_cbir.embed.architecture import Architecture, Part
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
-from pacs_cbir.search.query import Picture, Query, SliceMatch
+from pacs_cbir.search.query import Picture, Query, SliceMatch, Unrelated
 from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, IndexedStack, Kind, StackIndex
 
 LOWEST = -1.0
@@ -56,13 +56,13 @@ class Intent:
     def __init__(
         self,
         architecture: Architecture,
-        unrelated: Mapping[str, float],
+        unrelated: Unrelated,
         query: Query,
         like: Sequence[ResolvedExample],
         unlike: Sequence[ResolvedExample],
     ) -> None:
         self.architecture, self._query = architecture, query
-        self._unrelated = {} if query.parts or query.like or query.unlike else unrelated
+        self._unrelated = Unrelated() if query.parts or query.like or query.unlike else unrelated
         self.part_weights = _part_weights(architecture, query)
         self._like, self._unlike = _means(like), _means(unlike)
         # Of the examples' stacks: their slices as they are compared, and what each counts.
@@ -80,7 +80,8 @@ class Intent:
             for vector in example.vectors:
                 by_sequence[vector.kind.sequence].append(replace(vector, vector=self._searched(vector)))
             found += [
-                Slot(tuple(of), self._weight(sequence), self._least(sequence)) for sequence, of in by_sequence.items()
+                Slot(tuple(of), self._weight(sequence), self._least(sequence, of))
+                for sequence, of in by_sequence.items()
             ]
         counting = [slot for slot in found if slot.weight > 0]
         if not counting:
@@ -164,12 +165,13 @@ class Intent:
             return 0.0
         return self._query.sequence_weights.get(sequence, 1.0)
 
-    def _least(self, sequence: str) -> float:
+    def _least(self, sequence: str, vectors: Sequence[ExampleVector]) -> float:
         if self._query.least is not None:
             return self._query.least
+        calibrated = self._unrelated.series if all(v.whole for v in vectors) else self._unrelated.slices
         # Of a sequence that the encoder was not trained on the others' mean is the best guess.
-        known = self._unrelated.get(sequence)
-        return known if known is not None else float(np.mean(list(self._unrelated.values()) or [LOWEST]))
+        known = calibrated.get(sequence)
+        return known if known is not None else float(np.mean(list(calibrated.values()) or [LOWEST]))
 
     def _searched(self, example: ExampleVector) -> Vectors:
         moved = example.vector.astype(np.float64)

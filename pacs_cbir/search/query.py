@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Unrelated:
+    """What unrelated patients' similarities usually are, as the encoder's card says: MR sequence → cosine.
+
+    Attributes:
+        series: of whole series.
+        slices: of a slice and the nearest one of a series.
+    """
+
+    series: Mapping[str, float] = field(default_factory=dict)
+    slices: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Query:
     """What is asked, and which page of the answer.
 

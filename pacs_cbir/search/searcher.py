@@ -16,7 +16,7 @@ from pacs_cbir.search.explanation import Explanation, explanations
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Current, Follower
 from pacs_cbir.search.intent import Intent, Slot
-from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch
+from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch, Unrelated
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE
 from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
 from pacs_cbir.store.matching import series_filter, series_ids
@@ -99,7 +99,7 @@ class Searcher:
         current = self._current()
         with self._database.reading() as connection:
             one, other = (resolve(connection, named, current.encoder_id) for named in (query.examples[0], match))
-        intent = Intent(current.architecture, {}, query, (), ())
+        intent = Intent(current.architecture, Unrelated(), query, (), ())
         with current.index.reading():
             return explanations(current.index, intent, one, other), intent.part_weights
 

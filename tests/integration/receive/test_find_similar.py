@@ -161,6 +161,8 @@ def test_private_and_matching_keys(
         ("STUDY", {ours.EXAMPLES: ("UC", [f"1.{number}" for number in range(60_000)])}, 0xC000, "bytes"),
         ("STUDY", {ours.EXAMPLES: ("FD", [1.0, 2.0])}, 0xC000, "example accepts"),
         ("STUDY", EXAMPLE | {ours.KEY_LIMIT: ("IS", "1001")}, 0xC000, "limit"),
+        ("STUDY", EXAMPLE | {ours.KEY_LIMIT: ("IS", ["5", "6"])}, 0xC000, "limit accepts one value"),
+        ("STUDY", EXAMPLE | {ours.KEY_LEAST: ("DS", ["0.5", "0.6"])}, 0xC000, "min_similarity accepts one value"),
         ("STUDY", EXAMPLE | {ours.KEY_LEAST: ("DS", "2")}, 0xC000, "min_similarity"),
         ("STUDY", EXAMPLE | {ours.KEY_OWN_PATIENT: ("CS", "MAYBE")}, 0xC000, "YES and NO"),
         ("STUDY", {ours.KEY_LIMIT: ("IS", "3")}, 0xC000, "without an example"),

@@ -373,6 +373,20 @@ def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Dat
     assert (series.total, series.unrelated) == (3, 3)
 
 
+def test_slices_have_a_floor_of_their_own(database: Database, cohort: Cohort) -> None:
+    known = {"unrelated": {"T1": 0.8}, "unrelated_slices": {"T1": 0.5}}
+    with database.transaction() as connection:
+        encoders.activate(connection, "a" * 64, {**card(), **known})
+    for study, cosine in (("1.1", 1.0), ("1.2", 0.7), ("1.3", 0.4)):
+        uids = [f"{study}.1.1"]
+        add(database, study, f"{study}.1", study, new_stack(axis(1, cosine), instance_uids=uids))
+    cohort.follower.catch_up()
+    whole = cohort.studies([Example("1.1")])
+    assert (whole.total, whole.unrelated) == (0, 2)
+    of_slice = cohort.studies([Example("1.1", "1.1.1", "1.1.1.1")])
+    assert (of_slice.total, of_slice.unrelated) == (1, 1)
+
+
 def test_own_patient_is_left_out_unless_asked_for(database: Database, cohort: Cohort) -> None:
     stack = new_stack(axis(0))
     example = add(database, "1.1", "1.1.1", "P", stack)

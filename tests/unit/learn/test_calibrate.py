@@ -9,7 +9,7 @@ from painted_stacks import painted_stacks
 
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.learn.calibrate import calibrate, unrelated_similarities
+from pacs_cbir.learn.calibrate import calibrate, unrelated_similarities, unrelated_slice_similarities
 from pacs_cbir.learn.recipe import Recipe
 from pacs_cbir.learn.train import train
 
@@ -37,6 +37,21 @@ def test_it_is_the_median_over_pairs_of_two_patients(encoder: Encoder) -> None:
     assert found["T1"] == pytest.approx(np.median(pairs), abs=1e-4)
 
 
+def test_slices_are_compared_with_the_nearest_of_another_patients(encoder: Encoder) -> None:
+    stacks = painted_stacks(4, sequences=("T1",))
+    stacks.append(replace(stacks[0], study="again"))
+    slices = [encoder.embed(stack.pixels) for stack in stacks]
+    nearest = [
+        float((mine @ slices[two].T).max())
+        for one, own in enumerate(slices)
+        for mine in own
+        for two in range(len(stacks))
+        if stacks[one].patient != stacks[two].patient
+    ]
+    found = unrelated_slice_similarities(encoder, stacks)
+    assert found == {"T1": pytest.approx(np.median(nearest), abs=1e-4)}
+
+
 def test_single_pictures_count_only_where_there_are_no_series(encoder: Encoder) -> None:
     stacks = painted_stacks(4)
     single = [replace(s, pixels=s.pixels[2:3], sequence="T2", patient=f"single {s.patient}") for s in stacks]
@@ -54,5 +69,7 @@ def test_the_card_keeps_it(encoder: Encoder, tmp_path: Path) -> None:
     calibrate(path, before, painted_stacks(4))
     after = load_checkpoint(path)
     assert after.card.unrelated == unrelated_similarities(encoder, painted_stacks(4))
-    assert after.card == before.card.model_copy(update={"unrelated": after.card.unrelated})
+    assert after.card.unrelated_slices == unrelated_slice_similarities(encoder, painted_stacks(4))
+    both = {name: getattr(after.card, name) for name in ("unrelated", "unrelated_slices")}
+    assert after.card == before.card.model_copy(update=both)
     assert after.identity("float32") == before.identity("float32")
