@@ -41,13 +41,18 @@ def unrelated_similarities(encoder: Encoder, stacks: Sequence[Stack]) -> dict[st
     Whole series are compared with whole series: pictures that stand alone are looked at only where there is nothing
     else. Sequences of one patient alone are left out.
     """
-    return _by_sequence(stacks, lambda alike: _median(encoder, alike[:LARGEST]))
+    return _by_sequence(stacks, lambda alike: _median(encoder, _some(alike, LARGEST)))
 
 
 def unrelated_slice_similarities(encoder: Encoder, stacks: Sequence[Stack]) -> dict[str, float]:
     """MR sequence → median cosine of a slice and the nearest one of another patient's series, which is how a slice is
     searched with: of many slices one is always more alike than whole series are."""
-    return _by_sequence(stacks, lambda alike: _median_of_slices(encoder, alike[:LARGEST_BY_SLICE]))
+    return _by_sequence(stacks, lambda alike: _median_of_slices(encoder, _some(alike, LARGEST_BY_SLICE)))
+
+
+def _some(stacks: Sequence[Stack], most: int) -> Sequence[Stack]:
+    """As many at most, from everywhere: a data set's first ones may be of one kind."""
+    return stacks[:: -(-len(stacks) // most)]
 
 
 def _by_sequence(stacks: Sequence[Stack], median: Callable[[list[Stack]], float | None]) -> dict[str, float]:
