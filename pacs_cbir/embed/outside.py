@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
-from pacs_cbir.embed.decode import DrawnStack, draw_series
+from pacs_cbir.embed.decode import DrawnStack, draw_each
 from pacs_cbir.embed.preprocess import DISPLAY_AXES, Preprocessing, draw_slices
 from pacs_cbir.errors import InstanceError, NotAVolume, UnreadableUpload
 
@@ -74,29 +74,43 @@ def format_of(path: Path, number: int) -> str:
     return found[0]
 
 
-def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing) -> list[OutsideStack]:
+def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int) -> list[OutsideStack]:
     """Draw what files show: DICOM as a worker draws stored series, other pictures one by one.
+
+    Args:
+        most: pictures and stacks that may be drawn.
 
     Raises:
         UnreadableUpload: a file is damaged, or shows or claims too much; says which.
         DecodingError: pixel data of DICOM files that cannot be decoded.
     """
+    found, drawn = [], 0
+    for one in _drawn(paths, preprocessing):
+        found.append(one)
+        drawn += one.stack.slices is not None
+        if drawn > most:
+            raise UnreadableUpload(f"the files are more than {most} pictures and stacks; send fewer")
+    return found
+
+
+def _drawn(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[OutsideStack]:
     series: defaultdict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
-    found, pixels = [], 0
+    pictures, pixels = [], 0
     for number, path in enumerate(paths, start=1):
         if format_of(path, number) == "DICOM":
             instance = _checked(path, number)
             pixels += _pixels_of(instance)
             series[instance.study_instance_uid, instance.series_instance_uid].append((number, path))
         else:
-            found.append(OutsideStack("", "", number, _draw_picture(path, number, preprocessing)))
+            pictures.append((number, path))
     if pixels > MAX_PIXELS:
         raise UnreadableUpload(f"the files claim {pixels} pixels, and {MAX_PIXELS} are drawn at most")
+    for number, path in pictures:
+        yield OutsideStack("", "", number, _draw_picture(path, number, preprocessing))
     for (study, uid), members in series.items():
         file = members[0][0] if len(members) == 1 else 0
-        drawn = draw_series([path for _, path in members], preprocessing)
-        found += [OutsideStack(study, uid, file, stack) for stack in drawn]
-    return found
+        for stack in draw_each([path for _, path in members], preprocessing):
+            yield OutsideStack(study, uid, file, stack)
 
 
 def _checked(path: Path, number: int) -> Instance:

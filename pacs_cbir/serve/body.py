@@ -40,7 +40,8 @@ class UploadForm(UploadParameters):
     file: list[bytes] = Field(
         min_length=1,
         description="DICOM files, PNG or JPEG: decoded, embedded, answered, and not kept. "
-        "A PNG or JPEG is taken for a whole field of view; `sequence` says what it is.",
+        "A PNG or JPEG is taken for a whole field of view; `sequence` says what it is. "
+        f"Pictures and stacks of DICOM files may be {MAX_EXAMPLES} in all.",
         json_schema_extra={"items": {"type": "string", "format": "binary"}},
     )
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
 from pacs_cbir.embed.region import Box, draw_region
-from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample
+from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample, UnreadableUpload
 from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
 from pacs_cbir.search.query import Picture, Query
 from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, Kind
-from pacs_cbir.serve.asked import Asked
+from pacs_cbir.serve.asked import MAX_EXAMPLES, Asked
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, examples
@@ -68,8 +68,10 @@ def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
     pictures = [format_of(path, number) != "DICOM" for number, path in enumerate(asked.files, start=1)]
     if any(pictures) and len(asked.query.only) > 1:
         raise InvalidQuery("sequence: a picture that does not tell its MR sequence is compared as one, or as any")
+    if sum(pictures) > MAX_EXAMPLES:
+        raise UnreadableUpload(f"the files are more than {MAX_EXAMPLES} pictures; send fewer")
     with embedder.turn() as encoder:
-        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing)
+        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing, MAX_EXAMPLES)
         uploaded = [_embedded(stack, encoder, asked.query) for stack in drawn if stack.stack.slices is not None]
     reasons = sorted({stack.stack.not_embedded for stack in drawn if stack.stack.not_embedded})
     if not uploaded:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from running import wait_until
 from served import Api, listening
 
 from pacs_cbir.embed.outside import MAX_INFLATED_BYTES
+from pacs_cbir.serve.asked import MAX_EXAMPLES
 from pacs_cbir.serve.multipart import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
 
@@ -139,6 +140,30 @@ def test_hostile_files_are_refused_by_number_and_reason(api: Api, name: str) -> 
     assert says in answer.json()["detail"]
     assert "secret-name" not in answer.text
     assert "Test^" not in answer.text
+
+
+def stacks(count: int) -> list[bytes]:
+    """One instance each of so many series."""
+    return [
+        encoded(mr_instance("a", "a", str(number), size=32, SeriesDescription="t2_tse_tra")) for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(lambda: [good_png()] * (MAX_EXAMPLES + 1), id="pictures"),
+        pytest.param(lambda: stacks(MAX_EXAMPLES + 1), id="stacks"),
+        pytest.param(lambda: [good_png()] * 51 + stacks(50), id="both"),
+    ],
+)
+def test_more_pictures_and_stacks_than_examples_are_refused(api: Api, files: Callable[[], list[bytes]]) -> None:
+    contents = files()
+    answer = api.client.post("/similar/studies", files=[("file", ("a", content)) for content in contents])
+    assert answer.status_code == 422, answer.text
+    assert f"more than {MAX_EXAMPLES} pictures" in answer.json()["detail"]
+    answer = api.client.post("/similar/studies", files=[("file", ("a", content)) for content in contents[1:]])
+    assert answer.status_code in {200, 204}, answer.text
 
 
 def part(content: bytes, *headers: str) -> bytes:
