@@ -18,7 +18,7 @@ from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
 from pacs_cbir.embed.decode import DrawnStack, draw_each
-from pacs_cbir.embed.preprocess import DISPLAY_AXES, Preprocessing, draw_slices
+from pacs_cbir.embed.preprocess import DISPLAY_AXES, MAX_SLICES, Preprocessing, draw_slices
 from pacs_cbir.errors import InstanceError, NotAVolume, UnreadableUpload
 
 MAX_PIXELS = 2**27
@@ -78,18 +78,22 @@ def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int)
     """Draw what files show: DICOM as a worker draws stored series, other pictures one by one.
 
     Args:
-        most: pictures and stacks that may be drawn.
+        most: pictures and stacks that may be drawn; their slices may be as many as those of one stack.
 
     Raises:
         UnreadableUpload: a file is damaged, or shows or claims too much; says which.
         DecodingError: pixel data of DICOM files that cannot be decoded.
     """
-    found, drawn = [], 0
+    found = []
+    drawn = slices = 0
     for one in _drawn(paths, preprocessing):
         found.append(one)
-        drawn += one.stack.slices is not None
+        if one.stack.slices is not None:
+            drawn, slices = drawn + 1, slices + len(one.stack.slices.pixels)
         if drawn > most:
             raise UnreadableUpload(f"the files are more than {most} pictures and stacks; send fewer")
+        if slices > MAX_SLICES:
+            raise UnreadableUpload(f"more than {MAX_SLICES} slices would be drawn of the files; send fewer")
     return found
 
 

@@ -22,6 +22,7 @@ from running import wait_until
 from served import Api, listening
 
 from pacs_cbir.embed.outside import MAX_INFLATED_BYTES
+from pacs_cbir.embed.preprocess import MAX_SLICES
 from pacs_cbir.serve.asked import MAX_EXAMPLES
 from pacs_cbir.serve.multipart import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
@@ -164,6 +165,35 @@ def test_more_pictures_and_stacks_than_examples_are_refused(api: Api, files: Cal
     assert f"more than {MAX_EXAMPLES} pictures" in answer.json()["detail"]
     answer = api.client.post("/similar/studies", files=[("file", ("a", content)) for content in contents[1:]])
     assert answer.status_code in {200, 204}, answer.text
+
+
+def towers(count: int, rows: int) -> list[bytes]:
+    """So many coronal series of 60 mm, fine enough to be resliced, of so many rows that are 5 mm high."""
+    pixels = np.zeros((rows, 16), np.uint16)
+    pixels[2:-2, 4:12] = 500
+    header = {
+        "Rows": rows,
+        "PixelData": pixels.tobytes(),
+        "PixelSpacing": ["5", "5"],
+        "ImageOrientationPatient": ["1", "0", "0", "0", "0", "-1"],
+        "SliceThickness": "1",
+        "SpacingBetweenSlices": "1",
+        "SeriesDescription": "t2_tse_cor",
+    }
+    return [
+        encoded(mr_instance("a", "a", str(series), at, ImagePositionPatient=["0", str(at), "0"], **header))
+        for series in range(count)
+        for at in range(61)
+    ]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1200), (2, 600)])
+def test_more_slices_than_are_drawn_are_refused(api: Api, count: int, rows: int) -> None:
+    files = [("file", ("a", content)) for content in towers(count, rows)]
+    answer = api.client.post("/similar/studies", files=files)
+    assert answer.status_code == 422, answer.text
+    assert f"{MAX_SLICES} " in answer.json()["detail"]
+    assert "slices" in answer.json()["detail"]
 
 
 def part(content: bytes, *headers: str) -> bytes:
