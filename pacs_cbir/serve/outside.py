@@ -33,10 +33,10 @@ REGION_PARTS = {"lesion": 1.0, "grey": 0.5, "shape": 0.25, "appearance": 0.1}
 as far as they tell the level in the head, and what is in the region decides."""
 
 PICTURE_WARNING = (
-    '299 pacs-cbir "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was '
-    'taken as the whole field of view. That is outside what the encoder was trained for."'
+    "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was taken as the "
+    "whole field of view. That is outside what the encoder was trained for."
 )
-LEFT_OUT_WARNING = '299 pacs-cbir "Not all that was uploaded was compared: {}."'
+LEFT_OUT_WARNING = "Not all that was uploaded was compared: {}."
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
         found = _by_study(connection, uploaded)
     warnings = [PICTURE_WARNING] if any(pictures) else []
     if reasons:
-        warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons).replace('"', "'")))
+        warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons)))
     return replace(
         asked,
         query=replace(asked.query, resolved=found, encoder=encoder.identity),
