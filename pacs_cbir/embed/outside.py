@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.dicom.instance import Instance, read_instance, seek_data_set
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
 from pacs_cbir.embed.decode import DrawnStack, draw_each
@@ -136,9 +136,7 @@ def _check_inflated(path: Path, number: int) -> None:
     """Inflate once without keeping anything: pydicom keeps all of it, however much it is."""
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
-        # The file meta information is not deflated; its length is what pydicom goes by (PS3.10 7.1).
-        file.seek(140)
-        file.seek(144 + int.from_bytes(file.read(4), "little"))
+        seek_data_set(file)
         while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(_CHUNK)):
             try:
                 inflated += len(inflater.decompress(chunk, _CHUNK))

@@ -59,6 +59,17 @@ def compressed(syntax: str, frame: bytes, **header: object) -> bytes:
     return encoded(ds)
 
 
+def with_group_length(whole: bytes, length: int) -> bytes:
+    """A file that says another length of its file meta information."""
+    return whole[:140] + struct.pack("<I", length) + whole[144:]
+
+
+def deflated() -> bytes:
+    ds = mr_instance(size=32)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return encoded(ds)
+
+
 def bomb() -> bytes:
     """A deflated data set of a few hundred kB that inflates to more than is read."""
     ds = mr_instance(size=32)
@@ -104,6 +115,10 @@ def truncated() -> bytes:
 
 HOSTILE = {
     "zip bomb": (bomb, "file 1 inflates to more than"),
+    "zip bomb behind a false length": (
+        lambda: with_group_length(bomb(), 0x7FFFFFFF),
+        "file 1 inflates to more than",
+    ),
     "4 GB of pixels, plain": (lambda: encoded(mr_instance(size=32, Rows=65535, Columns=32768)), "pixels, and"),
     "4 GB of pixels, compressed": (
         lambda: compressed(JPEG2000Lossless, b"\xff\x4f\xff\x51" + bytes(60), Rows=65535, Columns=65535),
@@ -141,6 +156,12 @@ def test_hostile_files_are_refused_by_number_and_reason(api: Api, name: str) -> 
     assert says in answer.json()["detail"]
     assert "secret-name" not in answer.text
     assert "Test^" not in answer.text
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000, 0x7FFFFFFF])
+def test_a_false_length_of_the_meta_information_hides_nothing_and_harms_nothing(api: Api, length: int) -> None:
+    files = [("file", ("a", with_group_length(deflated(), length)))]
+    assert api.client.post("/similar/studies", files=files).status_code in {200, 204}
 
 
 def stacks(count: int) -> list[bytes]:
