@@ -21,6 +21,8 @@ from pacs_cbir.errors import InvalidIdentifier, NotDicom
 
 MAX_INFLATED_HEADER = 16 * 2**20
 """Bytes of a deflated data set that are inflated in search of its pixel data: a bomb ends here."""
+MAX_META_ELEMENTS = 1000
+"""Of the file meta information; PS3.10 7.1 has about a dozen."""
 MAX_VALUE_CHARACTERS = 1024
 """Longer values are no matching or return keys."""
 
@@ -146,11 +148,8 @@ class _Header:
 
 def _read_header(file: BinaryIO) -> _Header:
     end = file.seek(0, io.SEEK_END)
-    file.seek(128)
-    if file.read(4) != b"DICM":
-        raise NotDicom("no DICOM prefix at byte 128")
+    transfer_syntax_uid = seek_data_set(file)
     try:
-        transfer_syntax_uid = _transfer_syntax(file, end)
         data_set, whole = file, True
         if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             data_set, end, whole = _inflate(file)
@@ -167,15 +166,34 @@ def _read_header(file: BinaryIO) -> _Header:
     return _Header(transfer_syntax_uid, _attributes(kept), has_pixels, pixels_at if data_set is file else 0)
 
 
-def _transfer_syntax(file: BinaryIO, end: int) -> str:
-    # PS3.10 7.1. The group's length element is not relied on: there are files in which it is wrong.
-    meta = list(read_elements(file, end, implicit=False, little_endian=True, only_group=0x0002))
-    for element in meta:
-        if element.tag == _TRANSFER_SYNTAX_UID:
+def seek_data_set(file: BinaryIO) -> str:
+    """Read the file meta information (PS3.10 7.1); the file then stands where the data set begins.
+
+    Returns:
+        the UID of the transfer syntax.
+
+    Raises:
+        NotDicom: no DICOM file, or without a transfer syntax.
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(128)
+    if file.read(4) != b"DICM":
+        raise NotDicom("no DICOM prefix at byte 128")
+    found = ""
+    try:
+        # The group's length element is not relied on: there are files in which it is wrong.
+        meta = read_elements(file, end, implicit=False, little_endian=True, only_group=0x0002)
+        for count, element in enumerate(meta, start=1):
+            if count > MAX_META_ELEMENTS:
+                raise NotDicom(f"the file meta information has more than {MAX_META_ELEMENTS} elements")
             uid = (element.value or b"").decode("latin-1").strip(" \0")
-            if _is_uid(uid):
-                return uid
-    raise NotDicom("the file meta information names no transfer syntax")
+            if element.tag == _TRANSFER_SYNTAX_UID and not found and _is_uid(uid):
+                found = uid
+    except MalformedDataSet as error:
+        raise NotDicom(str(error)) from error
+    if not found:
+        raise NotDicom("the file meta information names no transfer syntax")
+    return found
 
 
 def _inflate(file: BinaryIO) -> tuple[BinaryIO, int, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,12 @@ def draw_series(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Dra
         DecodingError: pixel data cannot be decoded; the series as a whole is not to be trusted.
         NotDicom: a file is not a DICOM data set any more.
     """
-    return [_draw(stack, preprocessing) for stack in read_stacks(paths)]
+    return list(draw_each(paths, preprocessing))
+
+
+def draw_each(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[DrawnStack]:
+    """`draw_series`, each stack as it is asked for."""
+    return (_draw(stack, preprocessing) for stack in read_stacks(paths))
 
 
 def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preprocessing: Preprocessing) -> Slices:

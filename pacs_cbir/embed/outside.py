@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.dicom.instance import Instance, read_instance, seek_data_set
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
-from pacs_cbir.embed.decode import DrawnStack, draw_series
-from pacs_cbir.embed.preprocess import DISPLAY_AXES, Preprocessing, draw_slices
+from pacs_cbir.embed.decode import DrawnStack, draw_each
+from pacs_cbir.embed.preprocess import DISPLAY_AXES, MAX_SLICES, Preprocessing, draw_slices
 from pacs_cbir.errors import InstanceError, NotAVolume, UnreadableUpload
 
 MAX_PIXELS = 2**27
@@ -74,29 +74,47 @@ def format_of(path: Path, number: int) -> str:
     return found[0]
 
 
-def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing) -> list[OutsideStack]:
+def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int) -> list[OutsideStack]:
     """Draw what files show: DICOM as a worker draws stored series, other pictures one by one.
+
+    Args:
+        most: pictures and stacks that may be drawn; their slices may be as many as those of one stack.
 
     Raises:
         UnreadableUpload: a file is damaged, or shows or claims too much; says which.
         DecodingError: pixel data of DICOM files that cannot be decoded.
     """
+    found = []
+    drawn = slices = 0
+    for one in _drawn(paths, preprocessing):
+        found.append(one)
+        if one.stack.slices is not None:
+            drawn, slices = drawn + 1, slices + len(one.stack.slices.pixels)
+        if drawn > most:
+            raise UnreadableUpload(f"the files are more than {most} pictures and stacks; send fewer")
+        if slices > MAX_SLICES:
+            raise UnreadableUpload(f"more than {MAX_SLICES} slices would be drawn of the files; send fewer")
+    return found
+
+
+def _drawn(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[OutsideStack]:
     series: defaultdict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
-    found, pixels = [], 0
+    pictures, pixels = [], 0
     for number, path in enumerate(paths, start=1):
         if format_of(path, number) == "DICOM":
             instance = _checked(path, number)
             pixels += _pixels_of(instance)
             series[instance.study_instance_uid, instance.series_instance_uid].append((number, path))
         else:
-            found.append(OutsideStack("", "", number, _draw_picture(path, number, preprocessing)))
+            pictures.append((number, path))
     if pixels > MAX_PIXELS:
         raise UnreadableUpload(f"the files claim {pixels} pixels, and {MAX_PIXELS} are drawn at most")
+    for number, path in pictures:
+        yield OutsideStack("", "", number, _draw_picture(path, number, preprocessing))
     for (study, uid), members in series.items():
         file = members[0][0] if len(members) == 1 else 0
-        drawn = draw_series([path for _, path in members], preprocessing)
-        found += [OutsideStack(study, uid, file, stack) for stack in drawn]
-    return found
+        for stack in draw_each([path for _, path in members], preprocessing):
+            yield OutsideStack(study, uid, file, stack)
 
 
 def _checked(path: Path, number: int) -> Instance:
@@ -118,9 +136,7 @@ def _check_inflated(path: Path, number: int) -> None:
     """Inflate once without keeping anything: pydicom keeps all of it, however much it is."""
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
-        # The file meta information is not deflated; its length is what pydicom goes by (PS3.10 7.1).
-        file.seek(140)
-        file.seek(144 + int.from_bytes(file.read(4), "little"))
+        seek_data_set(file)
         while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(_CHUNK)):
             try:
                 inflated += len(inflater.decompress(chunk, _CHUNK))

@@ -34,6 +34,8 @@ SPACING_ROUNDING_MM = 0.01
 """Headers carry positions as decimal strings: 2 mm may read as 2.0001."""
 NATIVE_SPACING_TOLERANCE = 0.05
 """Slices up to this share nearer than the grid's spacing are each taken."""
+MAX_SLICES = 1000
+"""Of one stack; coarse or fine, it would be metres long, which a header may claim and no patient is."""
 
 DISPLAY_AXES: dict[Plane, npt.NDArray[np.float64]] = {
     # Unit vectors in LPS of (slices, rows, columns), as `Volume.array` describes them.
@@ -130,7 +132,8 @@ def draw_slices(
         through: a point in LPS, shape (3,): instead of those slices draw the one nearest to it.
 
     Raises:
-        NotAVolume: nothing stands out from the background: all values are alike, or none is finite.
+        NotAVolume: nothing stands out from the background: all values are alike, or none is finite; or more than
+            `MAX_SLICES` would be drawn.
     """
     plane = _plane_to_draw(volume, preprocessing)
     array, affine, frames, frames_axis = _orient(volume, plane)
@@ -145,6 +148,8 @@ def draw_slices(
         chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
     else:
         chosen = [int(np.argmin(np.abs(positions - through @ normal)))]
+    if len(chosen) > MAX_SLICES * 1000:
+        raise NotAVolume(f"it would be {len(chosen)} slices, and {MAX_SLICES} are drawn at most")
 
     pixels = np.stack([_draw(array, k, spacing, foreground, preprocessing) for k in chosen])
     drawn = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 
@@ -12,6 +13,8 @@ from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import internal_error
 
 UNMATCHED = "unmatched"
+# RFC 9110 5.5. The server refuses it too, after it took the answer for begun.
+_NO_FIELD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 log = structlog.get_logger()
 
@@ -31,9 +34,12 @@ class Access:
 
         async def watch(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            begins = message["type"] == "http.response.start"
+            if begins and any(_NO_FIELD_VALUE.search(value) for _, value in message.get("headers", ())):
+                raise ValueError("a field of the answer holds control characters")
             await send(message)
+            if begins:
+                status = message["status"]
 
         try:
             await self._app(scope, receive, watch)

@@ -119,7 +119,7 @@ class Asked:
         region: of the one example's frame.
         sources: where slices that are not stored come from: SOP Instance UID and frame number, or no UID and the
             number of the file in the upload.
-        warnings: values of the Warning field.
+        warnings: texts for the Warning field.
     """
 
     query: search.Query

@@ -14,6 +14,7 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
+from pacs_cbir.embed.preprocess import MAX_SLICES
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.asked import FORM, MAX_EXAMPLES, Asked, Parameters, asked_of, check_url, validated
 from pacs_cbir.serve.limited_body import limited_body
@@ -40,7 +41,9 @@ class UploadForm(UploadParameters):
     file: list[bytes] = Field(
         min_length=1,
         description="DICOM files, PNG or JPEG: decoded, embedded, answered, and not kept. "
-        "A PNG or JPEG is taken for a whole field of view; `sequence` says what it is.",
+        "A PNG or JPEG is taken for a whole field of view; `sequence` says what it is. "
+        f"Pictures and stacks of DICOM files may be {MAX_EXAMPLES} in all, "
+        f"and {MAX_SLICES} slices are drawn of them at most.",
         json_schema_extra={"items": {"type": "string", "format": "binary"}},
     )
 

@@ -16,6 +16,7 @@ from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys, matching_keys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
+from pacs_cbir.serve.warning import warning
 from pacs_cbir.store import catalogue, labels
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
@@ -23,8 +24,7 @@ from pacs_cbir.store.value_tests import is_uid
 
 MAX_RESULTS = 5000
 MORE_WARNING = (
-    '299 pacs-cbir "The number of results exceeded the maximum supported by the server. '
-    'Additional results can be requested."'
+    "The number of results exceeded the maximum supported by the server. Additional results can be requested."
 )
 """PS3.18 8.3.4.4."""
 
@@ -97,7 +97,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         for attributes in found[:count]:
             shown = with_availability(attributes, level, base_url)
             content.append(model(data_set(shown, fields.of(shown, default))))
-        headers = {"Warning": MORE_WARNING} if len(found) > count == MAX_RESULTS else None
+        headers = {"Warning": warning(MORE_WARNING)} if len(found) > count == MAX_RESULTS else None
         if not content:
             return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
         return Response(json.dumps(content), media_type=media_type, headers=headers)

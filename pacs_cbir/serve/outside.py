@@ -12,11 +12,11 @@ import numpy as np
 
 from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
 from pacs_cbir.embed.region import Box, draw_region
-from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample
+from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample, UnreadableUpload
 from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
 from pacs_cbir.search.query import Picture, Query
 from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, Kind
-from pacs_cbir.serve.asked import Asked
+from pacs_cbir.serve.asked import MAX_EXAMPLES, Asked
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, examples
@@ -33,10 +33,10 @@ REGION_PARTS = {"lesion": 1.0, "grey": 0.5, "shape": 0.25, "appearance": 0.1}
 as far as they tell the level in the head, and what is in the region decides."""
 
 PICTURE_WARNING = (
-    '299 pacs-cbir "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was '
-    'taken as the whole field of view. That is outside what the encoder was trained for."'
+    "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was taken as the "
+    "whole field of view. That is outside what the encoder was trained for."
 )
-LEFT_OUT_WARNING = '299 pacs-cbir "Not all that was uploaded was compared: {}."'
+LEFT_OUT_WARNING = "Not all that was uploaded was compared: {}."
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
     pictures = [format_of(path, number) != "DICOM" for number, path in enumerate(asked.files, start=1)]
     if any(pictures) and len(asked.query.only) > 1:
         raise InvalidQuery("sequence: a picture that does not tell its MR sequence is compared as one, or as any")
+    if sum(pictures) > MAX_EXAMPLES:
+        raise UnreadableUpload(f"the files are more than {MAX_EXAMPLES} pictures; send fewer")
     with embedder.turn() as encoder:
-        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing)
+        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing, MAX_EXAMPLES)
         uploaded = [_embedded(stack, encoder, asked.query) for stack in drawn if stack.stack.slices is not None]
     reasons = sorted({stack.stack.not_embedded for stack in drawn if stack.stack.not_embedded})
     if not uploaded:
@@ -78,7 +80,7 @@ def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
         found = _by_study(connection, uploaded)
     warnings = [PICTURE_WARNING] if any(pictures) else []
     if reasons:
-        warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons).replace('"', "'")))
+        warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons)))
     return replace(
         asked,
         query=replace(asked.query, resolved=found, encoder=encoder.identity),

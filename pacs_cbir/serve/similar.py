@@ -23,6 +23,7 @@ from pacs_cbir.serve.outside import resolved
 from pacs_cbir.serve.pages import DESCRIBED, page_fields
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
+from pacs_cbir.serve.warning import warning
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, embeddings, labels
 from pacs_cbir.store.catalogue import Attributes
@@ -30,8 +31,8 @@ from pacs_cbir.store.matching import COUNTED, Level
 from pacs_cbir.store.session import Connection, Database
 
 UNRELATED_WARNING = (
-    '299 pacs-cbir "{} more were left out: they are no more like the example than unrelated patients are. '
-    'min_similarity=-1 answers them too."'
+    "{} more were left out: they are no more like the example than unrelated patients are. "
+    "min_similarity=-1 answers them too."
 )
 
 
@@ -149,7 +150,7 @@ def _response(content: list[dict[str, Any]], query: Asked, answer: Answer) -> Re
     headers = page_fields(query, answer)
     warnings = [*query.warnings, *([UNRELATED_WARNING.format(answer.unrelated)] if answer.unrelated else [])]
     if warnings:
-        headers["Warning"] = ", ".join(warnings)
+        headers["Warning"] = ", ".join(map(warning, warnings))
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,8 @@ from running import wait_until
 from served import Api, listening
 
 from pacs_cbir.embed.outside import MAX_INFLATED_BYTES
+from pacs_cbir.embed.preprocess import MAX_SLICES
+from pacs_cbir.serve.asked import MAX_EXAMPLES
 from pacs_cbir.serve.multipart import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
 
@@ -54,6 +56,17 @@ def compressed(syntax: str, frame: bytes, **header: object) -> bytes:
     ds.PixelData = encapsulate([frame])
     ds["PixelData"].is_undefined_length = True
     ds.file_meta.TransferSyntaxUID = syntax
+    return encoded(ds)
+
+
+def with_group_length(whole: bytes, length: int) -> bytes:
+    """A file that says another length of its file meta information."""
+    return whole[:140] + struct.pack("<I", length) + whole[144:]
+
+
+def deflated() -> bytes:
+    ds = mr_instance(size=32)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return encoded(ds)
 
 
@@ -102,6 +115,10 @@ def truncated() -> bytes:
 
 HOSTILE = {
     "zip bomb": (bomb, "file 1 inflates to more than"),
+    "zip bomb behind a false length": (
+        lambda: with_group_length(bomb(), 0x7FFFFFFF),
+        "file 1 inflates to more than",
+    ),
     "4 GB of pixels, plain": (lambda: encoded(mr_instance(size=32, Rows=65535, Columns=32768)), "pixels, and"),
     "4 GB of pixels, compressed": (
         lambda: compressed(JPEG2000Lossless, b"\xff\x4f\xff\x51" + bytes(60), Rows=65535, Columns=65535),
@@ -139,6 +156,65 @@ def test_hostile_files_are_refused_by_number_and_reason(api: Api, name: str) -> 
     assert says in answer.json()["detail"]
     assert "secret-name" not in answer.text
     assert "Test^" not in answer.text
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000, 0x7FFFFFFF])
+def test_a_false_length_of_the_meta_information_hides_nothing_and_harms_nothing(api: Api, length: int) -> None:
+    files = [("file", ("a", with_group_length(deflated(), length)))]
+    assert api.client.post("/similar/studies", files=files).status_code in {200, 204}
+
+
+def stacks(count: int) -> list[bytes]:
+    """One instance each of so many series."""
+    return [
+        encoded(mr_instance("a", "a", str(number), size=32, SeriesDescription="t2_tse_tra")) for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(lambda: [good_png()] * (MAX_EXAMPLES + 1), id="pictures"),
+        pytest.param(lambda: stacks(MAX_EXAMPLES + 1), id="stacks"),
+        pytest.param(lambda: [good_png()] * 51 + stacks(50), id="both"),
+    ],
+)
+def test_more_pictures_and_stacks_than_examples_are_refused(api: Api, files: Callable[[], list[bytes]]) -> None:
+    contents = files()
+    answer = api.client.post("/similar/studies", files=[("file", ("a", content)) for content in contents])
+    assert answer.status_code == 422, answer.text
+    assert f"more than {MAX_EXAMPLES} pictures" in answer.json()["detail"]
+    answer = api.client.post("/similar/studies", files=[("file", ("a", content)) for content in contents[1:]])
+    assert answer.status_code in {200, 204}, answer.text
+
+
+def towers(count: int, rows: int) -> list[bytes]:
+    """So many coronal series of 60 mm, fine enough to be resliced, of so many rows that are 5 mm high."""
+    pixels = np.zeros((rows, 16), np.uint16)
+    pixels[2:-2, 4:12] = 500
+    header = {
+        "Rows": rows,
+        "PixelData": pixels.tobytes(),
+        "PixelSpacing": ["5", "5"],
+        "ImageOrientationPatient": ["1", "0", "0", "0", "0", "-1"],
+        "SliceThickness": "1",
+        "SpacingBetweenSlices": "1",
+        "SeriesDescription": "t2_tse_cor",
+    }
+    return [
+        encoded(mr_instance("a", "a", str(series), at, ImagePositionPatient=["0", str(at), "0"], **header))
+        for series in range(count)
+        for at in range(61)
+    ]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1200), (2, 600)])
+def test_more_slices_than_are_drawn_are_refused(api: Api, count: int, rows: int) -> None:
+    files = [("file", ("a", content)) for content in towers(count, rows)]
+    answer = api.client.post("/similar/studies", files=files)
+    assert answer.status_code == 422, answer.text
+    assert f"{MAX_SLICES} " in answer.json()["detail"]
+    assert "slices" in answer.json()["detail"]
 
 
 def part(content: bytes, *headers: str) -> bytes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
-from served import Api
+from served import Api, listening
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -144,6 +146,17 @@ def test_what_nobody_foresaw_is_a_problem_without_its_cause(api: Api, owner_url:
     assert broken["kind"] == "ProgrammingError"
     assert "study_patients" not in repr(lines)
     assert any("catalogue.py" in frame for frame in broken["frames"])
+
+
+def test_an_answer_whose_field_cannot_be_sent_is_an_internal_error(api: Api) -> None:
+    app = cast("FastAPI", api.client.app)
+    app.get("/broken")(lambda: Response(headers={"Warning": "a\r\nX-Injected: yes"}))
+    with listening(api) as url:
+        answer = httpx.get(f"{url}/broken")
+        counted = httpx.get(f"{url}/metrics").text
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "x-injected" not in answer.headers
+    assert re.search(r'route="/broken"[^}]*status="500"[^}]*} 1|status="500"[^}]*route="/broken"[^}]*} 1', counted)
 
 
 def test_an_unknown_path_and_method(api: Api) -> None:

@@ -227,6 +227,17 @@ def test_what_was_not_compared_is_said(archive: Api) -> None:
     assert "not embedded: localiser" in alone.json()["detail"]
 
 
+def test_what_a_header_holds_does_not_break_the_warning(archive: Api) -> None:
+    odd = series("a", "T1")[0]
+    odd.add_new("PhotometricInterpretation", "LO", 'RGB\r\nX-Injected: "yes"\xdc')
+    with listening(archive) as url:
+        files = [("file", ("a", encoded(ds))) for ds in [*series("a"), odd]]
+        answer = httpx.post(f"{url}/similar/studies", files=files, data={"min_similarity": "-1"}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert "x-injected" not in answer.headers
+    assert "RGB??X-Injected" in answer.headers["warning"]
+
+
 def test_another_encoder_than_the_workers_is_said(archive: Api) -> None:
     with archive.database.transaction() as connection:
         encoders.activate(connection, "another", {})

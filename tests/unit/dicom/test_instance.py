@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from pacs_cbir.dicom.elements import Element, text_values
-from pacs_cbir.dicom.instance import read_instance
+from pacs_cbir.dicom.instance import MAX_META_ELEMENTS, read_instance
 from pacs_cbir.dicom.keywords import PATIENT_STUDY_KEYWORDS, SERIES_KEYWORDS
 from pacs_cbir.errors import InvalidIdentifier, NotDicom
 
@@ -233,6 +233,13 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"DICM", b"\0" * 128 + b"DICM", b"%PDF-1.4" * 100, b"\0" * 128 + b"DICM" + b"\xff" * 1000):
         with pytest.raises(NotDicom):
             read_instance(write(tmp_path, content))
+
+
+def test_endless_meta_information_is_refused(tmp_path: Path) -> None:
+    content = encode(with_pixels(mr_image()))
+    more = struct.pack("<HH2sH", 0x0002, 0x0102, b"SH", 0) * (MAX_META_ELEMENTS + 1)
+    with pytest.raises(NotDicom, match="more than 1000 elements"):
+        read_instance(write(tmp_path, content[:132] + more + content[132:]))
 
 
 def test_a_value_of_four_gigabytes_is_refused(tmp_path: Path) -> None:
