@@ -11,11 +11,13 @@ import pytest
 from httpx import Response
 from PIL import Image
 from served import Api
+from sqlalchemy import delete
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.tables import instances
 from pacs_cbir.worker import Worker
 
 PLAIN = {"Accept": "application/json"}
@@ -122,6 +124,22 @@ def test_what_is_not_comparable_or_not_here_is_said(api: Api, studies: list[str]
         assert answer.status_code == status, answer.text
         assert words in answer.json()["detail"]
     assert explained(api, "text/csv", example=one, match=two).status_code == 406
+
+
+def test_a_series_that_is_not_what_was_embedded_is_a_conflict_and_no_wrong_picture(
+    api: Api, studies: list[str]
+) -> None:
+    one, two = studies
+    answer = explained(api, example=one, match=two, sequence="FLAIR").json()
+    with api.database.transaction() as connection:
+        gone = answer[0]["slice"]["like"]["SOPInstanceUID"]
+        connection.execute(delete(instances).where(instances.c.sop_instance_uid == gone))
+    answer = explained(api, "image/png", example=one, match=two, sequence="FLAIR")
+    assert answer.status_code == 409, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:pacs-cbir:problem:series-changed"
+    assert "embedded anew" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_picture_whose_file_is_gone_is_a_problem_and_no_crash(api: Api, studies: list[str]) -> None:
