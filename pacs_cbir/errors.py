@@ -16,6 +16,7 @@ PacsCbirError
 ├── VolumeError              instances that cannot become a volume; the series is parked or recorded with the reason
 │   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
 │   ├── NotAVolume           geometry that is no regular stack of slices
+│   ├── SeriesChanged        a series is not what it was embedded from any more; it will be embedded anew
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
 ├── DemoFailed               the demonstration did not come to its end
 ├── BenchFailed              what was to be timed did not start, or answered with an error
@@ -101,6 +102,10 @@ class DecodingError(VolumeError):
 
 class NotAVolume(VolumeError):
     """The geometry is no regular stack of slices."""
+
+
+class SeriesChanged(VolumeError):
+    """A series is not what it was embedded from any more; the operation may be tried again once it is embedded anew."""
 
 
 class NotEmbeddable(VolumeError):

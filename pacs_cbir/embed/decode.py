@@ -17,7 +17,7 @@ from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import build_volume
 from pacs_cbir.embed.picture import Picture, Window, render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
-from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError
+from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError, SeriesChanged
 
 _Result = TypeVar("_Result")
 
@@ -67,17 +67,17 @@ def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preproces
     """Draw one stack of a series again.
 
     Args:
-        paths: of the whole series: which stacks it has is seen from all of its instances.
+        paths: of the whole series as it was embedded: which stacks it has is seen from all of its instances.
         separated_by: as the stack's `DrawnStack` had it.
 
     Raises:
-        NotAVolume: the series has no such stack any more.
+        SeriesChanged: it has no such stack any more.
         DecodingError: as `draw_series`.
     """
     for stack in read_stacks(paths):
         if stack.key.as_dict() == separated_by:
             return draw_slices(build_volume(stack), preprocessing)
-    raise NotAVolume("the series has changed since it was embedded")
+    raise SeriesChanged("the series has changed since it was embedded")
 
 
 def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:

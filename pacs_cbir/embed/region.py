@@ -17,7 +17,7 @@ from highdicom.spatial import ImageToReferenceTransformer, ReferenceToImageTrans
 from pacs_cbir.dicom.frames import Frame
 from pacs_cbir.dicom.volume import build_volume, read_stacks
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
-from pacs_cbir.errors import InvalidQuery, NotAVolume
+from pacs_cbir.errors import InvalidQuery, NotAVolume, SeriesChanged
 
 
 class Box(NamedTuple):
@@ -53,7 +53,7 @@ def draw_region(
     """Draw the slice of a stored stack that shows a box in one of its frames.
 
     Args:
-        paths: of the whole series.
+        paths: of the whole series as it was embedded.
         separated_by: what tells the stack from the series' others.
         picture: SOP Instance UID and frame number; no number where the instance has one frame.
         box: in the pixels of that frame.
@@ -63,12 +63,12 @@ def draw_region(
 
     Raises:
         InvalidQuery: the box is not in the frame, or not in the field that the encoder sees.
-        NotAVolume: the series has no such stack any more.
+        SeriesChanged: it has no such stack any more.
         DecodingError: as `draw_series`.
     """
     stack = next((stack for stack in read_stacks(paths) if stack.key.as_dict() == separated_by), None)
     if stack is None:
-        raise NotAVolume("the series has changed since it was embedded")
+        raise SeriesChanged("the series has changed since it was embedded")
     uid, number = picture
     frames = [f for f in stack.frames if f.sop_instance_uid == uid and number in {None, f.number}]
     if len({frame.number for frame in frames}) > 1:

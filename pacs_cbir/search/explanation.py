@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pacs_cbir.embed import parts
+from pacs_cbir.embed.architecture import Part
 from pacs_cbir.errors import IndexNotReady, InvalidQuery
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
@@ -27,6 +29,21 @@ class Explanation:
     nearest: tuple[SliceMatch, ...]
     example: Vectors
     found: Vectors
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Why a match is like an example.
+
+    Attributes:
+        by_sequence: of every sequence that both have, the most alike first.
+        weights: part → what it counted.
+        encoder: identity of the encoder whose embeddings these are.
+    """
+
+    by_sequence: tuple[Explanation, ...]
+    weights: Mapping[Part, float]
+    encoder: str
 
 
 def explanations(

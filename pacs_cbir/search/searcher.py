@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pacs_cbir.embed.architecture import Part
 from pacs_cbir.errors import EncoderMismatch, IndexNotReady
 from pacs_cbir.search.as_of import AsOf
 from pacs_cbir.search.example import ResolvedExample, resolve
-from pacs_cbir.search.explanation import Explanation, explanations
+from pacs_cbir.search.explanation import Explained, explanations
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Current, Follower
 from pacs_cbir.search.intent import Intent, Slot
@@ -90,32 +89,37 @@ class Searcher:
         with ranking.index.reading():
             return ranking.series(query)
 
-    def explain(self, query: Query, match: Example) -> tuple[tuple[Explanation, ...], Mapping[Part, float]]:
+    def explain(self, query: Query, match: Example) -> Explained:
         """Why a match is like the query's one example: by sequence, and what the parts counted.
 
         Raises:
             InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
+            EncoderMismatch: the example was embedded by another encoder.
         """
-        current = self._current()
+        current = self._current(query)
         with self._database.reading() as connection:
-            one, other = (resolve(connection, named, current.encoder_id) for named in (query.examples[0], match))
+            named = [resolve(connection, example, current.encoder_id) for example in query.examples]
+            other = resolve(connection, match, current.encoder_id)
+        (one,) = (*named, *query.resolved)
         intent = Intent(current.architecture, Unrelated(), query, (), ())
         with current.index.reading():
-            return explanations(current.index, intent, one, other), intent.part_weights
+            by_sequence = explanations(current.index, intent, one, other)
+        return Explained(by_sequence, intent.part_weights, current.identity)
 
-    def _current(self) -> Current:
+    def _current(self, query: Query) -> Current:
         if not self.ready:
             # A database that is away is the likelier cause, and says so itself.
             self._database.ping()
             raise IndexNotReady("the index is being loaded")
         # After `ready`: an index that is taken earlier may be one that holds nothing yet.
-        return self._follower.current
+        current = self._follower.current
+        if query.encoder not in {None, current.identity}:
+            raise EncoderMismatch("another encoder became the active one while the picture was embedded")
+        return current
 
     def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
         condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
-        current = self._current()
-        if query.encoder not in {None, current.identity}:
-            raise EncoderMismatch("another encoder became the active one while the picture was embedded")
+        current = self._current(query)
         with self._database.reading() as connection:
             if query.as_of is not None:
                 query.as_of.check(connection, current.encoder_id, current.index.moment)

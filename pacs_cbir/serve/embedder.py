@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,11 +15,13 @@ import numpy.typing as npt
 
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, draw_stack
-from pacs_cbir.errors import EncoderBusy, UnknownExample
+from pacs_cbir.embed.preprocess import Slices
+from pacs_cbir.errors import EncoderBusy, SeriesChanged, UnknownExample
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
+from pacs_cbir.store.embeddings import instance_paths
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.stack_files import stack_origin
+from pacs_cbir.store.stack_files import StackOrigin, stack_origin
 
 if TYPE_CHECKING:
     from pacs_cbir.embed.encoder import Encoder
@@ -29,6 +32,8 @@ WAIT_SECONDS = 30.0
 # A worker may take longer and more for a series; nobody waits for it.
 DRAW_SECONDS = 30.0
 DRAW_MEGABYTES = 4096
+SAME_PLACE_MM = 0.001
+"""Positions of one slice differ by less: they are stored as they were computed."""
 
 
 class Embedder:
@@ -89,19 +94,24 @@ class Embedder:
 
         Raises:
             UnknownExample: there is no such slice any more.
+            SeriesChanged: what it was drawn from is not there any more as it was.
             VolumeError: its series cannot be drawn any more.
         """
+        origin, paths = self._origin(stack_id)
+        if not 1 <= number <= len(origin.slices):
+            raise UnknownExample("the slice is not here any more")
+        preprocessing = self._active_encoder().card.preprocessing
+        slices = self.decoder.run(draw_stack, paths, dict(origin.separated_by), preprocessing)
+        _check_same(origin, slices)
+        drawn: npt.NDArray[np.float32] = slices.pixels[number - 1]
+        return drawn
+
+    def _origin(self, stack_id: uuid.UUID) -> tuple[StackOrigin, list[Path]]:
         with self._database.transaction() as connection:
             origin = stack_origin(connection, stack_id)
         if origin is None:
             raise UnknownExample("the slice is not here any more")
-        paths = [self._settings.instances_dir / file for file in origin.files]
-        preprocessing = self._active_encoder().card.preprocessing
-        pixels = self.decoder.run(draw_stack, paths, dict(origin.separated_by), preprocessing).pixels
-        if not 1 <= number <= len(pixels):
-            raise UnknownExample("the slice is not here any more")
-        drawn: npt.NDArray[np.float32] = pixels[number - 1]
-        return drawn
+        return origin, instance_paths(self._settings.instances_dir, origin.files)
 
     def _active_encoder(self) -> Encoder:
         if self._encoder is None:
@@ -112,3 +122,13 @@ class Embedder:
         with self._database.transaction() as connection:
             encoders.require_active(connection, self._encoder.identity)
         return self._encoder
+
+
+def _check_same(origin: StackOrigin, slices: Slices) -> None:
+    """Make sure that slices drawn again are those that were embedded, each of its picture and at its place."""
+    pictures = [(one.sop_instance_uid, one.frame_number) for one in origin.slices]
+    positions = [one.position_mm for one in origin.slices]
+    if pictures != [(frame.sop_instance_uid, frame.frame_number) for frame in slices.frames] or not np.allclose(
+        positions, slices.positions_mm, rtol=0, atol=SAME_PLACE_MM
+    ):
+        raise SeriesChanged("the series has changed since it was embedded")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
-from pacs_cbir.embed.architecture import Part
 from pacs_cbir.embed.heated import heated
+from pacs_cbir.errors import EncoderMismatch, InvalidQuery
 from pacs_cbir.search import query as search
-from pacs_cbir.search.explanation import Explanation
+from pacs_cbir.search.explanation import Explained, Explanation
 from pacs_cbir.search.query import Picture
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import JSON, PNG, negotiate
@@ -32,8 +32,17 @@ EDGE = 384
 _NAMED = "`{study}`, `{study}/{series}`, `{study}/{series}/{instance}` or `{study}/{series}/{instance}/{frame}`"
 
 
-def _text(description: str) -> Any:
-    return Query(max_length=MAX_CHARACTERS, description=description)
+class ExplainParameters(BaseModel):
+    """What is to be explained; any other parameter is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    example: str = Field(max_length=MAX_CHARACTERS, description=f"What was looked for: {_NAMED}.")
+    match: str = Field(max_length=MAX_CHARACTERS, description=f"What was found, named likewise: {_NAMED}.")
+    sequence: str = Field(
+        "", max_length=MAX_CHARACTERS, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."
+    )
+    parts: str = Field("", max_length=MAX_CHARACTERS, description="What the embedding's parts count, as in the query.")
 
 
 def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
@@ -41,20 +50,7 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
     router = APIRouter(prefix="/similar", tags=["query by example"])
 
     @router.get("/explain", response_class=Response, responses=_RESPONSES)
-    def explain(
-        request: Request,
-        example: Annotated[str, Query(max_length=MAX_CHARACTERS, description=f"What was looked for: {_NAMED}.")],
-        match: Annotated[
-            str, Query(max_length=MAX_CHARACTERS, description=f"What was found, named likewise: {_NAMED}.")
-        ],
-        sequence: Annotated[
-            str,
-            Query(max_length=MAX_CHARACTERS, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."),
-        ] = "",
-        parts: Annotated[
-            str, Query(max_length=MAX_CHARACTERS, description="What the embedding's parts count, as in the query.")
-        ] = "",
-    ) -> Response:
+    def explain(request: Request, asked: Annotated[ExplainParameters, Query()]) -> Response:
         """Why a match is like the example.
 
         With `Accept: image/png` (the default) the two slices of the sequence that is most alike, the example's left:
@@ -62,23 +58,35 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
         sequence that both have, the most alike first, by part and by slice.
         """
         media_type = negotiate(request.headers.get("accept"), (PNG, JSON))
-        query = search.Query((example_of(example),), only=sequences_of([sequence]), parts=weights_of("parts", parts))
-        explained, weights = searcher.explain(query, example_of(match))
+        _check_once(request)
+        query = search.Query(
+            (example_of(asked.example),), only=sequences_of([asked.sequence]), parts=weights_of("parts", asked.parts)
+        )
+        explained = searcher.explain(query, example_of(asked.match))
         if media_type == PNG:
-            return Response(_picture(embedder, explained[0], weights), media_type=PNG)
-        uids = _uids(database, explained)
-        return Response(json.dumps([explained_plain(one, uids) for one in explained]), media_type=JSON)
+            return Response(_picture(embedder, explained), media_type=PNG)
+        uids = _uids(database, explained.by_sequence)
+        return Response(json.dumps([explained_plain(one, uids) for one in explained.by_sequence]), media_type=JSON)
 
     return router
 
 
-def _picture(embedder: Embedder, explained: Explanation, weights: Mapping[Part, float]) -> bytes:
-    slices = explained.match.slices
+def _check_once(request: Request) -> None:
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidQuery(f"{', '.join(repeated)}: given more than once; one example is explained by one match")
+
+
+def _picture(embedder: Embedder, explained: Explained) -> bytes:
+    best = explained.by_sequence[0]
+    slices = best.match.slices
     assert slices is not None  # noqa: S101  # an explanation is of a pair of slices
     with embedder.turn() as encoder:
+        if encoder.identity != explained.encoder:
+            raise EncoderMismatch("another encoder became the active one while the match was explained")
         pictures: tuple[Picture, Picture] = (slices.example, slices.found)
         drawn = np.stack([embedder.slice_pixels(picture.stack_id, picture.slice) for picture in pictures])
-        heat = encoder.heat(drawn, np.stack([explained.found, explained.example]), weights)
+        heat = encoder.heat(drawn, np.stack([best.found, best.example]), explained.weights)
     encoded = io.BytesIO()
     shown = np.hstack([heated(pixels, of_slice, edge=EDGE) for pixels, of_slice in zip(drawn, heat, strict=True)])
     Image.fromarray(shown).save(encoded, "PNG")

@@ -24,6 +24,7 @@ from pacs_cbir.errors import (
     InvalidQuery,
     PacsCbirError,
     SchemaOutdated,
+    SeriesChanged,
     UnknownExample,
     UnreadableUpload,
     VolumeError,
@@ -33,6 +34,7 @@ MEDIA_TYPE = "application/problem+json"
 DATABASE_RETRY_SECONDS = 5
 INDEX_RETRY_SECONDS = 2
 ENCODER_RETRY_SECONDS = 5
+SERIES_RETRY_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
     ),
     ExampleNotEmbedded: Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "The example has no embeddings", "Choose another series of the study."
+    ),
+    SeriesChanged: Problem(
+        HTTPStatus.CONFLICT,
+        "The series has changed",
+        "Ask again after the seconds in Retry-After, when it is embedded anew.",
+        SERIES_RETRY_SECONDS,
     ),
     VolumeError: Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "The instance cannot be shown", "Look at it in a viewer that reads it."

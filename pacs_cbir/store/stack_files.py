@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
-from pacs_cbir.store.tables import instances, stacks
+from pacs_cbir.errors import SeriesChanged
+from pacs_cbir.store.embeddings import WHOLE_STACK
+from pacs_cbir.store.tables import embeddings
 
 
 @dataclass(frozen=True)
@@ -49,28 +51,63 @@ _STACK_FILES = text("""
 
 
 @dataclass(frozen=True)
+class SliceOrigin:
+    """Which picture a slice is, and where along its plane's normal, in mm."""
+
+    sop_instance_uid: str
+    frame_number: int
+    position_mm: float
+
+
+@dataclass(frozen=True)
 class StackOrigin:
     """What one stack was drawn from.
 
     Attributes:
         separated_by: what tells it from the series' other stacks.
-        files: of all the series' MR images, as paths below the instances directory: together they say which stacks
-            there are.
+        files: of all MR images that the series had when it was embedded, as paths below the instances directory:
+            together they say which stacks there are.
+        slices: of the stack, slice 1 first.
     """
 
     separated_by: Mapping[str, Any]
     files: tuple[str, ...]
+    slices: tuple[SliceOrigin, ...]
+
+
+# A series' stacks are written together, and name all instances that it had then. One that came again has other pixels
+# or another geometry only where there is a job for it: a corrected patient makes none.
+_ORIGIN = text("""
+    SELECT own.separated_by, own.sop_instance_uids, instances.sop_instance_uid, instances.file,
+           instances.received_at > own.created_at
+           AND EXISTS (SELECT FROM jobs WHERE jobs.series_id = own.series_id) AS replaced
+      FROM stacks AS own
+      LEFT JOIN instances ON instances.series_id = own.series_id AND instances.sop_class_uid = ANY(:sop_classes)
+       AND EXISTS (SELECT FROM stacks WHERE stacks.series_id = own.series_id
+                      AND instances.sop_instance_uid = ANY(stacks.sop_instance_uids))
+     WHERE own.id = :stack_id
+     ORDER BY instances.id
+""")
 
 
 def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | None:
-    """Where a stack comes from; None where it is gone."""
-    rows = connection.execute(
-        select(stacks.c.separated_by, instances.c.file)
-        .join(instances, instances.c.series_id == stacks.c.series_id)
-        .where(stacks.c.id == stack_id, instances.c.sop_class_uid.in_(MR_IMAGE_SOP_CLASSES))
-        .order_by(instances.c.id)
-    ).all()
-    return StackOrigin(rows[0].separated_by, tuple(row.file for row in rows)) if rows else None
+    """Where a stack comes from; None where it is gone.
+
+    Raises:
+        SeriesChanged: one of its instances is gone or was replaced since it was embedded.
+    """
+    rows = connection.execute(_ORIGIN, {"stack_id": stack_id, "sop_classes": list(MR_IMAGE_SOP_CLASSES)}).all()
+    if not rows:
+        return None
+    unchanged = {row.sop_instance_uid for row in rows if not row.replaced}
+    if not unchanged.issuperset(rows[0].sop_instance_uids):
+        raise SeriesChanged("the series has changed since it was embedded")
+    drawn = connection.execute(
+        select(embeddings.c.sop_instance_uid, embeddings.c.frame_number, embeddings.c.position_mm)
+        .where(embeddings.c.stack_id == stack_id, embeddings.c.slice != WHOLE_STACK)
+        .order_by(embeddings.c.slice)
+    )
+    return StackOrigin(rows[0].separated_by, tuple(row.file for row in rows), tuple(SliceOrigin(*row) for row in drawn))
 
 
 def stack_files(connection: Connection) -> list[StackFile]:

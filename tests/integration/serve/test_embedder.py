@@ -13,16 +13,16 @@ import pytest
 from dicom_factory import mr_instance
 from pydicom import Dataset
 from running import wait_until
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.errors import EncoderBusy, EncoderMismatch, NotAVolume, UnknownExample
+from pacs_cbir.errors import EncoderBusy, EncoderMismatch, SeriesChanged, UnknownExample
 from pacs_cbir.serve.embedder import WAITING, Embedder
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import embeddings, stacks
+from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
 from pacs_cbir.worker import Worker
 
 
@@ -74,8 +74,65 @@ def test_a_series_that_changed_meanwhile_is_not_taken_for_what_it_was(
     receive(settings, database, mr_instance(number=1, size=32, EchoTime="17"))
     with database.transaction() as connection:
         stack = connection.execute(select(stacks.c.id)).scalar_one()
-    with embedder.turn(), pytest.raises(NotAVolume, match="changed"):
+    with embedder.turn(), pytest.raises(SeriesChanged, match="changed"):
         embedder.slice_pixels(stack, 1)
+
+
+def test_a_series_that_grows_is_drawn_as_it_was_embedded(
+    settings: Settings, database: Database, worker: Worker, embedder: Embedder
+) -> None:
+    receive(settings, database, *(mr_instance(number=number, size=32) for number in range(5, 9)))
+    worker.work_once()
+    # Below the others: the numbers of the slices would move.
+    receive(settings, database, *(mr_instance(number=number, size=32) for number in range(1, 5)))
+    with database.transaction() as connection:
+        rows = connection.execute(select(embeddings).where(embeddings.c.slice > 0)).all()
+    with embedder.turn() as encoder:
+        for row in rows:
+            drawn = encoder.embed(embedder.slice_pixels(row.stack_id, row.slice)[None])[0]
+            assert drawn == pytest.approx(np.frombuffer(row.vector, "<f4"), abs=1e-4)
+
+
+def test_a_slice_is_drawn_from_the_picture_that_was_embedded_or_not_at_all(
+    settings: Settings, database: Database, worker: Worker, embedder: Embedder
+) -> None:
+    receive(settings, database, *(mr_instance(number=number, size=32) for number in range(1, 5)))
+    worker.work_once()
+    with database.transaction() as connection:
+        stack = connection.execute(select(stacks.c.id)).scalar_one()
+
+    def is_refused() -> bool:
+        with embedder.turn():
+            try:
+                embedder.slice_pixels(stack, 3)
+            except SeriesChanged:
+                return True
+        return False
+
+    assert not is_refused()
+    # The same picture of a corrected patient: nothing that is drawn has changed, and nothing is embedded anew.
+    receive(settings, database, mr_instance("P2", number=1, size=32))
+    assert not is_refused()
+    for column, value in ((embeddings.c.position_mm, 999.0), (embeddings.c.frame_number, 2)):
+        with database.transaction() as connection:
+            row = (embeddings.c.stack_id == stack) & (embeddings.c.slice == 3)
+            before = connection.execute(select(column).where(row)).scalar_one()
+            connection.execute(update(embeddings).where(row).values({column: value}))
+        assert is_refused()
+        with database.transaction() as connection:
+            connection.execute(update(embeddings).where(row).values({column: before}))
+    assert not is_refused()
+    # Other pixels under the same UID, and then gone.
+    other = mr_instance(number=1, size=32)
+    other.PixelData = other.PixelData[::-1]
+    receive(settings, database, other)
+    assert is_refused()
+    with database.transaction() as connection:
+        connection.execute(delete(jobs))
+    assert not is_refused()
+    with database.transaction() as connection:
+        connection.execute(delete(instances).where(instances.c.sop_instance_uid == other.SOPInstanceUID))
+    assert is_refused()
 
 
 def test_another_encoder_is_refused(settings: Settings, database: Database, embedder: Embedder) -> None:

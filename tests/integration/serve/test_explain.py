@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from httpx import Response
 from PIL import Image
 from served import Api
+from sqlalchemy import delete
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.tables import instances
 from pacs_cbir.worker import Worker
 
 PLAIN = {"Accept": "application/json"}
@@ -47,7 +50,7 @@ def studies(api: Api, cohort: list[SimulatedStudy], decoder: Decoder, tmp_path: 
     return [study.study_instance_uid for study in cohort]
 
 
-def explained(api: Api, accept: str = "application/json", **parameters: str) -> Response:
+def explained(api: Api, accept: str = "application/json", **parameters: Any) -> Response:
     return api.client.get("/similar/explain", params=parameters, headers={"Accept": accept})
 
 
@@ -117,11 +120,45 @@ def test_what_is_not_comparable_or_not_here_is_said(api: Api, studies: list[str]
         ({"example": one, "match": two, "sequence": "T2"}, 400, "none of it counts"),
         ({"example": one, "match": two, "parts": "lesions:1"}, 400, "lesion"),
         ({"example": one}, 400, "match"),
+        *(
+            ({"example": one, "match": two, name: "1"}, 400, f"{name}: ")
+            for name in ("like", "unlike", "weights", "PatientName", "window")
+        ),
+        ({"example": [one, two], "match": two}, 400, "example: given more than once"),
     ):
         answer = explained(api, **parameters)
         assert answer.status_code == status, answer.text
         assert words in answer.json()["detail"]
     assert explained(api, "text/csv", example=one, match=two).status_code == 406
+
+
+def test_the_index_of_another_encoder_is_not_explained_by_this_one(
+    api: Api, studies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = studies
+    # The moment of a switch: the encoder is the active one, and the index that answers is still the former one's.
+    former = replace(api.follower.current, identity="former")
+    monkeypatch.setattr(type(api.follower), "current", property(lambda _: former))
+    assert explained(api, example=one, match=two).status_code == 200
+    answer = explained(api, "image/png", example=one, match=two)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == "urn:pacs-cbir:problem:encoder-mismatch"
+
+
+def test_a_series_that_is_not_what_was_embedded_is_a_conflict_and_no_wrong_picture(
+    api: Api, studies: list[str]
+) -> None:
+    one, two = studies
+    answer = explained(api, example=one, match=two, sequence="FLAIR").json()
+    with api.database.transaction() as connection:
+        gone = answer[0]["slice"]["like"]["SOPInstanceUID"]
+        connection.execute(delete(instances).where(instances.c.sop_instance_uid == gone))
+    answer = explained(api, "image/png", example=one, match=two, sequence="FLAIR")
+    assert answer.status_code == 409, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:pacs-cbir:problem:series-changed"
+    assert "embedded anew" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_picture_whose_file_is_gone_is_a_problem_and_no_crash(api: Api, studies: list[str]) -> None:

@@ -17,7 +17,7 @@ from pacs_cbir.dicom.frames import Frame
 from pacs_cbir.dicom.volume import read_stacks
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.embed.region import Box, DrawnRegion, _tile, draw_region
-from pacs_cbir.errors import InvalidQuery, NotAVolume
+from pacs_cbir.errors import InvalidQuery, SeriesChanged
 
 PREPROCESSING = Preprocessing()
 PIXEL_MM = PREPROCESSING.field_of_view_mm / PREPROCESSING.size
@@ -203,5 +203,5 @@ def test_boxes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidQuery, match="224 mm round the head"):
         draw(tmp_path, instances, picture, Box(0, 0, 2, 2))
     assert draw(tmp_path, instances, ("1.2.3", None), Box(0, 0, 2, 2)) is None
-    with pytest.raises(NotAVolume, match="changed"):
+    with pytest.raises(SeriesChanged, match="changed"):
         draw_region([], {}, picture, Box(0, 0, 2, 2), PREPROCESSING)
