@@ -1,4 +1,4 @@
-"""Around every request: one line in the log, its count and seconds, and an answer where something broke."""
+"""Around every request: its line in the log, its count and seconds, an answer where something broke, no caching."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import time
 import traceback
 
 import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import internal_error
 
 UNMATCHED = "unmatched"
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Of answers that say nothing else: what is told of patients is left in no cache."""
 
 log = structlog.get_logger()
 
@@ -33,6 +36,9 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
