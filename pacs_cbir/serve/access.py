@@ -1,4 +1,4 @@
-"""Around every request: one line in the log, its count and seconds, and an answer where something broke."""
+"""Around every request: its line in the log, its count and seconds, an answer where something broke, no caching."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import time
 import traceback
 
 import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import internal_error
 
 UNMATCHED = "unmatched"
+<<<<<<< HEAD
 # RFC 9110 5.5. The server refuses it too, after it took the answer for begun.
 _NO_FIELD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+=======
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Of answers that say nothing else: what is told of patients is left in no cache."""
+>>>>>>> m-page
 
 log = structlog.get_logger()
 
@@ -34,9 +40,17 @@ class Access:
 
         async def watch(message: Message) -> None:
             nonlocal status
+<<<<<<< HEAD
             begins = message["type"] == "http.response.start"
             if begins and any(_NO_FIELD_VALUE.search(value) for _, value in message.get("headers", ())):
                 raise ValueError("a field of the answer holds control characters")
+=======
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+>>>>>>> m-page
             await send(message)
             if begins:
                 status = message["status"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydicom.tag import Tag
 
+from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.dicom_json import plain
 from pacs_cbir.serve.outcome import report_url, with_age
 from pacs_cbir.serve.parameters import FUZZY, matching_keys
@@ -31,6 +34,20 @@ STUDY_KEYS = (
     "NumberOfStudyRelatedInstances",
 )
 IDENTITY_KEYS = ("PatientName", "PatientID", "AccessionNumber")
+ANONYMOUS = frozenset({"PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientBodyMassIndex"})
+"""Of the patient's attributes those that may be searched where identities are not shown."""
+IDENTIFIERS = frozenset(
+    {
+        "AccessionNumber",
+        "StudyID",
+        "AdmissionID",
+        "ServiceEpisodeID",
+        "ClinicalTrialSubjectID",
+        "ClinicalTrialSubjectReadingID",
+    }
+)
+"""Attributes that name the patient though they are not in the patient's group."""
+PATIENT_GROUP = 0x0010
 SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "BodyPartExamined")
 
 
@@ -48,10 +65,12 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
         """Studies that meet all matching keys, those first that were received last, and how far their embedding is.
 
         Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in QIDO-RS. Names, IDs and
-        accession numbers are answered only where `PACS_CBIR_SHOW_IDENTITY` is on. Where nothing matches, the answer
-        is 204.
+        accession numbers are answered and searched only where `PACS_CBIR_SHOW_IDENTITY` is on. Where nothing matches,
+        the answer is 204.
         """
         keys = matching_keys(request.query_params.multi_items(), RESERVED)
+        if not settings.show_identity:
+            _refuse_identity(keys)
         with database.transaction() as connection:
             found = catalogue.find(
                 connection, Level.STUDY, keys, limit=limit, offset=offset, fuzzy=fuzzymatching, newest_first=True
@@ -65,6 +84,13 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
         return JSONResponse([_study(settings, study, series[_uid(study)]) for study in found])
 
     return router
+
+
+def _refuse_identity(keys: Iterable[str]) -> None:
+    for keyword in keys:
+        tag = Tag(keyword)
+        if keyword in IDENTIFIERS or (tag.group == PATIENT_GROUP and keyword not in ANONYMOUS):
+            raise InvalidQuery(f"{keyword} says who the patient is, and PACS_CBIR_SHOW_IDENTITY is off")
 
 
 def _uid(study: Attributes) -> str:

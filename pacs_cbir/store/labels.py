@@ -27,14 +27,15 @@ def checked(labels: Iterable[str]) -> tuple[str, ...]:
         raise InvalidQuery(f"at most {MAX_LABELS} labels are accepted")
     if not all(1 <= len(label) <= MAX_CHARACTERS and all(map(_is_kept, label)) for label in kept):
         raise InvalidQuery(
-            f"a label is text of 1 to {MAX_CHARACTERS} characters without control characters and backslashes"
+            f"a label is text of 1 to {MAX_CHARACTERS} characters without control characters, invisible format "
+            "characters and backslashes"
         )
     return tuple(kept)
 
 
 def _is_kept(character: str) -> bool:
-    # Surrogates stand for no character, and no database takes them.
-    return character != "\\" and unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"}
+    # Surrogates stand for no character, and no database takes them; format characters make two labels look the same.
+    return character != "\\" and unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def of_studies(connection: Connection, study_ids: Collection[int]) -> dict[int, tuple[str, ...]]:
@@ -46,9 +47,15 @@ def of_studies(connection: Connection, study_ids: Collection[int]) -> dict[int, 
     return {study_id: tuple(sorted(labels)) for study_id, labels in found.items()}
 
 
-def of_study(connection: Connection, study_instance_uid: str) -> tuple[str, ...] | None:
-    """A study's labels in alphabetical order; None where it is not here."""
+def of_study(connection: Connection, study_instance_uid: str, *, lock: bool = False) -> tuple[str, ...] | None:
+    """A study's labels in alphabetical order; None where it is not here.
+
+    Args:
+        lock: nobody else replaces them before the transaction ends.
+    """
     query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid)
+    if lock:
+        query = query.with_for_update()
     study_id = connection.execute(query).scalar()
     return None if study_id is None else of_studies(connection, [study_id]).get(study_id, ())
 

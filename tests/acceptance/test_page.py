@@ -622,3 +622,26 @@ def test_the_first_picture(browser: Browser, service: Service) -> None:
     seconds = first_picture_seconds(browser, service.url)
     (pictures_folder() / "page-first-picture.json").write_text(json.dumps({"seconds": seconds}) + "\n")
     assert all(0 < one < 60 for one in seconds)
+
+
+def test_a_long_list_is_kept_up_to_date(seen: Watched, service: Service) -> None:
+    """More rows than the service answers at once, of which those that wait stand on the first pages alone."""
+    page = seen.page
+    with service.without_worker():
+        scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "StudyDescription": "Many"}
+        service.receive([mr_instance(f"MANY-{n}", f"many {n}", number=0, size=16, **scout) for n in range(5 * 25)])
+        seen.open()
+        rows = page.locator("tbody tr")
+        for pages in range(1, 6):
+            expect(rows).to_have_count(pages * 25)
+            page.get_by_role("button", name="Show more").click()
+        expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+        shown = rows.count()
+        assert shown > 125
+        expect(rows.last.locator(".status")).not_to_contain_text("embedding")
+        service.receive(
+            slices("newest", patient="NEWEST", StudyDescription="Newest of many", ImageType=scout["ImageType"])
+        )
+        expect(rows.first).to_contain_text("Newest of many")
+        expect(rows).to_have_count(shown)
+        expect(page.get_by_role("button", name="Show more")).to_be_visible()

@@ -6,6 +6,8 @@ import { drawInto, picture } from './pictures.js';
 import { parametersOf, searchForm } from './search.js';
 
 const PAGE = 25;
+// The service answers no more at once.
+const MOST = 100;
 const THUMBNAIL = [96, 96];
 const AGAIN_MS = 5000;
 const TYPED_MS = 350;
@@ -43,44 +45,55 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
   const rows = el('tbody');
   const table = el('table', { class: 'studies' }, head(settings), rows);
   const around = el('div', { class: 'results', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading studies…'));
-  const more = button('Show more', () => load(rows.children.length), { class: 'more' });
-  const form = searchForm(search, settings, later(() => remember({ search }), 0), later(() => load(0), TYPED_MS));
+  const more = button('Show more', () => load(rows.children.length + PAGE), { class: 'more' });
+  const form = searchForm(search, settings, later(() => remember({ search }), 0), later(() => load(PAGE), TYPED_MS));
   let timer = 0;
   let asked = 0;
 
-  async function load(offset, { quiet = false } = {}) {
+  /** Show so many, from the newest on: what arrived meanwhile moves the others down. */
+  async function load(wanted, { quiet = false } = {}) {
     clearTimeout(timer);
     const turn = (asked += 1);
     if (!quiet) around.setAttribute('aria-busy', 'true');
     try {
-      const wanted = quiet ? Math.max(PAGE, rows.children.length) : PAGE;
-      const { results } = await patiently(
-        () => list('/studies', parametersOf(search, wanted + 1, offset), { signal }),
-        (problem) => fill(state('wait', problem.title, problem.detail)),
-        signal,
-      );
-      if (turn === asked) put(results, wanted, offset, quiet);
+      const found = await newest(wanted + 1);
+      if (turn === asked) put(found, wanted, quiet);
     } catch (error) {
-      if (error.name !== 'AbortError') {
-        fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', () => load(0))));
+      if (error.name !== 'AbortError' && turn === asked) {
+        fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', () => load(PAGE))));
       }
     }
   }
 
-  function put(results, wanted, offset, quiet) {
-    const shown = results.slice(0, wanted);
-    const isMore = results.length > wanted;
-    if (offset === 0 && shown.length === 0) return fill(nothing(search, () => form.reset()));
+  /** So many studies or all that are there, each once though the list moves between two requests. */
+  async function newest(number) {
+    const found = new Map();
+    for (let offset = 0; offset < number; offset += MOST) {
+      const limit = Math.min(MOST, number - offset);
+      const { results } = await patiently(
+        () => list('/studies', parametersOf(search, limit, offset), { signal }),
+        (problem) => fill(state('wait', problem.title, problem.detail)),
+        signal,
+      );
+      for (const study of results) found.set(study.StudyInstanceUID, study);
+      if (results.length < limit) break;
+    }
+    return [...found.values()];
+  }
+
+  function put(found, wanted, quiet) {
+    const shown = found.slice(0, wanted);
+    const isMore = found.length > wanted;
+    if (shown.length === 0) return fill(nothing(search, () => form.reset()));
     const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.study : null;
-    const made = shown.map((study) => row(study, settings, go));
-    if (offset === 0) rows.replaceChildren(...made);
-    else rows.append(...made);
+    rows.replaceChildren(...shown.map((study) => row(study, settings, go)));
     fill(table, isMore ? more : null);
-    const there = focused ?? (quiet || offset ? null : given.focus);
+    const there = focused ?? (quiet || wanted > PAGE ? null : given.focus);
     const kept = there && [...rows.querySelectorAll('button.open')].find(({ dataset }) => dataset.study === there);
     if (kept) kept.focus();
-    if (!quiet) announce(`${count(rows.children.length, 'study', 'studies')}${isMore ? ', and more' : ''}`);
-    if (shown.some((study) => stateOf(study)[0] === 'waiting')) timer = setTimeout(() => load(0, { quiet: true }), AGAIN_MS);
+    if (!quiet) announce(`${count(shown.length, 'study', 'studies')}${isMore ? ', and more' : ''}`);
+    const waits = shown.some((study) => stateOf(study)[0] === 'waiting');
+    if (waits) timer = setTimeout(() => load(Math.max(PAGE, shown.length), { quiet: true }), AGAIN_MS);
   }
 
   function fill(...content) {
@@ -90,7 +103,7 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
 
   rows.addEventListener('keydown', (event) => moveBetween(event, [...rows.querySelectorAll('button.open')]));
   signal.addEventListener('abort', () => clearTimeout(timer));
-  load(0);
+  load(PAGE);
   return {
     title: 'Studies',
     element: el('div', { class: 'list' }, el('h1', { tabindex: '-1' }, 'Studies'), form, around),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 from pydicom import Dataset
 from served import Api
@@ -66,6 +69,8 @@ def test_labels_go_with_their_study(cohort: Api) -> None:
         (b'["a\\u0000b"]', 400, "control characters"),
         (b'["a\\nb"]', 400, "control characters"),
         (b'["\\ud800"]', 400, "control characters"),
+        (b'["gli\\u200boma"]', 400, "format characters"),
+        (b'["\\u202eamoilg"]', 400, "format characters"),
         (b"[" + b",".join(b'"%d"' % number for number in range(101)) + b"]", 400, "at most 100"),
         (b'["' + b"x" * 70_000 + b'"]', 413, "bytes"),
     ],
@@ -83,6 +88,37 @@ def test_a_study_that_is_not_here_has_no_labels(cohort: Api) -> None:
         assert cohort.client.get(f"/studies/{study}/labels").status_code == status
         answer = cohort.client.put(f"/studies/{study}/labels", json=["glioma"])
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_of_two_editors_the_later_one_is_told(cohort: Api) -> None:
+    path = "/studies/2/labels"
+    first = cohort.client.get(path).headers["ETag"]
+    assert first == cohort.client.get("/studies/3/labels").headers["ETag"]
+    kept = cohort.client.put(path, json=["glioma"], headers={"If-Match": first})
+    assert kept.status_code == 200
+    for stale in (first, f"{first}, W/{kept.headers['ETag']}", "glioma"):
+        late = cohort.client.put(path, json=["follow-up"], headers={"If-Match": stale})
+        assert (late.status_code, late.headers["content-type"]) == (412, "application/problem+json")
+        assert "Read them again" in late.json()["detail"]
+    now = cohort.client.get(path)
+    assert (now.json(), now.headers["ETag"]) == (["glioma"], kept.headers["ETag"])
+    for number, current in enumerate((f'"x", {kept.headers["ETag"]}', "*")):
+        again = cohort.client.put(path, json=[str(number)], headers={"If-Match": current})
+        assert (again.status_code, again.json()) == (200, [str(number)])
+    assert cohort.client.put("/studies/9/labels", json=[], headers={"If-Match": "*"}).status_code == 404
+
+
+def test_of_two_editors_at_once_one_wins(cohort: Api) -> None:
+    path = "/studies/2/labels"
+    etag = cohort.client.get(path).headers["ETag"]
+    together = Barrier(8)
+
+    def replace(number: int) -> int:
+        together.wait()
+        return cohort.client.put(path, json=[str(number)], headers={"If-Match": etag}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(replace, range(8))) == [200, *[412] * 7]
 
 
 def test_a_match_carries_its_labels(cohort: Api) -> None:

@@ -180,3 +180,23 @@ def test_openapi_says_what_this_is_and_is_not(api: Api) -> None:
     operations = [operation for path in described["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/studies", 200),
+        ("/dicom-web/studies", 200),
+        ("/similar/studies?example=1", 200),
+        ("/studies/1/labels", 200),
+        ("/studies?PatientID=1", 400),
+        ("/nothing", 404),
+    ],
+)
+def test_no_cache_keeps_what_is_told_of_patients(api: Api, path: str, status: int) -> None:
+    api.add("1", "1.1", 0)
+    api.add("2", "2.1", 10)
+    answer = api.client.get(path)
+    assert answer.status_code == status
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -13,6 +13,7 @@ from sqlalchemy import insert, update
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
+from pacs_cbir.store.matching import keyword_of
 from pacs_cbir.store.tables import jobs, stacks
 
 STUDY = {
@@ -73,6 +74,34 @@ def test_identity_is_shown_where_the_site_says_so(api: Api, decoder: Decoder) ->
     api.add("1.1", "1.1.1", study=STUDY)
     [study] = listed(changed(api, decoder, show_identity=True))
     assert (study["PatientName"], study["PatientID"], study["AccessionNumber"]) == ("Secret^Name", "SECRET-7", "A77")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientName", "Secret*"),
+        ("PatientID", "SECRET-7"),
+        ("00100020", "SECRET-7"),
+        ("PatientBirthDate", "19800601"),
+        ("OtherPatientIDs", "SECRET-7"),
+        ("MedicalRecordLocator", "SECRET-7"),
+        ("AccessionNumber", "A77"),
+    ],
+)
+def test_identity_is_searched_where_the_site_says_so(api: Api, decoder: Decoder, name: str, value: str) -> None:
+    api.add("1.1", "1.1.1", study=STUDY)
+    refused = api.client.get("/studies", params={name: value})
+    assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json")
+    assert "PACS_CBIR_SHOW_IDENTITY is off" in refused.json()["detail"]
+    assert value not in refused.text
+    shown = changed(api, decoder, show_identity=True)
+    answer = shown.client.get("/studies", params={name: value})
+    assert answer.status_code == (200 if keyword_of(name) in STUDY else 204)
+
+
+def test_sex_and_age_are_searched_by_anybody(api: Api) -> None:
+    api.add("1.1", "1.1.1", study=STUDY | {"PatientAge": "039Y"})
+    assert len(listed(api, PatientSex="F", PatientAge="030Y-040Y", StudyDescription="MR*")) == 1
 
 
 def test_the_newest_comes_first_and_pages_follow(api: Api) -> None:
