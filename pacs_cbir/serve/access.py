@@ -14,13 +14,10 @@ from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import internal_error
 
 UNMATCHED = "unmatched"
-<<<<<<< HEAD
 # RFC 9110 5.5. The server refuses it too, after it took the answer for begun.
 _NO_FIELD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-=======
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Of answers that say nothing else: what is told of patients is left in no cache."""
->>>>>>> m-page
 
 log = structlog.get_logger()
 
@@ -40,17 +37,13 @@ class Access:
 
         async def watch(message: Message) -> None:
             nonlocal status
-<<<<<<< HEAD
             begins = message["type"] == "http.response.start"
             if begins and any(_NO_FIELD_VALUE.search(value) for _, value in message.get("headers", ())):
                 raise ValueError("a field of the answer holds control characters")
-=======
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if begins:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
->>>>>>> m-page
             await send(message)
             if begins:
                 status = message["status"]
