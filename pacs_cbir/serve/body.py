@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
+from threading import Semaphore
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,9 @@ from pacs_cbir.store.uploads import upload_folder
 MAX_FORM_BYTES = 262_144
 """More than the longest query that is understood."""
 MAX_FIELDS = 1000
+MAX_UPLOADS = 16
+"""Under way at once, from a body's first byte to its answer: what trickles in lies on the disk."""
+UPLOAD_RETRY_SECONDS = 5
 
 
 class UploadParameters(Parameters):
@@ -65,12 +69,15 @@ BODY: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def asked_in_body(request: Request, settings: Settings) -> AsyncIterator[Asked]:
+async def asked_in_body(request: Request, settings: Settings, places: Semaphore) -> AsyncIterator[Asked]:
     """Read a POST request; its pictures are on disk until the block ends.
+
+    Args:
+        places: one for each upload that may be under way.
 
     Raises:
         InvalidQuery: a parameter cannot be understood.
-        HTTPException: 400, 406, 408, 413, 414, 415.
+        HTTPException: 400, 406, 408, 413, 414, 415, 503.
         DiskUnavailable: pictures cannot be received.
     """
     kind, _ = media_type(request)
@@ -82,7 +89,7 @@ async def asked_in_body(request: Request, settings: Settings) -> AsyncIterator[A
     if kind == FORM:
         yield await _asked_in_form(request)
         return
-    async with contextmanager_in_threadpool(upload_folder(settings)) as folder:
+    async with _place(places), contextmanager_in_threadpool(upload_folder(settings)) as folder:
         received = await receive_multipart(request, folder, settings.upload_megabytes << 20)
         items = request.query_params.multi_items() if kind == RELATED else received.fields
         if not received.files:
@@ -91,6 +98,20 @@ async def asked_in_body(request: Request, settings: Settings) -> AsyncIterator[A
         if asked.region is not None:
             raise InvalidQuery("region is of a stored frame: it goes with no uploaded file")
         yield replace(asked, files=tuple(received.files))
+
+
+@asynccontextmanager
+async def _place(places: Semaphore) -> AsyncIterator[None]:
+    if not places.acquire(blocking=False):
+        raise HTTPException(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"{MAX_UPLOADS} uploads are under way. Ask again after the seconds in Retry-After.",
+            {"Retry-After": str(UPLOAD_RETRY_SECONDS)},
+        )
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _asked_in_form(request: Request) -> Asked:

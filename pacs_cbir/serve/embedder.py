@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pacs_cbir.embed.encoder import Encoder
 
 # One request is served at a time and so many more may wait, each a thread of the server's: the others go on.
-WAITING = 4
+WAITING = 16
 WAIT_SECONDS = 30.0
 # A worker may take longer and more for a series; nobody waits for it.
 DRAW_SECONDS = 30.0

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from pacs_cbir.store.files import disk_errors
+from pacs_cbir.store.uploads import require_room
 
 FORM_DATA, RELATED, DICOM = "multipart/form-data", "multipart/related", "application/dicom"
 FILE_FIELD = "file"
@@ -146,6 +147,7 @@ class _Parts:
 
     def _write(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
+            require_room(self._folder)
             with disk_errors():
                 self._file.write(memoryview(data)[start:end])
             return

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
+from threading import Semaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,7 +16,7 @@ from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
 from pacs_cbir.serve.asked import Asked, asked_in_url
-from pacs_cbir.serve.body import BODY, asked_in_body
+from pacs_cbir.serve.body import BODY, MAX_UPLOADS, asked_in_body
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
@@ -91,11 +92,17 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher, e
             [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer
         )
 
+    uploads = Semaphore(MAX_UPLOADS)
+
+    async def asked(request: Request) -> AsyncIterator[Asked]:
+        async with asked_in_body(request, settings, uploads) as query:
+            yield query
+
     def resolve(query: Asked) -> Asked:
         return resolved(query, settings, database, embedder)
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
-        _add_routes(router, answer, _responses(list[plain]), settings, resolve)  # type: ignore[valid-type]
+        _add_routes(router, answer, _responses(list[plain]), asked, resolve)  # type: ignore[valid-type]
     return router
 
 
@@ -103,14 +110,10 @@ def _add_routes(
     router: APIRouter,
     answer: Callable[[Asked], Response],
     responses: dict[int | str, Any],
-    settings: Settings,
+    asked: Callable[[Request], AsyncIterator[Asked]],
     resolve: Callable[[Asked], Asked],
 ) -> None:
     """The same answer to a question in a URL and to one in a body."""
-
-    async def asked(request: Request) -> AsyncIterator[Asked]:
-        async with asked_in_body(request, settings) as query:
-            yield query
 
     def in_url(query: Annotated[Asked, Depends(asked_in_url)]) -> Response:
         return answer(resolve(query))

@@ -8,6 +8,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -24,8 +25,10 @@ from served import Api, listening
 from pacs_cbir.embed.outside import MAX_INFLATED_BYTES
 from pacs_cbir.embed.preprocess import MAX_SLICES
 from pacs_cbir.serve.asked import MAX_EXAMPLES
+from pacs_cbir.serve.body import MAX_UPLOADS
 from pacs_cbir.serve.multipart import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import uploads
 
 DICOM = "application/dicom"
 RELATED = f'multipart/related; type="{DICOM}"; boundary=b'
@@ -300,13 +303,47 @@ def test_an_upload_that_trickles_or_breaks_off_leaves_nothing_and_holds_nobody_u
                 f"POST /similar/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 100000\r\n\r\n"
             )
             opened.sendall(head.encode() + form_part("file", b"\x89PNG", "a")[:-2])
-        wait_until(lambda: len(folders(api)) == len(sockets), 60)
+        wait_until(lambda: len(folders(api)) == MAX_UPLOADS, 60)
+        refused = other.post("/similar/studies", files=[("file", ("a", good_png()))])
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "uploads are under way" in refused.json()["detail"]
         assert other.get("/similar/studies", params={"example": "1"}).status_code == 200
         assert other.get("/health/ready").status_code == 200
-        assert len(folders(api)) == len(sockets)
+        assert len(folders(api)) == MAX_UPLOADS
         for opened in sockets:
             opened.close()
         wait_until(lambda: not folders(api), 60)
+        assert other.post("/similar/studies", files=[("file", ("a", good_png()))], timeout=60).status_code < 300
+
+
+def test_an_upload_leaves_room_on_the_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 2**62)
+    answer = api.client.post("/similar/studies", files=[("file", ("a", good_png()))])
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert "disk has less than" in answer.json()["detail"]
+
+
+def test_an_upload_stops_where_the_disk_fills_meanwhile(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield form_part("file", b"\x89PNG", "a")
+        monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 2**62)
+        yield form_part("file", bytes(1000), "b")
+        yield bytes(1000)
+
+    with listening(api) as url:
+        answer = httpx.post(f"{url}/similar/studies", content=pieces(), headers={"Content-Type": FORM})
+    assert answer.status_code == 503
+    assert "disk has less than" in answer.json()["detail"]
+
+
+def test_short_uploads_at_one_time_are_all_answered(api: Api) -> None:
+    with listening(api) as url:
+
+        def send(_: int) -> int:
+            return httpx.post(f"{url}/similar/studies", files=[("file", ("a", good_png()))], timeout=120).status_code
+
+        with ThreadPoolExecutor(14) as senders:
+            assert set(senders.map(send, range(14))) <= {200, 204}
 
 
 def test_queries_are_answered_beside_bombs(api: Api) -> None:
@@ -327,6 +364,6 @@ def test_queries_are_answered_beside_bombs(api: Api) -> None:
         for sender in senders:
             sender.join()
         assert beside > 1
-        # One is looked at, four wait, the others are told to come again.
+        # One is looked at and the others wait; who waits too long is told to come again.
         assert set(statuses) <= {422, 503}
         assert statuses.count(422) >= 5
