@@ -91,7 +91,7 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher, e
         )
 
     def resolve(query: Asked) -> Asked:
-        return resolved(query, settings, database, embedder)
+        return resolved(query, database, embedder)
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
         _add_routes(router, answer, _responses(list[plain]), settings, resolve)  # type: ignore[valid-type]
