@@ -80,7 +80,7 @@ class Encoder:
             ValueError: the shape is not that of the card's preprocessing.
         """
         self._check(pixels)
-        shown = None if inside is None else ndimage.gaussian_filter(inside, (0, FADING_PIXELS, FADING_PIXELS))
+        shown = _faded(inside)
         vectors = []
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             for start in range(0, len(pixels), self.batch):
@@ -91,7 +91,11 @@ class Encoder:
         return embeddings
 
     def heat(
-        self, pixels: npt.NDArray[np.floating], others: npt.NDArray[np.float32], weights: Mapping[Part, float]
+        self,
+        pixels: npt.NDArray[np.floating],
+        others: npt.NDArray[np.float32],
+        weights: Mapping[Part, float],
+        inside: npt.NDArray[np.floating] | None = None,
     ) -> npt.NDArray[np.float32]:
         """What each pixel of slices adds to their similarity to others; see `pacs_cbir.embed.heat.heat_maps`.
 
@@ -99,6 +103,7 @@ class Encoder:
             pixels: shape (n, size, size), 1 <= n <= batch, in [0, 1].
             others: shape (n, dimension), embeddings of what each is compared with.
             weights: part → what it counts.
+            inside: as in `embed`, 1 all over where a whole slice is beside a region.
 
         Returns:
             float32, shape (n, size, size).
@@ -108,7 +113,10 @@ class Encoder:
         """
         self._check(pixels)
         # Without autocast: it is a picture for people, and shares of shares would be rounded away.
-        heat = heat_maps(self._network, self._images(pixels), torch.from_numpy(others).to(self._device), weights)
+        shown = _faded(inside)
+        region = None if shown is None else self._images(shown)
+        images, compared = self._images(pixels), torch.from_numpy(others).to(self._device)
+        heat = heat_maps(self._network, images, compared, weights, region)
         shared: npt.NDArray[np.float32] = heat.cpu().numpy()
         return shared
 
@@ -125,6 +133,10 @@ class Encoder:
     def pool(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The stack's embedding, shape (dimension,), of length 1, from its slices', as `embed` gives them."""
         return parts.pool(embeddings, self.card.architecture)
+
+
+def _faded(inside: npt.NDArray[np.floating] | None) -> npt.NDArray[np.floating] | None:
+    return None if inside is None else ndimage.gaussian_filter(inside, (0, FADING_PIXELS, FADING_PIXELS))
 
 
 def _load_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -19,7 +19,11 @@ from pacs_cbir.embed.network import FOREGROUND, Network, Outputs, lesion_part, p
 
 
 def heat_maps(
-    network: Network, images: torch.Tensor, others: torch.Tensor, weights: Mapping[Part, float]
+    network: Network,
+    images: torch.Tensor,
+    others: torch.Tensor,
+    weights: Mapping[Part, float],
+    shown: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What each pixel adds to the similarity of a slice and another.
 
@@ -28,20 +32,22 @@ def heat_maps(
         images: (n, 1, size, size) in [0, 1], size a multiple of 32.
         others: (n, dimension), embeddings of the slices that they are compared with.
         weights: part → what it counts; parts not named count nothing.
+        shown: of a region, as `Network.forward` takes it: heat is given to what it shows. What the rest of the slice
+            adds, which is most of the grey levels and the trunk's answer to the dark, is left out.
 
     Returns:
         (n, size, size), summing to the weighted mean of the parts' cosines less what has no place: that neither slice
         shows a lesion, and the bias of the projection. Below 0 where a pixel makes them less alike.
     """
     with torch.no_grad():
-        outputs = network(images)
+        outputs = network(images, shown)
         heat = torch.zeros_like(images)
         total = sum(weights.values())
         for part, place in network.architecture.places.items():
             if weights.get(part, 0) > 0:
                 mine, theirs = outputs.embedding[:, place], others[:, place]
                 mine, theirs = (functional.normalize(part_vectors, dim=1) for part_vectors in (mine, theirs))
-                heat += weights[part] / total * _HEAT[part](_Pairs(network, images, outputs, mine, theirs))
+                heat += weights[part] / total * _HEAT[part](_Pairs(network, images, shown, outputs, mine, theirs))
     return heat[:, 0]
 
 
@@ -50,6 +56,7 @@ class _Pairs(NamedTuple):
 
     network: Network
     images: torch.Tensor
+    shown: torch.Tensor | None
     outputs: Outputs
     mine: torch.Tensor
     theirs: torch.Tensor
@@ -57,7 +64,7 @@ class _Pairs(NamedTuple):
 
 def _of_appearance(pairs: _Pairs) -> torch.Tensor:
     assert pairs.network.appearance is not None  # noqa: S101  # the part is in the embedding
-    mask = None if pairs.outputs.lesion is None else pairs.outputs.lesion.float().sigmoid()
+    mask = None if pairs.outputs.lesion is None else _mask(pairs)
     with torch.enable_grad():
         levels = [level.float().detach().requires_grad_() for level in pairs.outputs.levels]
         projected = pairs.network.appearance(pooled_features(levels, mask))
@@ -67,11 +74,11 @@ def _of_appearance(pairs: _Pairs) -> torch.Tensor:
     for level, slope in zip(levels, slopes, strict=True):
         if slope is not None:
             heat += _spread((level.detach() * slope).sum(dim=1, keepdim=True), pairs.images.shape[-1])
-    return heat
+    return _within(pairs, heat)
 
 
 def _of_lesion(pairs: _Pairs) -> torch.Tensor:
-    mask = _mask(pairs.outputs)
+    mask = _mask(pairs)
     with torch.enable_grad():
         drawn = mask.detach().requires_grad_()
         cells = lesion_part(drawn, pairs.network.architecture.lesion_grid)
@@ -82,7 +89,7 @@ def _of_lesion(pairs: _Pairs) -> torch.Tensor:
 
 
 def _of_shape(pairs: _Pairs) -> torch.Tensor:
-    mask = _mask(pairs.outputs)
+    mask = _mask(pairs)
     shares = mask / mask.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
     alike = (pairs.mine[:, :-1] * pairs.theirs[:, :-1]).sum(dim=1)
     return _spread(shares * alike[:, None, None, None], pairs.images.shape[-1])
@@ -94,7 +101,7 @@ def _of_grey(pairs: _Pairs) -> torch.Tensor:
     foreground = (pairs.images.flatten(1) > FOREGROUND).float()
     counts = torch.zeros_like(pairs.mine).scatter_add_(1, bins, foreground)
     shares = pairs.mine * pairs.theirs / counts.clamp(min=1)
-    return (shares.gather(1, bins) * foreground).view_as(pairs.images)
+    return _within(pairs, (shares.gather(1, bins) * foreground).view_as(pairs.images))
 
 
 _HEAT: dict[Part, Callable[[_Pairs], torch.Tensor]] = {
@@ -105,9 +112,14 @@ _HEAT: dict[Part, Callable[[_Pairs], torch.Tensor]] = {
 }
 
 
-def _mask(outputs: Outputs) -> torch.Tensor:
-    assert outputs.lesion is not None  # noqa: S101  # the part is in the embedding
-    return outputs.lesion.float().sigmoid()
+def _mask(pairs: _Pairs) -> torch.Tensor:
+    assert pairs.outputs.lesion is not None  # noqa: S101  # the part is in the embedding
+    mask = pairs.outputs.lesion.float().sigmoid()
+    return mask if pairs.shown is None else mask * functional.avg_pool2d(pairs.shown, 2)
+
+
+def _within(pairs: _Pairs, heat: torch.Tensor) -> torch.Tensor:
+    return heat if pairs.shown is None else heat * pairs.shown
 
 
 def _spread(heat: torch.Tensor, size: int) -> torch.Tensor:

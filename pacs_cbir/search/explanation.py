@@ -22,7 +22,8 @@ class Explanation:
     Attributes:
         match: the two, with the pair of slices that they owe most to.
         nearest: of each of the example's slices that is looked at, the match's nearest.
-        example, found: embeddings of the pair of slices, shape (dimension,).
+        example, found: embeddings of the pair of slices, shape (dimension,); the example's may be as it is searched
+            with (see `parts.weighed`).
     """
 
     match: SeriesMatch
@@ -57,10 +58,9 @@ def explanations(
     """
     slots = intent.slots([example])
     found = [
-        _explanation(index, intent, searched, own, theirs)
+        _explanation(index, intent, searched, theirs)
         for slot in slots
         for searched in slot.vectors
-        for own in [_stack(index, searched)]
         for theirs in match.vectors
         if _comparable(searched.kind, theirs.kind)
     ]
@@ -70,13 +70,12 @@ def explanations(
     return tuple(sorted(found, key=lambda explained: -explained.match.similarity))
 
 
-def _explanation(
-    index: StackIndex, intent: Intent, example: ExampleVector, own: IndexedStack, match: ExampleVector
-) -> Explanation:
-    stack = _stack(index, match)
+def _explanation(index: StackIndex, intent: Intent, example: ExampleVector, match: ExampleVector) -> Explanation:
+    stack, own = _stack(index, match), _stack(index, example) if example.whole else None
     pair, nearest = intent.slice_matches(index, example, stack, None if match.whole else match.picture.slice)
     theirs = index.slices_of(stack)[pair.found.slice - 1]
-    mine = index.slices_of(own)[pair.example.slice - 1]
+    # A slice may be of no stack, as a region is; each part points where its embedding's does, which is all that counts.
+    mine = example.vector if own is None else index.slices_of(own)[pair.example.slice - 1]
     one, other = intent.weighed(mine), theirs
     if example.whole and match.whole:
         one, other = example.vector, index.whole_of(stack)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, draw_stack
 from pacs_cbir.embed.preprocess import Slices
+from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
 from pacs_cbir.errors import EncoderBusy, SeriesChanged, UnknownExample
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
@@ -105,6 +106,17 @@ class Embedder:
         _check_same(origin, slices)
         drawn: npt.NDArray[np.float32] = slices.pixels[number - 1]
         return drawn
+
+    def region(self, stack_id: uuid.UUID, picture: tuple[str, int | None], box: Box) -> DrawnRegion | None:
+        """Draw the slice of a stored stack that shows a box, as `draw_region`; to be called in one's turn.
+
+        Raises:
+            UnknownExample: there is no such stack any more.
+            SeriesChanged, InvalidQuery, VolumeError: as `slice_pixels` and `draw_region`.
+        """
+        origin, paths = self._origin(stack_id)
+        preprocessing = self._active_encoder().card.preprocessing
+        return self.decoder.run(draw_region, paths, dict(origin.separated_by), picture, box, preprocessing)
 
     def _origin(self, stack_id: uuid.UUID) -> tuple[StackOrigin, list[Path]]:
         with self._database.transaction() as connection:

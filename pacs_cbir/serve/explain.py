@@ -15,13 +15,13 @@ from pacs_cbir.embed.heated import heated
 from pacs_cbir.errors import EncoderMismatch, InvalidQuery
 from pacs_cbir.search import query as search
 from pacs_cbir.search.explanation import Explained, Explanation
-from pacs_cbir.search.query import Picture
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import JSON, PNG, negotiate
 from pacs_cbir.serve.answers import Uids, explained_plain
 from pacs_cbir.serve.asked import MAX_CHARACTERS
 from pacs_cbir.serve.embedder import Embedder
-from pacs_cbir.serve.parameters import example_of, sequences_of, weights_of
+from pacs_cbir.serve.parameters import example_of, region_of, sequences_of, weights_of
+from pacs_cbir.serve.region import RegionExample, drawn_region
 from pacs_cbir.serve.schemas import ExplainedSeries, problems
 from pacs_cbir.store import catalogue, embeddings
 from pacs_cbir.store.session import Database
@@ -39,6 +39,11 @@ class ExplainParameters(BaseModel):
 
     example: str = Field(max_length=MAX_CHARACTERS, description=f"What was looked for: {_NAMED}.")
     match: str = Field(max_length=MAX_CHARACTERS, description=f"What was found, named likewise: {_NAMED}.")
+    region: str = Field(
+        "",
+        max_length=MAX_CHARACTERS,
+        description="`x0,y0,x1,y1`, a box in the example's frame, as in the query: the heat of the example lies in it.",
+    )
     sequence: str = Field(
         "", max_length=MAX_CHARACTERS, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."
     )
@@ -59,13 +64,14 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
         """
         media_type = negotiate(request.headers.get("accept"), (PNG, JSON))
         _check_once(request)
-        query = search.Query(
-            (example_of(asked.example),), only=sequences_of([asked.sequence]), parts=weights_of("parts", asked.parts)
-        )
-        explained = searcher.explain(query, example_of(asked.match))
+        example = example_of(asked.example)
+        box = region_of(asked.region, (example,))
+        region = None if box is None else drawn_region(example, box, database, embedder)
+        query = search.Query((example,), only=sequences_of([asked.sequence]), parts=weights_of("parts", asked.parts))
+        explained = searcher.explain(query if region is None else region.asked(query), example_of(asked.match))
         if media_type == PNG:
-            return Response(_picture(embedder, explained), media_type=PNG)
-        uids = _uids(database, explained.by_sequence)
+            return Response(_picture(embedder, explained, region), media_type=PNG)
+        uids = _uids(database, explained.by_sequence, region)
         return Response(json.dumps([explained_plain(one, uids) for one in explained.by_sequence]), media_type=JSON)
 
     return router
@@ -77,28 +83,34 @@ def _check_once(request: Request) -> None:
         raise InvalidQuery(f"{', '.join(repeated)}: given more than once; one example is explained by one match")
 
 
-def _picture(embedder: Embedder, explained: Explained) -> bytes:
+def _picture(embedder: Embedder, explained: Explained, region: RegionExample | None) -> bytes:
     best = explained.by_sequence[0]
     slices = best.match.slices
     assert slices is not None  # noqa: S101  # an explanation is of a pair of slices
     with embedder.turn() as encoder:
         if encoder.identity != explained.encoder:
             raise EncoderMismatch("another encoder became the active one while the match was explained")
-        pictures: tuple[Picture, Picture] = (slices.example, slices.found)
-        drawn = np.stack([embedder.slice_pixels(picture.stack_id, picture.slice) for picture in pictures])
-        heat = encoder.heat(drawn, np.stack([best.found, best.example]), explained.weights)
+        found, inside = embedder.slice_pixels(slices.found.stack_id, slices.found.slice), None
+        if region is None:
+            example = embedder.slice_pixels(slices.example.stack_id, slices.example.slice)
+        else:
+            box = region.slices[slices.example.stack_id]
+            example, inside = box.pixels, np.stack([box.inside, np.ones_like(box.inside)])
+        drawn = np.stack([example, found])
+        heat = encoder.heat(drawn, np.stack([best.found, best.example]), explained.weights, inside)
     encoded = io.BytesIO()
     shown = np.hstack([heated(pixels, of_slice, edge=EDGE) for pixels, of_slice in zip(drawn, heat, strict=True)])
     Image.fromarray(shown).save(encoded, "PNG")
     return encoded.getvalue()
 
 
-def _uids(database: Database, explained: tuple[Explanation, ...]) -> Uids:
+def _uids(database: Database, explained: tuple[Explanation, ...], region: RegionExample | None) -> Uids:
     pairs = [pair for one in explained for pair in (one.match.slices, *one.nearest) if pair is not None]
     pictures = [picture for pair in pairs for picture in (pair.example, pair.found)]
     with database.reading() as connection:
         series = catalogue.series_uids(connection, [one.match.series_id for one in explained])
-        return Uids(series, embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures}))
+        sources = embeddings.sources(connection, {(picture.stack_id, picture.slice) for picture in pictures})
+    return Uids(series, sources if region is None else {**sources, **region.sources})
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

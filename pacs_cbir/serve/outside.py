@@ -1,4 +1,4 @@
-"""Examples that are no stored rows: pictures that came with the question, and a region of a stored frame."""
+"""Examples that are no stored rows: pictures that came with the question, or a region of a stored frame."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
-from pacs_cbir.embed.region import Box, draw_region
-from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnknownExample, UnreadableUpload
-from pacs_cbir.search.example import ExampleVector, ResolvedExample, resolve
+from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnreadableUpload
+from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.query import Picture, Query
 from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, Kind
 from pacs_cbir.serve.asked import MAX_EXAMPLES, Asked
 from pacs_cbir.serve.embedder import Embedder
-from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders, examples
+from pacs_cbir.serve.region import drawn_region
+from pacs_cbir.store import examples
 from pacs_cbir.store.embeddings import WHOLE_STACK, Source
 from pacs_cbir.store.examples import Example
 from pacs_cbir.store.session import Connection, Database
-from pacs_cbir.store.stack_files import stack_origin
 
 if TYPE_CHECKING:
     from pacs_cbir.embed.encoder import Encoder
-
-REGION_PARTS = {"lesion": 1.0, "grey": 0.5, "shape": 0.25, "appearance": 0.1}
-"""What a region is compared by where the question says nothing else. The grey levels are the whole slice's: they count
-as far as they tell the level in the head, and what is in the region decides."""
 
 PICTURE_WARNING = (
     "A PNG or JPEG tells neither plane nor scale, and the MR sequence only where sequence= does: it was taken as the "
@@ -48,19 +40,23 @@ class _Uploaded:
     sources: Mapping[tuple[uuid.UUID, int], Source]
 
 
-def resolved(asked: Asked, settings: Settings, database: Database, embedder: Embedder) -> Asked:
+def resolved(asked: Asked, database: Database, embedder: Embedder) -> Asked:
     """The question with its examples embedded, where they are no stored rows.
 
     Raises:
         UnreadableUpload, VolumeError: a file cannot be drawn.
         InvalidQuery: a region that is not there; a picture's sequence that several names are given for.
         ExampleNotEmbedded: nothing that was uploaded can be embedded; says why.
-        UnknownExample, ExampleNotReady: of a region's frame.
+        UnknownExample, ExampleNotReady, SeriesChanged: of a region's frame.
         EncoderBusy, EncoderMismatch, CheckpointError, DatabaseUnavailable.
     """
     if asked.files:
         return _with_files(asked, database, embedder)
-    return asked if asked.region is None else _with_region(asked, asked.region, settings, database, embedder)
+    if asked.region is None:
+        return asked
+    (example,) = asked.query.examples
+    drawn = drawn_region(example, asked.region, database, embedder)
+    return replace(asked, query=drawn.asked(asked.query), sources=drawn.sources)
 
 
 def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
@@ -136,36 +132,3 @@ def _by_study(connection: Connection, uploaded: Sequence[_Uploaded]) -> tuple[Re
             series_ids |= named.series_ids if named else frozenset()
         found.append(ResolvedExample(study_id, series_ids, tuple(vectors)))
     return (*found, *pictures)
-
-
-def _with_region(asked: Asked, box: Box, settings: Settings, database: Database, embedder: Embedder) -> Asked:
-    (example,) = asked.query.examples
-    with database.transaction() as connection:
-        active = encoders.active(connection)
-        stored = resolve(connection, example, None if active is None else active.id)
-        origins = {v.picture.stack_id: stack_origin(connection, v.picture.stack_id) for v in stored.vectors}
-    assert example.sop_instance_uid is not None  # noqa: S101 - a region without one is not let in
-    picture = example.sop_instance_uid, example.frame_number
-    vectors, sources = [], {}
-    with embedder.turn() as encoder:
-        for vector in stored.vectors:
-            origin = origins[vector.picture.stack_id]
-            if origin is None:
-                raise UnknownExample("the frame is not here any more")
-            paths = [settings.instances_dir / file for file in origin.files]
-            drawn = embedder.decoder.run(
-                draw_region, paths, dict(origin.separated_by), picture, box, encoder.card.preprocessing
-            )
-            if drawn is not None:
-                # A slice of its own: the frame that was asked about may lie between those that are embedded.
-                own = Picture(uuid.uuid4(), 1)
-                embedding = encoder.embed(drawn.pixels[np.newaxis], drawn.inside[np.newaxis])[0]
-                vectors.append(replace(vector, picture=own, vector=embedding))
-                sources[own.stack_id, own.slice] = Source(example.sop_instance_uid, example.frame_number or 1)
-    if not vectors:
-        raise ExampleNotEmbedded("the frame is of no stack that was embedded")
-    known = encoder.card.architecture.sizes
-    parts = asked.query.parts or {part: weight for part, weight in REGION_PARTS.items() if part in known}
-    example_of_region = replace(stored, vectors=tuple(vectors))
-    query = replace(asked.query, examples=(), resolved=(example_of_region,), encoder=encoder.identity, parts=parts)
-    return replace(asked, query=query, sources=sources)

@@ -99,7 +99,7 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher, e
             yield query
 
     def resolve(query: Asked) -> Asked:
-        return resolved(query, settings, database, embedder)
+        return resolved(query, database, embedder)
 
     for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
         _add_routes(router, answer, _responses(list[plain]), asked, resolve)  # type: ignore[valid-type]

@@ -74,6 +74,24 @@ def test_heat_of_appearance_is_its_similarity_but_for_the_bias(network: Network)
     )
 
 
+@pytest.mark.parametrize("part", ["lesion", "shape", "grey", "appearance"])
+def test_heat_of_a_region_is_in_it_and_of_its_embedding(network: Network, part: Part) -> None:
+    images, shown = heads(2), torch.zeros(2, 1, SIZE, SIZE)
+    shown[..., 40:72, 30:80] = 1
+    with torch.no_grad():
+        own, others = network(images, shown).embedding, network(images).embedding.roll(1, dims=0)
+    heat = heat_maps(network, images, others, {part: 1.0}, shown)
+    # A mask has half of the picture's pixels, and is spread over their neighbours.
+    near = torch.nn.functional.max_pool2d(shown, 5, stride=1, padding=2)[:, 0]
+    assert heat.abs().amax() > 0
+    assert (heat * (1 - near)).abs().max() == 0
+    if part in {"lesion", "shape"}:
+        place = ARCHITECTURE.places[part]
+        cosines = torch.nn.functional.cosine_similarity(own[:, place], others[:, place])
+        expected = cosines - without_place(network, part, own, others)
+        np.testing.assert_allclose(heat.sum(dim=(1, 2)), expected, atol=1e-4)
+
+
 def test_parts_are_mixed_as_their_weights_say(network: Network) -> None:
     images = heads(2)
     with torch.no_grad():
