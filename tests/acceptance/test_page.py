@@ -18,7 +18,7 @@ import psutil
 import pytest
 from browser import Watched, chromium, first_picture_seconds, pictures_folder, watched
 from dicom_factory import mr_instance
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 from pydicom.dataset import FileDataset
 from running import command, listens, wait_until
 
@@ -557,6 +557,26 @@ def test_labels_are_kept_shown_and_taken_away(seen: Watched, service: Service) -
     expect(label).to_have_count(0)
 
 
+def test_labels_that_somebody_else_changed_are_shown_and_not_lost(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    label = page.get_by_role("list", name="Labels").get_by_role("listitem")
+    page.get_by_label("Add a label").fill("mine")
+    [study] = listed(service, StudyDate=head(service).replace("-", ""))
+    path = f"{service.url}/studies/{study['StudyInstanceUID']}/labels"
+    assert httpx.put(path, json=["theirs"]).is_success
+    page.keyboard.press("Enter")
+    expect(page.locator(".labels .problem")).to_contain_text("Somebody else changed the labels")
+    expect(label).to_have_text([re.compile("theirs")])
+    assert httpx.get(path).json() == ["theirs"]
+    seen.accessible()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(label).to_have_count(2)
+    expect(page.locator(".labels .problem")).to_have_text("")
+    assert httpx.get(path).json() == ["mine", "theirs"]
+    assert httpx.put(path, json=[]).is_success
+
+
 def test_heat_on_demand(seen: Watched, service: Service) -> None:
     page = seen.page
     seen.open_study(head(service))
@@ -565,7 +585,8 @@ def test_heat_on_demand(seen: Watched, service: Service) -> None:
     card.locator("canvas.found.drawn").wait_for()
     card.get_by_role("button", name="Heat map").click()
     expect(card.get_by_role("button", name="Heat map")).to_have_attribute("aria-pressed", "true")
-    expect(card.locator("canvas.found")).to_have_js_property("width", 768)
+    # The first one loads the encoder.
+    expect(card.locator("canvas.found")).to_have_js_property("width", 768, timeout=60_000)
     seen.accessible()
     seen.shot("heat")
     card.get_by_role("button", name="Compare", exact=True).click()
@@ -575,6 +596,37 @@ def test_heat_on_demand(seen: Watched, service: Service) -> None:
         expect(page.get_by_role("img", name=f"Heat map of the {whose}")).to_have_js_property("width", 384)
     expect(page.locator("figcaption")).to_contain_text("outlines no lesion")
     seen.accessible()
+
+
+def test_a_heat_map_that_is_not_ready_is_asked_for_again(seen: Watched, service: Service) -> None:
+    page = seen.page
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        """As where the example waits to be embedded again; no other way to have that within a second."""
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        body = {"title": "The example is not embedded yet", "status": 409, "detail": "Ask again."}
+        route.fulfill(status=409, headers={"Retry-After": "2"}, json=body)
+
+    page.route("**/similar/explain?*", refuse_once)
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    card = page.locator(".card").first
+    card.locator("canvas.found.drawn").wait_for()
+    card.get_by_role("button", name="Heat map").click()
+    expect(card.locator(".message")).to_contain_text("not embedded yet; this page asks again in 2 seconds")
+    expect(card.locator("canvas.found")).to_have_js_property("width", 768, timeout=60_000)
+    expect(card.locator(".message")).to_have_text("")
+    refused.clear()
+    card.get_by_role("button", name="Compare", exact=True).click()
+    seen.drawn()
+    page.keyboard.press("2")
+    page.keyboard.press("h")
+    expect(page.locator("figcaption")).to_contain_text("asks again in 2 seconds")
+    expect(page.get_by_role("img", name="Heat map of the match")).to_have_js_property("width", 384, timeout=60_000)
 
 
 def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> None:
@@ -645,3 +697,33 @@ def test_a_long_list_is_kept_up_to_date(seen: Watched, service: Service) -> None
         expect(rows.first).to_contain_text("Newest of many")
         expect(rows).to_have_count(shown)
         expect(page.get_by_role("button", name="Show more")).to_be_visible()
+
+
+def test_more_answers_are_of_the_first_pages_ranking(seen: Watched, service: Service) -> None:
+    page = seen.page
+
+    def receive(name: str) -> str:
+        twin = slices(name, patient=name, StudyDescription=name, BodyPartExamined="KNEE")
+        service.receive(twin)
+        return str(twin[0].StudyInstanceUID)
+
+    def is_found(uid: str) -> bool:
+        asked = {"example": example, "limit": "100", "min_similarity": "-1"}
+        answer = httpx.get(f"{service.url}/similar/studies", params=asked, headers={"Accept": "application/json"})
+        return answer.status_code == 200 and uid in {match["StudyInstanceUID"] for match in answer.json()}
+
+    example, *others = [receive(f"Twin {number}") for number in range(14)]
+    wait_until(lambda: all(map(is_found, others)), START_SECONDS)
+    seen.open()
+    seen.open_study("Twin 0")
+    page.keyboard.press("s")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(12)
+    newcomer = receive("Twin newcomer")
+    wait_until(lambda: is_found(newcomer), START_SECONDS)
+    page.get_by_role("button", name="Show more").click()
+    expect(cards).not_to_have_count(12)
+    shown = cards.evaluate_all("(cards) => cards.map((card) => card.dataset.study)")
+    assert len(set(shown)) == len(shown)
+    assert newcomer not in shown
+    assert "as_of=" in seen.requests_to("/similar/studies")[-1]

@@ -35,7 +35,7 @@ export async function request(path, { accept = 'application/json', ...options } 
   });
 }
 
-/** A list of results; 204 is an empty one. `leftOut` is what the Warning field counts. */
+/** A list of results; 204 is an empty one. `leftOut` is what the Warning field counts, `asOf` the state that is answered. */
 export async function list(path, parameters, options = {}) {
   const query = parameters.toString();
   const answer =
@@ -43,7 +43,11 @@ export async function list(path, parameters, options = {}) {
       ? await request(path, { ...options, method: 'POST', body: query, headers: { 'Content-Type': FORM } })
       : await request(`${path}?${query}`, options);
   const found = /"(\d+) more were left out/.exec(answer.headers.get('Warning') ?? '');
-  return { results: answer.status === 204 ? [] : await answer.json(), leftOut: found ? Number(found[1]) : 0 };
+  return {
+    results: answer.status === 204 ? [] : await answer.json(),
+    leftOut: found ? Number(found[1]) : 0,
+    asOf: answer.headers.get('Pacs-Cbir-As-Of'),
+  };
 }
 
 /** Try again for as long as the service says when to (409 still embedding, 503 not ready). `waits` hears of each wait. */
@@ -53,6 +57,7 @@ export async function patiently(attempt, waits, signal) {
       return await attempt();
     } catch (error) {
       if (!(error instanceof Problem) || error.retryAfter === null || ![409, 503].includes(error.status)) throw error;
+      signal?.throwIfAborted();
       waits(error);
       await pause(error.retryAfter * 1000, signal);
     }

@@ -12,8 +12,8 @@ export function compareView(context) {
 }
 
 class Comparison {
-  constructor({ go, replace, remember, state: given, settings }) {
-    Object.assign(this, { go, replace, remember, settings, linked: true });
+  constructor({ go, replace, remember, state: given, settings, signal }) {
+    Object.assign(this, { go, replace, remember, settings, signal, linked: true });
     this.question = given.question;
     this.match = given.match;
     this.current = Math.min(given.current ?? 0, this.match.series.length - 1);
@@ -132,11 +132,14 @@ class Comparison {
   }
 
   async showHeat() {
+    this.heating?.abort();
+    this.heating = new AbortController();
     if (!this.pair) return;
+    const signal = AbortSignal.any([this.heating.signal, this.signal]);
     const words = el('figcaption', {}, 'Computing the heat map…');
     this.figure.replaceChildren(words);
     try {
-      const { bitmap } = await heat(this.pair, this.question);
+      const { bitmap } = await heat(this.pair, this.question, (why) => { words.textContent = why; }, signal);
       const halves = ['example', 'match'].map((name, index) => half(bitmap, index, `Heat map of the ${name}`));
       words.textContent = 'The brighter, the more a place makes the two slices similar to the encoder. It outlines no lesion.';
       this.figure.replaceChildren(el('div', { class: 'two-up' }, halves), words);

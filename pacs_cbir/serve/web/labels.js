@@ -3,6 +3,8 @@
 import { request } from './api.js';
 import { announce, button, el } from './dom.js';
 
+const CHANGED = 'Somebody else changed the labels meanwhile: these are there now. Do it again, if it is still wanted.';
+
 /** The labels of a study and a field for another; empty where the service keeps none. */
 export function labelsOf(study, signal) {
   const path = `/studies/${study}/labels`;
@@ -11,6 +13,7 @@ export function labelsOf(study, signal) {
   const error = el('span', { class: 'problem', role: 'alert' });
   const form = el('form', { class: 'labels', hidden: true }, el('span', {}, 'Labels'), shown, field, el('button', {}, 'Add'), error);
   let labels = [];
+  let etag = '';
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -22,7 +25,7 @@ export function labelsOf(study, signal) {
 
   async function read() {
     try {
-      put(await (await request(path, { signal })).json());
+      await put(await request(path, { signal }));
     } catch {
       form.remove();
     }
@@ -33,21 +36,24 @@ export function labelsOf(study, signal) {
       const answer = await request(path, {
         method: 'PUT',
         body: JSON.stringify(wanted),
-        headers: { 'Content-Type': 'application/json' },
+        headers: { 'Content-Type': 'application/json', 'If-Match': etag },
         signal,
       });
-      put(await answer.json());
+      await put(answer);
       field.value = '';
       error.textContent = '';
       field.focus();
       announce(`Labels: ${labels.join(', ') || 'none'}`);
     } catch (problem) {
-      if (problem.name !== 'AbortError') error.textContent = problem.message;
+      if (problem.name === 'AbortError') return;
+      error.textContent = problem.status === 412 ? CHANGED : problem.message;
+      if (problem.status === 412) await read();
     }
   }
 
-  function put(found) {
-    labels = found;
+  async function put(answer) {
+    labels = await answer.json();
+    etag = answer.headers.get('ETag');
     form.hidden = false;
     shown.replaceChildren(
       ...labels.map((label) =>

@@ -1,7 +1,7 @@
 // A match: one study that looks like the example, as a card.
 
-import { nameOf } from './api.js';
-import { away, button, date, el, person } from './dom.js';
+import { nameOf, patiently } from './api.js';
+import { away, button, count, date, el, person } from './dom.js';
 import { drawInto, fetched, picture } from './pictures.js';
 import { viewerUrl } from './study.js';
 
@@ -43,13 +43,16 @@ export function pairOf(question, match, series) {
   };
 }
 
-/** The heat map of a pair: a picture of both, from the service. */
-export function heat(pair, question) {
+/** The heat map of a pair: a picture of both, from the service; `waits` hears why it is not there yet. */
+export async function heat(pair, question, waits, signal) {
   const query = new URLSearchParams({ example: nameOf(pair.example), match: nameOf(pair.found) });
   if (question.region) query.set('region', question.region);
   const parts = Object.entries(question.filters?.parts ?? {});
   if (parts.length) query.set('parts', parts.map(([part, weight]) => `${part}:${weight}`).join(','));
-  return fetched(`/similar/explain?${query}`, 'image/png');
+  const said = (problem) => waits(`${problem.title}; this page asks again in ${count(problem.retryAfter, 'second')}.`);
+  const found = await patiently(() => fetched(`/similar/explain?${query}`, 'image/png'), said, signal);
+  signal.throwIfAborted();
+  return found;
 }
 
 /** Badges of what a reader must know before trusting a match. */
@@ -76,8 +79,8 @@ export function bars(match, current, chosen) {
 
 /** A card of the grid. `act` has compare, like, unlike, similar and, for a match that is liked, knows it. */
 export class Card {
-  constructor(match, rank, { question, settings, act, liked }) {
-    Object.assign(this, { match, rank, question, settings, act, current: 0, hot: false });
+  constructor(match, rank, { question, settings, signal, act, liked }) {
+    Object.assign(this, { match, rank, question, settings, signal, act, current: 0, hot: false });
     this.canvas = el('canvas', { class: 'found', 'aria-hidden': 'true', width: 320, height: 320 });
     this.inset = el('canvas', { class: 'inset', 'aria-hidden': 'true', width: 112, height: 112 });
     this.message = el('span', { class: 'message', role: 'status' });
@@ -131,6 +134,9 @@ export class Card {
 
   async draw() {
     const { pair } = this;
+    this.drawing?.abort();
+    this.drawing = new AbortController();
+    const signal = AbortSignal.any([this.drawing.signal, this.signal]);
     if (!pair) {
       this.message.textContent = 'No slice is known yet';
       return;
@@ -140,7 +146,7 @@ export class Card {
     this.element.classList.toggle('hot', this.hot);
     this.message.textContent = this.hot ? 'Computing the heat map…' : '';
     try {
-      if (this.hot) await drawInto(this.canvas, heat(pair, this.question));
+      if (this.hot) await drawInto(this.canvas, heat(pair, this.question, (why) => { this.message.textContent = why; }, signal));
       else {
         drawInto(this.inset, picture(pair.example, { viewport: INSET })).catch(() => {});
         await drawInto(this.canvas, picture(pair.found, { viewport: VIEWPORT }));

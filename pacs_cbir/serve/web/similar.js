@@ -11,16 +11,18 @@ const PAGE = 12;
 const TYPED_MS = 350;
 
 // The last answer, so that the way back from a comparison shows it as it was.
-let last = { key: '', results: [], leftOut: 0, more: false };
+let last = { key: '', results: [], leftOut: 0, more: false, asOf: null };
 
 /** The matches of the last answer, for going from one comparison to the next. */
 export function answered(question) {
   return last.key === JSON.stringify(question) ? last.results : [];
 }
 
-/** The question as the service is asked it, with the example by its name. */
+/** The question as the service is asked it, with the example by its name; later pages are of the first one's ranking. */
 function parameters(question, limit, offset) {
-  return parametersOf({ ...question, example: nameOf(question.example) }, limit, offset);
+  const query = parametersOf({ ...question, example: nameOf(question.example) }, limit, offset);
+  if (offset > 0 && last.asOf) query.set('as_of', last.asOf);
+  return query;
 }
 
 export function similarView({ go, remember, state: given, settings, signal }) {
@@ -85,7 +87,7 @@ class Similar {
       if (turn !== this.turn) return;
       const results = answer.results.slice(0, PAGE);
       const before = offset === 0 ? [] : last.results;
-      last = { key: JSON.stringify(this.question), results: [...before, ...results], leftOut: answer.leftOut, more: answer.results.length > PAGE };
+      last = { key: JSON.stringify(this.question), results: [...before, ...results], leftOut: answer.leftOut, more: answer.results.length > PAGE, asOf: answer.asOf };
       this.put(results, offset, false);
     } catch (error) {
       if (error.name === 'AbortError' || turn !== this.turn) return;
@@ -123,6 +125,7 @@ class Similar {
     return new Card(match, rank, {
       question: this.question,
       settings: this.settings,
+      signal: this.signal,
       liked: this.question.like.some((one) => one.name === name),
       act: {
         compare: (card) => this.compare(card),
