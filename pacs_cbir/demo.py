@@ -253,6 +253,7 @@ def _show(demo: _Demo, result: dict[str, Any], picture: Path | None, settings: S
         console.print(f"picture     {picture}")
         console.print(f"report      {picture.parent / 'report.json'}")
     console.print(f"query       {demo.url}/similar/studies?example={result['query']}", soft_wrap=True)
+    console.print(f"page        {demo.url}/")
     console.print(f"API         {demo.url}/docs")
     console.print(f"DIMSE       {settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}")
     console.print("For research and teaching, not a medical device. Similar in appearance is not alike in diagnosis.")
