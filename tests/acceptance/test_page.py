@@ -417,6 +417,19 @@ def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
     expect(seen.page.locator(".box:not([hidden])")).to_have_count(0)
 
 
+def test_feedback_by_key_leaves_the_card_in_hand(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    card = page.locator(".card").nth(1)
+    card.locator("canvas.found.drawn").wait_for()
+    card.focus()
+    study = card.get_attribute("data-study")
+    page.keyboard.press("l")
+    expect(page.locator(f'.card[data-study="{study}"] [data-act=like]')).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(":focus")).to_have_attribute("data-study", str(study))
+
+
 def test_feedback_is_one_click_and_can_be_taken_back(seen: Watched, service: Service) -> None:
     page = seen.page
     seen.open_study(head(service))

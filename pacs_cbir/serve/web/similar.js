@@ -110,6 +110,7 @@ class Similar {
     if (offset === 0) this.cards = [];
     if (offset === 0 && results.length === 0) return this.nothing();
     const made = results.map((match, index) => this.card(match, offset + index + 1));
+    const held = document.activeElement?.closest?.('.card')?.dataset.study;
     if (offset === 0) this.grid.replaceChildren(...made.map(({ element }) => element));
     else this.grid.append(...made.map(({ element }) => element));
     this.cards.push(...made);
@@ -117,6 +118,8 @@ class Similar {
     this.say();
     if (offset === 0) this.showExample();
     this.rove((again && this.grid.querySelector(`[data-study="${CSS.escape(this.given.focus ?? '')}"]`)) || this.grid.firstElementChild);
+    // After like or unlike the next key is for the card that was in hand, wherever it is now.
+    if (offset === 0 && held) (this.grid.querySelector(`[data-study="${CSS.escape(held)}"]`) ?? this.grid.firstElementChild).focus();
     if (again && this.given.focus) this.view.focus = () => this.chosen?.element.focus();
   }
 
