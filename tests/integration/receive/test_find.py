@@ -285,11 +285,15 @@ def many(cohort: Settings, database: Database) -> Settings:
 
 def test_a_query_is_cancelled(many: Settings, database: Database) -> None:
     with association(many, FIND) as asked:
-        seen = []
-        for status, _ in asked.send_c_find(identifier("STUDY", PatientSex=""), StudyRoot, msg_id=5):
-            seen.append(status.Status)
-            if len(seen) == 1:
-                asked.send_c_cancel(5, 1)
+        # On a busy machine all answers may be under way before the cancel arrives; then Success is right.
+        for _ in range(5):
+            seen = []
+            for status, _ in asked.send_c_find(identifier("STUDY", PatientSex=""), StudyRoot, msg_id=5):
+                seen.append(status.Status)
+                if len(seen) == 1:
+                    asked.send_c_cancel(5, 1)
+            if seen[-1] != 0x0000:
+                break
         assert seen[-1] == 0xFE00
         assert len(seen) < 4000
         assert find(asked, "STUDY", PatientID="P1")[0] == 0x0000
