@@ -12,7 +12,7 @@ from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.intent import Intent
 from pacs_cbir.search.query import SeriesMatch, SliceMatch
-from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE, IndexedStack, Kind, StackIndex
+from pacs_cbir.search.stack_index import IndexedStack, Kind, StackIndex, comparable
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def explanations(
         for slot in slots
         for searched in slot.vectors
         for theirs in match.vectors
-        if _comparable(searched.kind, theirs.kind)
+        if comparable(searched.kind, theirs.kind)
     ]
     if not found:
         have = (", ".join(sorted({_described(v.kind) for v in one.vectors})) for one in (example, match))
@@ -101,12 +101,6 @@ def _stack(index: StackIndex, vector: ExampleVector) -> IndexedStack:
     if stack is None:
         raise IndexNotReady("what is named was embedded just now, and is not in the index yet")
     return stack
-
-
-def _comparable(one: Kind, two: Kind) -> bool:
-    return (one.plane, one.body_part) == (two.plane, two.body_part) and (
-        one.sequence == two.sequence or UNKNOWN_SEQUENCE in {one.sequence, two.sequence}
-    )
 
 
 def _described(kind: Kind) -> str:

@@ -37,6 +37,15 @@ class Kind(NamedTuple):
     body_part: str
 
 
+def comparable(example: Kind, other: Kind) -> bool:
+    """Whether like is compared with like: the same plane, body part and sequence, or one that is not known."""
+    return (
+        example.plane in {other.plane, ANYTHING}
+        and example.body_part in {other.body_part, ANYTHING}
+        and (example.sequence == other.sequence or UNKNOWN_SEQUENCE in {example.sequence, other.sequence})
+    )
+
+
 @dataclass(frozen=True)
 class IndexedStack:
     """A stack in the index.
@@ -226,13 +235,7 @@ class StackIndex:
 
     def kinds_like(self, kind: Kind) -> list[Kind]:
         """The kinds here that compare with one: the same sequence or an unknown one; all, for an unknown one."""
-        return [
-            other
-            for other in self._partitions
-            if kind.plane in {other.plane, ANYTHING}
-            and kind.body_part in {other.body_part, ANYTHING}
-            and (kind.sequence == other.sequence or UNKNOWN_SEQUENCE in {kind.sequence, other.sequence})
-        ]
+        return [other for other in self._partitions if comparable(kind, other)]
 
     def mask(self, series_ids: Ids | None, without_series: Collection[int], moment: Moment | None = None) -> Mask:
         """mask[number] says whether a stack is here, of one of these series (None: of any), and of none of those.
