@@ -49,7 +49,7 @@ class Peer:
         rows = 1 if whole else SLICES
         parameters = None
         if left is not None:
-            # The selector reads these bytes for as long as it lives.
+            # The selector reads these bytes for as long as it lives. faiss's stubs do not know the keyword, nor arrays.
             bitmap = np.packbits(np.repeat(left, rows), bitorder="little")
             parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type, unused-ignore]
         indexes = [self._whole[sequence] if whole else self._slices for sequence in searched]

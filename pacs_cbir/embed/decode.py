@@ -135,6 +135,10 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child, if it was ever started."""
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble has no annotations here
         self._pool.join()
 

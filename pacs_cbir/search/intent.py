@@ -16,7 +16,7 @@ from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.query import Picture, Query, SliceMatch, Unrelated
-from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, IndexedStack, Kind, StackIndex
+from pacs_cbir.search.stack_index import ANYTHING, IndexedStack, Kind, StackIndex, comparable
 
 LOWEST = -1.0
 """No cosine is below it: nothing is left out."""
@@ -192,7 +192,7 @@ def _means(examples: Sequence[ResolvedExample]) -> dict[Kind, Vectors]:
 
 def _mean_like(means: Mapping[Kind, Vectors], kind: Kind) -> Vectors | None:
     """What moves a picture that tells neither plane nor body part: all that it could be compared with."""
-    alike = [mean for other, mean in means.items() if kind.sequence in {other.sequence, UNKNOWN_SEQUENCE}]
+    alike = [mean for other, mean in means.items() if comparable(kind, other)]
     return np.mean(alike, axis=0) if alike else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -105,7 +105,7 @@ class Parameters(BaseModel):
     label: list[str] = Field([], max_length=labels.MAX_LABELS, description=LABEL)
 
 
-_SEVERAL = frozenset({"example", "like", "unlike", "sequence", "includefield", "label"})
+_SEVERAL = frozenset(name for name, field in Parameters.model_fields.items() if get_origin(field.annotation) is list)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Embedder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.decoder.__exit__(kind, error, trace)
+        self.decoder.close()
 
     @contextmanager
     def turn(self) -> Iterator[Encoder]:

@@ -66,7 +66,7 @@ async def receive_multipart(request: Request, folder: Path, most_bytes: int) -> 
     parts = _Parts(folder, related=kind == RELATED)
     length = 0
     try:
-        parser = MultipartParser(boundary, parts.callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, parts.callbacks)  # type: ignore[arg-type]  # a TypedDict of theirs
         async with asyncio.timeout(RECEIVE_SECONDS):
             async for chunk in request.stream():
                 length += len(chunk)

@@ -124,11 +124,10 @@ def _by_study(connection: Connection, uploaded: Sequence[_Uploaded]) -> tuple[Re
             pictures.append(ResolvedExample(None, frozenset(), (one.vector,)))
     found = []
     for study_uid, vectors in by_study.items():
-        study_id, series_ids = None, frozenset[int]()
+        here = examples.named_series(connection, Example(study_uid), None)
+        series_ids = frozenset[int]()
         for series_uid in {vector.series_instance_uid for vector in vectors}:
-            here = examples.named_series(connection, Example(study_uid), None)
-            study_id = here.study_id if here else None
             named = examples.named_series(connection, Example(study_uid, series_uid), None)
             series_ids |= named.series_ids if named else frozenset()
-        found.append(ResolvedExample(study_id, series_ids, tuple(vectors)))
+        found.append(ResolvedExample(here.study_id if here else None, series_ids, tuple(vectors)))
     return (*found, *pictures)
