@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
 from pacs_cbir.bench.cohort import SEQUENCES, SLICES, Cohort, Vectors, instance_uid, series_uid, study_uid
 from pacs_cbir.embed.parts import pool
 from pacs_cbir.store import bulk, encoders
 from pacs_cbir.store.embeddings import VECTOR_TYPE
 from pacs_cbir.store.session import Connection, Database
 
-MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
-EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 STUDIES_OF_A_PATIENT = 2
 BATCH = 20 * STUDIES_OF_A_PATIENT
 """Studies in a transaction; patients are never parted."""
@@ -74,66 +74,61 @@ def _series_rows(
 ) -> Iterator[tuple[str, Row]]:
     series_id = study * len(SEQUENCES) + sequence + 1
     uids = [instance_uid(study, sequence, number) for number in range(1, SLICES + 1)]
-    yield (
-        "series",
-        {
-            "id": series_id,
-            "study_id": study + 1,
-            "series_instance_uid": series_uid(study, sequence),
-            "attributes": {
-                "Modality": ["MR"],
-                "SeriesNumber": [str(sequence + 1)],
-                "SeriesDescription": [SEQUENCES[sequence]],
-                "BodyPartExamined": ["BRAIN"],
-                "SliceThickness": ["5"],
-                "MagneticFieldStrength": ["3"],
-            },
-        },
-    )
-    for number, uid in enumerate(uids, 1):
-        digest = hashlib.sha256(uid.encode()).digest()
-        yield (
-            "instances",
-            {
-                "id": (series_id - 1) * SLICES + number,
-                "series_id": series_id,
-                "patient_id": study // STUDIES_OF_A_PATIENT + 1,
-                "sop_instance_uid": uid,
-                "sop_class_uid": MR_IMAGE_STORAGE,
-                "transfer_syntax_uid": EXPLICIT_LITTLE_ENDIAN,
-                "attributes": {"InstanceNumber": [str(number)], "Rows": ["256"], "Columns": ["256"]},
-                "file": f"bench/{uid}.dcm",
-                "file_size": 0,
-                "file_sha256": digest,
-                "pixel_sha256": digest,
-                "calling_ae_title": "BENCH",
-            },
-        )
-    stack_id = uuid.uuid5(uuid.NAMESPACE_OID, series_uid(study, sequence))
-    yield (
-        "stacks",
-        {
-            "id": stack_id,
-            "series_id": series_id,
-            "encoder_id": encoder_id,
-            "sequence": SEQUENCES[sequence],
-            "plane": "AXIAL",
-            "body_part": "BRAIN",
-            "in_domain": True,
-            "separated_by": {},
-            "evidence": {},
-            "sop_instance_uids": uids,
-        },
-    )
+    attributes = {
+        "Modality": ["MR"],
+        "SeriesNumber": [str(sequence + 1)],
+        "SeriesDescription": [SEQUENCES[sequence]],
+        "BodyPartExamined": ["BRAIN"],
+        "SliceThickness": ["5"],
+        "MagneticFieldStrength": ["3"],
+    }
+    uid = series_uid(study, sequence)
+    yield "series", {"id": series_id, "study_id": study + 1, "series_instance_uid": uid, "attributes": attributes}
+    patient_id = study // STUDIES_OF_A_PATIENT + 1
+    for number, instance in enumerate(uids, 1):
+        yield "instances", _instance(series_id, patient_id, number, instance)
+    stack = {
+        "id": uuid.uuid5(uuid.NAMESPACE_OID, uid),
+        "series_id": series_id,
+        "encoder_id": encoder_id,
+        "sequence": SEQUENCES[sequence],
+        "plane": "AXIAL",
+        "body_part": "BRAIN",
+        "in_domain": True,
+        "separated_by": {},
+        "evidence": {},
+        "sop_instance_uids": uids,
+    }
+    yield "stacks", stack
     for number, vector in enumerate([pool(slices, cohort.architecture), *slices]):
-        yield (
-            "embeddings",
-            {
-                "stack_id": stack_id,
-                "slice": number,
-                "sop_instance_uid": uids[number - 1] if number else "",
-                "frame_number": min(number, 1),
-                "position_mm": 5.0 * number,
-                "vector": vector.astype(VECTOR_TYPE).tobytes(),
-            },
-        )
+        yield "embeddings", _embedding(stack, number, vector)
+
+
+def _instance(series_id: int, patient_id: int, number: int, uid: str) -> Row:
+    digest = hashlib.sha256(uid.encode()).digest()
+    return {
+        "id": (series_id - 1) * SLICES + number,
+        "series_id": series_id,
+        "patient_id": patient_id,
+        "sop_instance_uid": uid,
+        "sop_class_uid": MRImageStorage,
+        "transfer_syntax_uid": ExplicitVRLittleEndian,
+        "attributes": {"InstanceNumber": [str(number)], "Rows": ["256"], "Columns": ["256"]},
+        "file": f"bench/{uid}.dcm",
+        "file_size": 0,
+        "file_sha256": digest,
+        "pixel_sha256": digest,
+        "calling_ae_title": "BENCH",
+    }
+
+
+def _embedding(stack: Row, number: int, vector: Vectors) -> Row:
+    """Of slice `number`, counted from 1; 0: of the whole stack."""
+    return {
+        "stack_id": stack["id"],
+        "slice": number,
+        "sop_instance_uid": stack["sop_instance_uids"][number - 1] if number else "",
+        "frame_number": min(number, 1),
+        "position_mm": 5.0 * number,
+        "vector": vector.astype(VECTOR_TYPE).tobytes(),
+    }

@@ -40,58 +40,6 @@ UNRELATED_WARNING = (
 def similar_router(settings: Settings, database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
-
-    def similar_studies(query: Asked) -> Response:
-        """Studies that look like the example, best first.
-
-        Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in C-FIND, for instance
-        `PatientSex=F&StudyDate=20200101-20241231&SeriesDescription=*FLAIR*`. Similarity is of appearance, and no
-        probability of a diagnosis. Where nothing matches, the answer is 204.
-        """
-        answer = searcher.similar_studies(query.query)
-        compared = [match for study in answer.studies for match in study.series]
-        with database.reading() as connection:
-            studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
-            names = catalogue.series_uids(connection, [match.series_id for match in compared])
-            uids = _uids(connection, compared, names, query)
-            example = {} if query.example_study is None else catalogue.header(connection, query.example_study)
-            labelled = labels.of_studies(connection, studies)
-
-        def outcome_of(study_id: int) -> Outcome:
-            study = studies[study_id]
-            return Outcome(
-                days_between(example, study), report_url(settings.report_url, study), labelled.get(study_id, ())
-            )
-
-        # What was deleted since the search is no answer any more.
-        found = [
-            (match, studies[match.study_id], outcome_of(match.study_id))
-            for match in answer.studies
-            if match.study_id in studies
-        ]
-        if query.media_type == JSON:
-            return _response(
-                [study_plain(m, study, uids, query.fields, outcome) for m, study, outcome in found],
-                query,
-                answer,
-            )
-        sets = [study_data_set(m, study, uids, query.fields, outcome) for m, study, outcome in found]
-        return _response([model(ds) for ds in sets], query, answer)
-
-    def similar_series(query: Asked) -> Response:
-        """Series that look like the example, best first; parameters as for studies."""
-        answer = searcher.similar_series(query.query)
-        with database.reading() as connection:
-            series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
-            names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
-            uids = _uids(connection, answer.series, names, query)
-        found = [(match, series[match.series_id]) for match in answer.series if match.series_id in series]
-        if query.media_type == JSON:
-            return _response([series_plain(match, one, uids, query.fields) for match, one in found], query, answer)
-        return _response(
-            [model(series_data_set(match, one, uids, query.fields)) for match, one in found], query, answer
-        )
-
     uploads = Semaphore(MAX_UPLOADS)
 
     async def asked(request: Request) -> AsyncIterator[Asked]:
@@ -101,9 +49,65 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher, e
     def resolve(query: Asked) -> Asked:
         return resolved(query, database, embedder)
 
-    for answer, plain in ((similar_studies, SimilarStudy), (similar_series, SimilarSeries)):
-        _add_routes(router, answer, _responses(list[plain]), asked, resolve)  # type: ignore[valid-type]
+    answers = _Answers(settings, database, searcher)
+    for answer, plain in ((answers.similar_studies, SimilarStudy), (answers.similar_series, SimilarSeries)):
+        _add_routes(router, answer, _responses(list[plain]), asked, resolve)  # type: ignore[valid-type]  # made at run time
     return router
+
+
+class _Answers:
+    """What a question is answered with; the docstrings of its methods are the API's documentation."""
+
+    def __init__(self, settings: Settings, database: Database, searcher: Searcher) -> None:
+        self._settings, self._database, self._searcher = settings, database, searcher
+
+    def similar_studies(self, query: Asked) -> Response:
+        """Studies that look like the example, best first.
+
+        Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in C-FIND, for instance
+        `PatientSex=F&StudyDate=20200101-20241231&SeriesDescription=*FLAIR*`. Similarity is of appearance, and no
+        probability of a diagnosis. Where nothing matches, the answer is 204.
+        """
+        answer = self._searcher.similar_studies(query.query)
+        compared = [match for study in answer.studies for match in study.series]
+        with self._database.reading() as connection:
+            studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
+            names = catalogue.series_uids(connection, [match.series_id for match in compared])
+            uids = _uids(connection, compared, names, query)
+            outcomes = self._outcomes(connection, studies, query)
+        # What was deleted since the search is no answer any more.
+        found = [
+            (match, studies[match.study_id], uids, query.fields, outcomes[match.study_id])
+            for match in answer.studies
+            if match.study_id in studies
+        ]
+        if query.media_type == JSON:
+            return _response([study_plain(*one) for one in found], query, answer)
+        return _response([model(study_data_set(*one)) for one in found], query, answer)
+
+    def similar_series(self, query: Asked) -> Response:
+        """Series that look like the example, best first; parameters as for studies."""
+        answer = self._searcher.similar_series(query.query)
+        with self._database.reading() as connection:
+            series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
+            names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
+            uids = _uids(connection, answer.series, names, query)
+        found = [
+            (match, series[match.series_id], uids, query.fields) for match in answer.series if match.series_id in series
+        ]
+        if query.media_type == JSON:
+            return _response([series_plain(*one) for one in found], query, answer)
+        return _response([model(series_data_set(*one)) for one in found], query, answer)
+
+    def _outcomes(self, connection: Connection, studies: Mapping[int, Attributes], query: Asked) -> dict[int, Outcome]:
+        example = {} if query.example_study is None else catalogue.header(connection, query.example_study)
+        labelled = labels.of_studies(connection, studies)
+        return {
+            id_: Outcome(
+                days_between(example, study), report_url(self._settings.report_url, study), labelled.get(id_, ())
+            )
+            for id_, study in studies.items()
+        }
 
 
 def _add_routes(
