@@ -35,21 +35,23 @@ def query(
         list[int] | None, typer.Option("--clients", min=1, max=256, help="Asking at once; repeatable. 1, 8 and 32.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="For which each kind of query is asked.")] = 5.0,
-    output: Annotated[Path, typer.Option(help="The folder for bench-query.json and .md.")] = Path("results"),
+    results: Annotated[Path | None, typer.Option(help="Folder for bench-query.json and .md.")] = None,
 ) -> None:
     """Time every kind of query by example over HTTP against the same search in bare faiss.
 
     It fills a database of its own with made-up embeddings, serves it with `pacs-cbir api`, and removes it. A million
     slices take 6 GB of disk, 6 GB of memory and some minutes.
 
-    Example: `pacs-cbir bench query --size 100000`
+    Example: `pacs-cbir bench query --size 100000 --results results`
     """
     from pacs_cbir.bench.query import bench_query
-    from pacs_cbir.bench.report import table
+    from pacs_cbir.bench.report import table, write_report
 
     console = Console(stderr=True)
-    report = bench_query(sizes or [10_000, 100_000, 1_000_000], clients or [1, 8, 32], seconds, output, console)
+    report = bench_query(sizes or [10_000, 100_000, 1_000_000], clients or [1, 8, 32], seconds, console)
     typer.echo(table(report))
+    if results is not None:
+        write_report(report, results)
 
 
 @commands.command()

@@ -27,6 +27,7 @@ from pacs_cbir.contact_sheet import write_contact_sheet
 from pacs_cbir.errors import DemoFailed, SettingsError
 from pacs_cbir.learn.simulate import simulate_cohort
 from pacs_cbir.pacs.send import send
+from pacs_cbir.readiness import becomes_ready
 from pacs_cbir.settings import Settings
 
 CALLING_AE_TITLE = "DEMO_PACS"
@@ -123,25 +124,12 @@ def _service(settings: Settings, folder: Path, logs: Path, stop: threading.Event
             [sys.executable, "-m", "pacs_cbir", "serve"], env=environment, stderr=sink, start_new_session=True
         )
         try:
-            _wait_until_ready(process, url, logs, stop)
+            if not becomes_ready(process, url, START_SECONDS, stop):
+                raise DemoFailed(f"the service did not start; {logs} says why")
             yield url
         finally:
             process.terminate()
             process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, logs: Path, stop: threading.Event) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not stop.is_set():
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        stop.wait(0.3)
-    raise DemoFailed(f"the service did not start; {logs} says why")
 
 
 def _progress(console: Console) -> Progress:

@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,11 +24,12 @@ from pacs_cbir.bench.cohort import Cohort
 from pacs_cbir.bench.fill import fill
 from pacs_cbir.bench.peer import Peer
 from pacs_cbir.bench.questions import KINDS, SEQUENCE, Kind
-from pacs_cbir.bench.report import Measured, Report, Speed, write_report
+from pacs_cbir.bench.report import Measured, Report, Speed
 from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.checkpoint import default_checkpoint_path
 from pacs_cbir.errors import BenchFailed
 from pacs_cbir.learn.report import commit_of_program, device_in_words
+from pacs_cbir.readiness import becomes_ready
 from pacs_cbir.settings import load_settings
 from pacs_cbir.store.bulk import analyse
 from pacs_cbir.store.session import open_database, open_owner
@@ -39,8 +39,8 @@ START_SECONDS = 900.0
 """A million embeddings take minutes to read."""
 
 
-def bench_query(sizes: Sequence[int], clients: Sequence[int], seconds: float, output: Path, console: Console) -> Report:
-    """Measure every kind of query over cohorts of each size, and write bench-query.json and .md.
+def bench_query(sizes: Sequence[int], clients: Sequence[int], seconds: float, console: Console) -> Report:
+    """Measure every kind of query over cohorts of each size.
 
     Args:
         sizes: embeddings of slices.
@@ -60,15 +60,13 @@ def bench_query(sizes: Sequence[int], clients: Sequence[int], seconds: float, ou
                 measured += _measure(
                     Path(folder), cohort, card, clients=clients, seconds=seconds, process=process, progress=progress
                 )
-    report = Report(
+    return Report(
         dimension=architecture.embedding_dimension,
         seconds=seconds,
         device=f"{device_in_words()}, {os.cpu_count()} cores",
         commit=commit_of_program(),
         measured=measured,
     )
-    write_report(report, output)
-    return report
 
 
 def _measure(
@@ -129,24 +127,13 @@ def _api(folder: Path) -> Iterator[str]:
     with log.open("wb") as sink:
         api = subprocess.Popen([sys.executable, "-m", "pacs_cbir", "api"], env=environment, stderr=sink)
         try:
-            _wait_until_ready(api, url, log)
+            if not becomes_ready(api, url, START_SECONDS, threading.Event()):
+                raise BenchFailed(f"the API did not start: {log.read_text()[-1000:]}")
             yield url
         finally:
             # Not asked to end: it would write a snapshot that nobody reads.
             api.kill()
             api.wait()
-
-
-def _wait_until_ready(api: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and api.poll() is None:
-        try:
-            if httpx.get(f"{url}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise BenchFailed(f"the API did not start: {log.read_text()[-1000:]}")
 
 
 def _progress(console: Console) -> Progress:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pacs_cbir.dicom.volume import FrameReference, Plane, Volume
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.embed.heated import heated
+from pacs_cbir.embed.heat_picture import heat_picture
 from pacs_cbir.embed.network import FOREGROUND
 from pacs_cbir.embed.preprocess import Slices, draw_slices
 from pacs_cbir.learn.phantom import SEQUENCES, SimulatedPatient, simulate_patient
@@ -80,7 +80,7 @@ def write_results(heats: Sequence[LesionHeat], encoder: str, seed: int, folder: 
     (folder / "explain.md").write_text(table_of(heats) + "\n", encoding="utf-8")
     firsts = {heat.sequence: heat.pair for heat in reversed(heats)}
     shown = [[heat for heat in heats if (heat.sequence, heat.pair) == first] for first in sorted(firsts.items())]
-    rows = [np.hstack([heated(heat.pixels, heat.heat, edge=256) for heat in two]) for two in shown]
+    rows = [np.hstack([heat_picture(heat.pixels, heat.heat, edge=256) for heat in two]) for two in shown]
     Image.fromarray(np.vstack([np.hstack(rows[k : k + 2]) for k in range(0, len(rows), 2)])).save(
         folder / "explain.png"
     )

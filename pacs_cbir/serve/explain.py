@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from pacs_cbir.embed.heated import heated
+from pacs_cbir.embed.heat_picture import heat_picture
 from pacs_cbir.errors import EncoderMismatch, InvalidQuery
 from pacs_cbir.search import query as search
 from pacs_cbir.search.explanation import Explained, Explanation
@@ -99,7 +99,7 @@ def _picture(embedder: Embedder, explained: Explained, region: RegionExample | N
         drawn = np.stack([example, found])
         heat = encoder.heat(drawn, np.stack([best.found, best.example]), explained.weights, inside)
     encoded = io.BytesIO()
-    shown = np.hstack([heated(pixels, of_slice, edge=EDGE) for pixels, of_slice in zip(drawn, heat, strict=True)])
+    shown = np.hstack([heat_picture(pixels, of_slice, edge=EDGE) for pixels, of_slice in zip(drawn, heat, strict=True)])
     Image.fromarray(shown).save(encoded, "PNG")
     return encoded.getvalue()
 

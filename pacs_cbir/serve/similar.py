@@ -19,9 +19,9 @@ from pacs_cbir.serve.asked import Asked, asked_in_url
 from pacs_cbir.serve.body import BODY, MAX_UPLOADS, asked_in_body
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.serve.next_page import DESCRIBED, page_fields
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.outside import resolved
-from pacs_cbir.serve.pages import DESCRIBED, page_fields
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.serve.warning import warning

@@ -21,7 +21,7 @@ ARCHITECTURE = Architecture(appearance=256, grey_levels=64, weights={"appearance
 
 
 def test_the_command_measures_every_kind_of_query(tmp_path: Path) -> None:
-    arguments = ["--size", "400", "--clients", "1", "--clients", "2", "--seconds", "0.1", "--output", str(tmp_path)]
+    arguments = ["--size", "400", "--clients", "1", "--clients", "2", "--seconds", "0.1", "--results", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", "query", *arguments], catch_exceptions=False)
     assert result.exit_code == 0
     report = json.loads((tmp_path / "bench-query.json").read_text())

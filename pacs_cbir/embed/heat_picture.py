@@ -15,7 +15,7 @@ WHITE = 99.8
 """Percentile of the slice's grey levels that is shown white: those of the volume's brightest voxel leave it dim."""
 
 
-def heated(pixels: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], *, edge: int) -> npt.NDArray[np.uint8]:
+def heat_picture(pixels: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], *, edge: int) -> npt.NDArray[np.uint8]:
     """The slice in grey, and over it the heat: the hotter, the brighter and the less transparent.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 from served import Api
 
 from pacs_cbir.serve.asked import MAX_QUERY_BYTES
-from pacs_cbir.serve.pages import AS_OF
+from pacs_cbir.serve.next_page import AS_OF
 
 PLAIN = {"Accept": "application/json"}
 
