@@ -85,6 +85,8 @@ def _words_test(keyword: str, vr: str, text: str, *, fuzzy: bool) -> Test:
         raise InvalidQuery(f"{keyword} accepts one value; lists are for UIDs and ModalitiesInStudy")
     if vr == "AS" and (ages := _AGE_RANGE.fullmatch(text)) and any(ages.groups()):
         return _age_test(*ages.groups())
+    if vr == "AS" and not re.fullmatch(_AGE, text):
+        raise InvalidQuery(f"{keyword} accepts an age, as 045Y (or D, W, M), and the ranges A-B, A- and -B")
     if vr == "PN":
         return _fuzzy_name_test(text) if fuzzy else _name_test(keyword, text)
     tests = [_text_test(value.strip(), wildcards=vr in _WILDCARD_TEXT, fuzzy=fuzzy) for value in listed]

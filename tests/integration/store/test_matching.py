@@ -236,6 +236,8 @@ def test_series_filter_leaves_series_that_meet_all_keys(one: Database) -> None:
         ("StudyInstanceUID", "1.2.3,", "StudyInstanceUID"),
         ("StudyInstanceUID", "1." * 40 + "1", "StudyInstanceUID"),
         ("SeriesNumber", "one", "SeriesNumber accepts a decimal number"),
+        ("PatientAge", "abc", "PatientAge accepts an age, as 045Y"),
+        ("PatientAge", "45", "PatientAge accepts an age"),
         ("EchoTime", "1-10-20", "EchoTime"),
         ("EchoTime", "1e9999", "EchoTime"),
         ("Modality", "MR\\CT", "Modality accepts one value"),
