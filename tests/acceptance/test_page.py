@@ -417,6 +417,23 @@ def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
     expect(seen.page.locator(".box:not([hidden])")).to_have_count(0)
 
 
+def test_keys_walk_through_the_list(seen: Watched) -> None:
+    press, rows = seen.page.keyboard.press, seen.page.locator("button.open")
+    rows.nth(PATIENTS - 1).wait_for()
+    last = rows.count() - 1
+    walk = {
+        "ArrowDown": 0,
+        "End": last,
+        "ArrowUp": last - 1,
+        "PageUp": max(last - 6, 0),
+        "Home": 0,
+        "PageDown": min(5, last),
+    }
+    for key, row in walk.items():
+        press(key)
+        expect(rows.nth(row)).to_be_focused()
+
+
 def test_feedback_by_key_leaves_the_card_in_hand(seen: Watched, service: Service) -> None:
     page = seen.page
     seen.open_study(head(service))

@@ -74,6 +74,18 @@ export function person(study) {
   return [study.PatientSex, age(study.PatientAge)].filter(Boolean).join(', ') || '–';
 }
 
+/** Keys go from one to another of what stands in so many columns; whether this one did. */
+export function moveBetween(event, several, columns = 1) {
+  const across = columns > 1 ? { ArrowRight: 1, ArrowLeft: -1 } : {};
+  const page = 5 * columns;
+  const step = { ArrowDown: columns, ArrowUp: -columns, PageDown: page, PageUp: -page, Home: -several.length, End: several.length, ...across }[event.key];
+  const here = several.indexOf(document.activeElement);
+  if (!step || here < 0) return false;
+  event.preventDefault();
+  several[Math.min(Math.max(here + step, 0), several.length - 1)].focus();
+  return true;
+}
+
 /** 3 studies, 1 study. */
 export function count(number, one, several = `${one}s`) {
   return `${number} ${number === 1 ? one : several}`;

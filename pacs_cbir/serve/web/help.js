@@ -5,7 +5,7 @@ import { button, el } from './dom.js';
 const STORED = 'pacs-cbir-single-keys';
 const KEYS = [
   ['Everywhere', [['?', 'this help'], ['/', 'search or filters'], ['Esc', 'back'], ['Tab', 'the next control']]],
-  ['List', [['↑ ↓', 'from study to study'], ['Enter', 'open']]],
+  ['List', [['↑ ↓, Home End, Page Up Page Down', 'from study to study'], ['Enter', 'open']]],
   ['Slices', [
     ['↑ ↓', 'slice by slice; wheel or swipe too'],
     ['PageUp PageDown', 'five slices'],
@@ -23,7 +23,7 @@ const KEYS = [
     ['b', 'draw a box: arrow keys move it, Shift and arrow keys size it; Shift and drag draws one'],
     ['Enter', 'search from the box'],
   ]],
-  ['Matches', [['← → ↑ ↓', 'from match to match'], ['Enter or c', 'compare'], ['l', 'like'], ['u', 'unlike'], ['h', 'heat map']]],
+  ['Matches', [['← → ↑ ↓, Home End, Page Up Page Down', 'from match to match'], ['Enter or c', 'compare'], ['l', 'like'], ['u', 'unlike'], ['h', 'heat map']]],
   ['Comparison', [['1 – 9', 'the sequence'], ['r', 'back to the matching slices'], ['n p', 'next, previous match'], ['h', 'heat map'], ['l', 'link or unlink scrolling'], ['v', 'open the viewer']]],
 ];
 

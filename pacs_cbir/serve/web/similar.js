@@ -1,7 +1,7 @@
 // The answers to a question: a ranked grid, filters, and feedback.
 
 import { list, nameOf, patiently } from './api.js';
-import { announce, button, count, date, el, later, state } from './dom.js';
+import { announce, button, count, date, el, later, moveBetween, state } from './dom.js';
 import { example, feedback } from './example.js';
 import { filterForm, isFiltered, parametersOf } from './filters.js';
 import { Card, similarity } from './match.js';
@@ -257,15 +257,11 @@ class Similar {
 
   key(event) {
     const cards = this.cards.map(({ element }) => element);
+    const columns = cards.filter(({ offsetTop }) => offsetTop === cards[0].offsetTop).length;
+    if (moveBetween(event, cards, columns) || event.key !== 'Enter') return;
     const here = cards.indexOf(document.activeElement);
     if (here < 0) return;
-    const columns = cards.filter(({ offsetTop }) => offsetTop === cards[0].offsetTop).length;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    if (step) cards[Math.min(Math.max(here + step, 0), cards.length - 1)].focus();
-    else if (event.key === 'Home') cards[0].focus();
-    else if (event.key === 'End') cards.at(-1).focus();
-    else if (event.key === 'Enter') this.compare(this.cards[here]);
-    else return;
+    this.compare(this.cards[here]);
     event.preventDefault();
   }
 }

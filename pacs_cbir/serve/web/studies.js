@@ -1,7 +1,7 @@
 // The list of studies, with search.
 
 import { list, patiently } from './api.js';
-import { announce, button, count, date, el, later, person, state } from './dom.js';
+import { announce, button, count, date, el, later, moveBetween, person, state } from './dom.js';
 import { drawInto, picture } from './pictures.js';
 import { parametersOf, searchForm } from './search.js';
 
@@ -107,17 +107,8 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
   return {
     title: 'Studies',
     element: el('div', { class: 'list' }, el('h1', { tabindex: '-1' }, 'Studies'), form, around),
-    keys: { '/': () => form.querySelector('input').focus() },
+    keys: { '/': () => form.querySelector('input').focus(), ArrowDown: () => rows.querySelector('button.open')?.focus() },
   };
-}
-
-/** Up and down go from one to the next. */
-export function moveBetween(event, several) {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  const here = several.indexOf(document.activeElement);
-  if (!step || here < 0) return;
-  event.preventDefault();
-  several[Math.min(Math.max(here + step, 0), several.length - 1)].focus();
 }
 
 function head(settings) {
