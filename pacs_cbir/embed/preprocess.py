@@ -148,7 +148,7 @@ def draw_slices(
         chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
     else:
         chosen = [int(np.argmin(np.abs(positions - through @ normal)))]
-    if len(chosen) > MAX_SLICES * 1000:
+    if len(chosen) > MAX_SLICES:
         raise NotAVolume(f"it would be {len(chosen)} slices, and {MAX_SLICES} are drawn at most")
 
     pixels = np.stack([_draw(array, k, spacing, foreground, preprocessing) for k in chosen])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacs_cbir.dicom.volume import FrameReference, Plane, Volume
-from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
+from pacs_cbir.embed.preprocess import MAX_SLICES, Preprocessing, Slices, draw_slices
 from pacs_cbir.errors import NotAVolume
 
 PREPROCESSING = Preprocessing()
@@ -255,3 +255,19 @@ def test_preprocessing_refuses_what_cannot_be_drawn(wrong: dict[str, float]) -> 
 def test_the_decoders_process_does_not_import_torch() -> None:
     code = "import sys, pacs_cbir.embed.preprocess, pacs_cbir.embed.checkpoint; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stack_of_more_slices_than_a_patient_has_is_not_drawn() -> None:
+    """Nothing of it is drawn: a header may claim what no memory holds."""
+    array = np.zeros((MAX_SLICES + 1, 8, 8), np.float32)
+    array[:, 2:6, 2:6] = 1
+    frames = tuple(FrameReference("1.2", number) for number in range(1, len(array) + 1))
+
+    def tower(slices: int) -> Volume:
+        affine = np.diag([5.0, 5.0, 5.0, 1.0])[[2, 1, 0, 3]]
+        return Volume(array[:slices], affine, Plane.AXIAL, frames[:slices])
+
+    small = Preprocessing(size=32)
+    assert len(draw_slices(tower(MAX_SLICES), small).pixels) == MAX_SLICES
+    with pytest.raises(NotAVolume, match=f"{MAX_SLICES + 1} slices, and {MAX_SLICES} are drawn at most"):
+        draw_slices(tower(MAX_SLICES + 1), small)
