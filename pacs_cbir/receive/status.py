@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from pydicom import Dataset
 
 from pacs_cbir.errors import (
@@ -52,5 +54,5 @@ def answer(code: int, comment: str = "") -> Dataset:
     status = Dataset()
     status.Status = code
     if comment:
-        status.ErrorComment = comment.encode("ascii", "replace").decode()[:COMMENT_LENGTH]
+        status.ErrorComment = shorten(comment.encode("ascii", "replace").decode(), COMMENT_LENGTH, placeholder="...")
     return status

@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from pacs_cbir.receive import find as receive_find
 from pacs_cbir.receive.identifier import MAX_IDENTIFIER_BYTES, Identifier, read_identifier
+from pacs_cbir.receive.status import answer
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
@@ -338,3 +339,11 @@ def test_a_question_is_not_in_the_log(asked: Association, capsys: pytest.Capture
     assert "query_level=study" in said
     assert "query refused" in said
     assert "geheim" not in (said + status.comment).lower()
+
+
+def test_a_comment_that_is_too_long_ends_with_a_word() -> None:
+    """64 characters are little (PS3.7 C.4.2)."""
+    said = str(answer(0xC000, "example accepts {study}, {study}/{series} and {study}/{series}/{instance}").ErrorComment)
+    assert said == "example accepts {study}, {study}/{series} and..."
+    assert len(said) <= 64
+    assert answer(0xC000, "short enough").ErrorComment == "short enough"
