@@ -706,6 +706,7 @@ def test_the_first_picture(browser: Browser, service: Service) -> None:
     assert all(0 < one < 60 for one in seconds)
 
 
+@pytest.mark.slow
 def test_a_long_list_is_kept_up_to_date(seen: Watched, service: Service) -> None:
     """More rows than the service answers at once, of which those that wait stand on the first pages alone."""
     page = seen.page

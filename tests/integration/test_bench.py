@@ -20,6 +20,7 @@ from pacs_cbir.errors import BenchFailed
 ARCHITECTURE = Architecture(appearance=256, grey_levels=64, weights={"appearance": 3.0, "grey": 1.0})
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_kind_of_query(tmp_path: Path) -> None:
     arguments = ["--size", "400", "--clients", "1", "--clients", "2", "--seconds", "0.1", "--results", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", "query", *arguments], catch_exceptions=False)

@@ -307,6 +307,7 @@ def open_transactions(database: Database) -> int:
         return int(connection.execute(text(query)).scalar_one())
 
 
+@pytest.mark.slow
 def test_who_leaves_in_the_middle_leaves_nothing_behind(many: Settings, database: Database) -> None:
     for _ in range(many.maximum_associations + 2):
         with association(many, FIND) as asked:

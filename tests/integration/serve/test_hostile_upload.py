@@ -346,6 +346,7 @@ def test_short_uploads_at_one_time_are_all_answered(api: Api) -> None:
             assert set(senders.map(send, range(14))) <= {200, 204}
 
 
+@pytest.mark.slow
 def test_queries_are_answered_beside_bombs(api: Api) -> None:
     heavy, statuses = bomb(), []
 

@@ -128,6 +128,7 @@ def _start(out: Path, settings: Recipe) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(out)], stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings = recipe(WHOLE, positives="patient", memory=12, reconstruction=1.0, augmentation=SHAKEN, epochs=8)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
