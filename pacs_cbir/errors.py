@@ -6,6 +6,7 @@ PacsCbirError
 │   ├── DatabaseUnavailable  Postgres does not answer
 │   ├── SchemaOutdated       the schema is older than the code; names the command that upgrades it
 │   ├── DiskUnavailable      the data directory cannot be written, or is full
+│   ├── PixelDataGone        the instance is known and its pixel data has left; says who sent it
 │   ├── JobLost              a job's lease ran out and another worker has it
 │   ├── IndexNotReady        the vector index is being loaded
 │   └── EncoderMismatch      the rows belong to another encoder than the one that is loaded
@@ -62,6 +63,17 @@ class SchemaOutdated(StoreError):
 
 class DiskUnavailable(StoreError):
     """A folder that is written to cannot be: the data directory, or one that a command was given."""
+
+
+class PixelDataGone(StoreError):
+    """An instance's attributes and embeddings are here, and its pixel data is not any more.
+
+    Args:
+        sent_by: the AE title that it came from.
+    """
+
+    def __init__(self, sent_by: str) -> None:
+        super().__init__(f"the pixel data has left this service's cache; {sent_by} sent it")
 
 
 class JobLost(StoreError):

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Table, select
+from sqlalchemy import Row, Table, select, true, update
 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
@@ -35,6 +35,17 @@ def files(settings: Settings) -> list[Path]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
+
+
+def let_go(database: Database, settings: Settings, *sop_instance_uids: str) -> None:
+    """Let the pixel data of instances leave; of all without names."""
+    chosen = instances.c.sop_instance_uid.in_(sop_instance_uids) if sop_instance_uids else true()
+    with database.transaction() as connection:
+        left = connection.scalars(select(instances.c.file).where(chosen)).all()
+        connection.execute(update(instances).where(chosen).values(file=None))
+    for file in left:
+        if file is not None:
+            (settings.instances_dir / file).unlink()
 
 
 def data_set(path: Path) -> bytes:

@@ -96,6 +96,7 @@ class Embedder:
         Raises:
             UnknownExample: there is no such slice any more.
             SeriesChanged: what it was drawn from is not there any more as it was.
+            PixelDataGone: its pixel data is no longer here.
             VolumeError: its series cannot be drawn any more.
         """
         origin, paths = self._origin(stack_id)
@@ -112,7 +113,7 @@ class Embedder:
 
         Raises:
             UnknownExample: there is no such stack any more.
-            SeriesChanged, InvalidQuery, VolumeError: as `slice_pixels` and `draw_region`.
+            SeriesChanged, PixelDataGone, InvalidQuery, VolumeError: as `slice_pixels` and `draw_region`.
         """
         origin, paths = self._origin(stack_id)
         preprocessing = self._active_encoder().card.preprocessing

@@ -119,5 +119,5 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "The picture, or the scores.",
         "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
     },
-    **problems(400, 404, 406, 409, 422, 503),
+    **problems(400, 404, 406, 409, 410, 422, 503),
 }

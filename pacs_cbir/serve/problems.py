@@ -23,6 +23,7 @@ from pacs_cbir.errors import (
     IndexNotReady,
     InvalidQuery,
     PacsCbirError,
+    PixelDataGone,
     SchemaOutdated,
     SeriesChanged,
     UnknownExample,
@@ -81,6 +82,11 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
     ),
     VolumeError: Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "The instance cannot be shown", "Look at it in a viewer that reads it."
+    ),
+    PixelDataGone: Problem(
+        HTTPStatus.GONE,
+        "The pixel data is no longer here",
+        "Look at it in a viewer of the archive, or let the archive send the series again.",
     ),
     DatabaseUnavailable: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -56,7 +56,7 @@ def drawn_region(example: Example, box: Box, database: Database, embedder: Embed
 
     Raises:
         InvalidQuery: the box is not in the frame.
-        UnknownExample, ExampleNotReady, ExampleNotEmbedded, SeriesChanged, VolumeError: of the frame.
+        UnknownExample, ExampleNotReady, ExampleNotEmbedded, SeriesChanged, PixelDataGone, VolumeError: of the frame.
         EncoderBusy, EncoderMismatch, CheckpointError, DatabaseUnavailable.
     """
     with database.transaction() as connection:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.picture import Function, Window
-from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.errors import InvalidQuery, PixelDataGone
 from pacs_cbir.serve.accept import JPEG, PNG, negotiate
 from pacs_cbir.serve.schemas import problems
 from pacs_cbir.settings import Settings
@@ -56,6 +56,8 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
     ) -> Response:
         media_type = negotiate(request.headers.get("accept"), (JPEG, PNG))
         size, window = _size(viewport), _window(windowing)
+        if stored.file is None:
+            raise PixelDataGone(stored.calling_ae_title)
         drawn = decoder.render(settings.instances_dir / stored.file, number, window)
         headers = None if drawn.window is None else {WINDOW_FIELD: _window_text(drawn.window)}
         return Response(_encode(drawn.pixels, media_type, size), media_type=media_type, headers=headers)
@@ -168,5 +170,5 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    **problems(400, 404, 406, 422, 503),
+    **problems(400, 404, 406, 410, 422, 503),
 }

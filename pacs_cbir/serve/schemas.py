@@ -129,6 +129,7 @@ _MEANING = {
     408: "The body took too long.",
     406: "Nothing on offer is in Accept.",
     409: "Received and not yet embedded; Retry-After says when to ask again.",
+    410: "Here, and its pixel data is not any more; `detail` says who sent it.",
     412: "Changed since it was read; read it again.",
     413: "The body is too long.",
     414: "The URL is too long; the same can be sent as a form by POST.",

@@ -171,4 +171,4 @@ def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:
         "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
         "headers": DESCRIBED,
     }
-    return {200: described, 204: NOTHING_FOUND, **problems(400, 404, 406, 409, 422, 503)}
+    return {200: described, 204: NOTHING_FOUND, **problems(400, 404, 406, 409, 410, 422, 503)}

@@ -52,12 +52,14 @@ class StoredFile:
     """Where an instance is.
 
     Attributes:
-        file: path below the instances directory.
+        file: path below the instances directory; None where the pixel data is no longer here.
         number_of_frames: at least 1.
+        calling_ae_title: who sent it.
     """
 
-    file: str
+    file: str | None
     number_of_frames: int
+    calling_ae_title: str
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,11 @@ def stored_file(
 ) -> StoredFile | None:
     """Where an instance is; None where it is not here."""
     row = connection.execute(
-        select(instances.c.file, instances.c.attributes["NumberOfFrames"][0].astext.label("frames"))
+        select(
+            instances.c.file,
+            instances.c.calling_ae_title,
+            instances.c.attributes["NumberOfFrames"][0].astext.label("frames"),
+        )
         .join(series, series.c.id == instances.c.series_id)
         .join(studies, studies.c.id == series.c.study_id)
         .where(
@@ -179,7 +185,7 @@ def stored_file(
     if row is None:
         return None
     frames = row.frames or ""
-    return StoredFile(row.file, int(frames) if frames.isdecimal() and int(frames) else 1)
+    return StoredFile(row.file, int(frames) if frames.isdecimal() and int(frames) else 1, row.calling_ae_title)
 
 
 def status(connection: Connection) -> Status:

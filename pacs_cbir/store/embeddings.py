@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, delete, insert, select, text
 
+from pacs_cbir.errors import PixelDataGone
 from pacs_cbir.store import encoders
 from pacs_cbir.store.moment import SNAPSHOT, Moment
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
@@ -101,12 +102,19 @@ DROP_EMPTY_STUDY = text("""
 
 
 def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str, str]]:
-    """A series' instances: SOP Instance UID → (SOP Class UID, file below the instances directory)."""
+    """A series' instances: SOP Instance UID → (SOP Class UID, file below the instances directory).
+
+    Raises:
+        PixelDataGone: of one of them the pixel data is no longer here: what is left is not the series.
+    """
     rows = connection.execute(
-        select(instances.c.sop_instance_uid, instances.c.sop_class_uid, instances.c.file)
+        select(instances.c.sop_instance_uid, instances.c.sop_class_uid, instances.c.file, instances.c.calling_ae_title)
         .where(instances.c.series_id == series_id)
         .order_by(instances.c.id)
-    )
+    ).all()
+    for row in rows:
+        if row.file is None:
+            raise PixelDataGone(row.calling_ae_title)
     return {row.sop_instance_uid: (row.sop_class_uid, row.file) for row in rows}
 
 

@@ -106,7 +106,7 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
         if kept is not None and not _committed(database, kept):
             files.discard(settings.instances_dir / kept)
         raise
-    if before is not None:
+    if before is not None and before.file is not None:
         files.discard(settings.instances_dir / before.file)
     return outcome
 
@@ -135,7 +135,7 @@ def _lock(connection: Connection, instance: Instance) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": uid})
 
 
-def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, str, bytes, bytes] | None:
+def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, str | None, bytes, bytes] | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
@@ -150,19 +150,25 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, 
 
 
 def _outcome(
-    instance: Instance, before: Row[int, int, int, str, bytes, bytes] | None, series_id: int, settings: Settings
+    instance: Instance, before: Row[int, int, int, str | None, bytes, bytes] | None, series_id: int, settings: Settings
 ) -> Outcome:
     if before is None:
         return Outcome.STORED
-    file = settings.instances_dir / before.file
-    same_picture = before.series_id == series_id and before.pixel_sha256 == instance.pixel_sha256 and file.is_file()
-    if same_picture and _same_acquisition(_kept(file), instance):
+    file = _file(before, settings)
+    same_picture = before.series_id == series_id and before.pixel_sha256 == instance.pixel_sha256
+    if same_picture and file is not None and _same_acquisition(_kept(file), instance):
         return Outcome.HEADER_UPDATED
     return Outcome.REPLACED
 
 
-def _is_unchanged(instance: Instance, before: Row[int, int, int, str, bytes, bytes], settings: Settings) -> bool:
-    return bool(before.file_sha256 == instance.file_sha256) and (settings.instances_dir / before.file).is_file()
+def _is_unchanged(instance: Instance, before: Row[int, int, int, str | None, bytes, bytes], settings: Settings) -> bool:
+    return bool(before.file_sha256 == instance.file_sha256) and _file(before, settings) is not None
+
+
+def _file(known: Row[int, int, int, str | None, bytes, bytes], settings: Settings) -> Path | None:
+    """A known instance's file; None where it is not there."""
+    file = None if known.file is None else settings.instances_dir / known.file
+    return file if file is not None and file.is_file() else None
 
 
 def _kept(file: Path) -> Instance | None:

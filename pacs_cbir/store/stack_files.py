@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
-from pacs_cbir.errors import SeriesChanged
+from pacs_cbir.errors import PixelDataGone, SeriesChanged
 from pacs_cbir.store.embeddings import WHOLE_STACK
 from pacs_cbir.store.tables import embeddings
 
@@ -21,7 +21,7 @@ class StackFile:
 
     Attributes:
         patient_id: empty where the study is a patient of its own.
-        file: path below the instances directory.
+        file: path below the instances directory; None where the pixel data is no longer here.
         labels: what a person has said of the study, in alphabetical order.
     """
 
@@ -30,7 +30,7 @@ class StackFile:
     study_instance_uid: str
     series_instance_uid: str
     sequence: str
-    file: str
+    file: str | None
     labels: tuple[str, ...]
 
 
@@ -79,7 +79,7 @@ class StackOrigin:
 # or another geometry only where there is a job for it: a corrected patient makes none.
 _ORIGIN = text("""
     SELECT own.separated_by, own.sop_instance_uids, instances.sop_instance_uid, instances.file,
-           instances.received_at > own.created_at
+           instances.calling_ae_title, instances.received_at > own.created_at
            AND EXISTS (SELECT FROM jobs WHERE jobs.series_id = own.series_id) AS replaced
       FROM stacks AS own
       LEFT JOIN instances ON instances.series_id = own.series_id AND instances.sop_class_uid = ANY(:sop_classes)
@@ -95,6 +95,7 @@ def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | N
 
     Raises:
         SeriesChanged: one of its instances is gone or was replaced since it was embedded.
+        PixelDataGone: of one of its instances the pixel data is no longer here.
     """
     rows = connection.execute(_ORIGIN, {"stack_id": stack_id, "sop_classes": list(MR_IMAGE_SOP_CLASSES)}).all()
     if not rows:
@@ -102,6 +103,9 @@ def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | N
     unchanged = {row.sop_instance_uid for row in rows if not row.replaced}
     if not unchanged.issuperset(rows[0].sop_instance_uids):
         raise SeriesChanged("the series has changed since it was embedded")
+    for row in rows:
+        if row.file is None:
+            raise PixelDataGone(row.calling_ae_title)
     drawn = connection.execute(
         select(embeddings.c.sop_instance_uid, embeddings.c.frame_number, embeddings.c.position_mm)
         .where(embeddings.c.stack_id == stack_id, embeddings.c.slice != WHOLE_STACK)

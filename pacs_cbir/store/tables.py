@@ -121,7 +121,12 @@ instances = Table(
     Column("sop_class_uid", Text, nullable=False),
     Column("transfer_syntax_uid", Text, nullable=False),
     Column("attributes", JSONB, nullable=False, comment="keyword → values, Instance level"),
-    Column("file", Text, nullable=False, unique=True, comment="path below the instances directory"),
+    Column(
+        "file",
+        Text,
+        unique=True,
+        comment="path below the instances directory; null: the pixel data is no longer here",
+    ),
     Column("file_size", BigInteger, nullable=False),
     Column("file_sha256", LargeBinary, nullable=False),
     Column("pixel_sha256", LargeBinary, nullable=False, comment="of the encoded pixel data"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
+from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.preprocess import Preprocessing
@@ -114,3 +115,15 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     key.write_bytes(b"short")
     with pytest.raises(DiskUnavailable, match="damaged"):
         database_rows(settings, database)
+
+
+def test_a_series_of_which_pixel_data_has_left_is_no_part_of_a_manifest(
+    settings: Settings, database: Database, receive: Receive
+) -> None:
+    slices(receive, "MEIER-1", "a")
+    slices(receive, "MEIER-1", "b")
+    embed_all(settings, database)
+    let_go(database, settings, mr_instance("", "a", "t2", 2).SOPInstanceUID)
+    rows, notes = database_rows(settings, database)
+    assert len(rows) == 3
+    assert any("1 series whose pixel data is no longer here" in note for note in notes)

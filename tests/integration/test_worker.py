@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import select, text
+from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.errors import DecodingError, EncoderMismatch
@@ -84,6 +85,21 @@ def test_a_series_gets_an_embedding_a_slice_and_one_for_the_stack(
     vectors = np.array([np.frombuffer(row[5], "<f4") for row in found])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     assert rows(database, select(jobs)) == []
+
+
+def test_a_late_instance_of_a_series_whose_files_left_costs_no_embeddings(
+    worker: Worker, receive: Receive, database: Database, settings: Settings
+) -> None:
+    receive(mr_instance(number=1, size=32))
+    assert work(worker) == 1
+    before = rows(database, select(stacks)), rows(database, select(embeddings))
+    let_go(database, settings)
+    receive(mr_instance(number=2, size=32))
+    assert work(worker) == settings.job_attempts
+    assert rows(database, select(jobs.c.status, jobs.c.error)) == [
+        ("parked", "PixelDataGone: the pixel data has left this service's cache; TEST sent it")
+    ]
+    assert before == (rows(database, select(stacks)), rows(database, select(embeddings)))
 
 
 def test_a_late_instance_has_the_series_embedded_anew(worker: Worker, receive: Receive, database: Database) -> None:

@@ -29,6 +29,8 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
     HMAC-SHA256 (RFC 2104) of their identifiers under a random key that stays in the data directory. The label is the
     study's one curated label; a study that has several has none here, since no one can tell which is meant.
 
+    A series of which some pixel data is no longer here is left out as a whole: a part of a stack is another stack.
+
     A study without PatientID is a patient of its own; one that holds several patients is left out, since no one can
     tell whose it is.
 
@@ -45,12 +47,18 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
     owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for file in found:
         owners[file.study_instance_uid].add((file.issuer_of_patient_id, file.patient_id))
+    gone = {(file.study_instance_uid, file.series_instance_uid) for file in found if file.file is None}
+    found = [file for file in found if (file.study_instance_uid, file.series_instance_uid) not in gone]
     conflicts = {study for study, patients in owners.items() if len(patients) > 1}
     several = {file.study_instance_uid for file in found if len(file.labels) > 1} - conflicts
     rows = [_row(file, key, settings) for file in found if file.study_instance_uid not in conflicts]
     notes = [f"left out: {count} x stack: {reason}" for reason, count in status.not_embedded.items()]
     if waiting := sum(status.jobs.values()):
         notes.append(f"{waiting} series wait for a worker, or were given up: see pacs-cbir status")
+    if gone:
+        notes.append(
+            f"left out: {len(gone)} series whose pixel data is no longer here: let the archive send them again"
+        )
     if conflicts:
         notes.append(f"left out: {len(conflicts)} studies that hold several patients: see pacs-cbir status")
     if several:
@@ -61,6 +69,7 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
 
 
 def _row(file: StackFile, key: bytes, settings: Settings) -> Row:
+    assert file.file is not None  # noqa: S101 - the caller's choice
     patient = _pseudonym(key, "patient", file.issuer_of_patient_id, file.patient_id) if file.patient_id else ""
     return Row(
         path=settings.instances_dir / file.file,

@@ -14,9 +14,10 @@ from dicom_factory import mr_instance
 from pydicom import Dataset
 from running import wait_until
 from sqlalchemy import delete, select, update
+from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.errors import EncoderBusy, EncoderMismatch, SeriesChanged, UnknownExample
+from pacs_cbir.errors import EncoderBusy, EncoderMismatch, PixelDataGone, SeriesChanged, UnknownExample
 from pacs_cbir.serve.embedder import WAITING, Embedder
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
@@ -133,6 +134,18 @@ def test_a_slice_is_drawn_from_the_picture_that_was_embedded_or_not_at_all(
     with database.transaction() as connection:
         connection.execute(delete(instances).where(instances.c.sop_instance_uid == other.SOPInstanceUID))
     assert is_refused()
+
+
+def test_a_slice_whose_pixel_data_has_left_is_not_drawn(
+    settings: Settings, database: Database, worker: Worker, embedder: Embedder
+) -> None:
+    receive(settings, database, *(mr_instance(number=number, size=32) for number in (1, 2)))
+    worker.work_once()
+    let_go(database, settings, mr_instance(number=2).SOPInstanceUID)
+    with database.transaction() as connection:
+        stack = connection.execute(select(stacks.c.id)).scalar_one()
+    with embedder.turn(), pytest.raises(PixelDataGone, match="TEST sent it"):
+        embedder.slice_pixels(stack, 1)
 
 
 def test_another_encoder_is_refused(settings: Settings, database: Database, embedder: Embedder) -> None:

@@ -13,6 +13,7 @@ from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from served import Api
+from stored import let_go
 
 from pacs_cbir.store.ingest import Source, ingest
 
@@ -56,6 +57,15 @@ def picture(api: Api, path: str, **parameters: str) -> npt.NDArray[np.uint8]:
 def test_the_headers_window(api: Api) -> None:
     send(api, "1.4", np.array([[0, 100], [160, 200]]), WindowCenter="150.5", WindowWidth="101")
     assert picture(api, "/1.4/rendered").tolist() == [[0, 0], [153, 255]]
+
+
+def test_pixel_data_that_has_left(api: Api) -> None:
+    send(api, "1.4", np.zeros((2, 2)))
+    let_go(api.database, api.settings)
+    for path in ("/1.4/rendered", "/1.4/frames/1/rendered"):
+        answer = api.client.get(BASE + path)
+        assert (answer.status_code, answer.json()["type"]) == (410, "urn:pacs-cbir:problem:pixel-data-gone")
+        assert "TEST sent it" in answer.json()["detail"]
 
 
 def test_percentiles_where_there_is_no_window(api: Api) -> None:

@@ -14,7 +14,7 @@ from rows import Added, add_series
 from sqlalchemy import Connection, insert, select, text
 from stack_rows import add_encoder, card, new_stack, not_embedded, random_vectors, save, unit
 
-from pacs_cbir.errors import EncoderMismatch
+from pacs_cbir.errors import EncoderMismatch, PixelDataGone
 from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.moment import now
 from pacs_cbir.store.session import Database
@@ -204,6 +204,14 @@ def test_series_files_are_in_order_of_arrival(database: Database) -> None:
         files = embeddings.series_files(connection, added.series_id)
     assert list(files) == ["1.9", "1.10", "1.1"]
     assert files["1.9"] == ("1.2.840.10008.5.1.4.1.1.4", "00/1.9.dcm")
+
+
+def test_a_series_that_has_lost_pixel_data_has_no_files(database: Database) -> None:
+    with database.transaction() as connection:
+        added = add_series(connection, "1.2.3", "1.2.3.1", instance_uids=["1.1", "1.2"])
+        connection.execute(instances.update().where(instances.c.sop_instance_uid == "1.2").values(file=None))
+        with pytest.raises(PixelDataGone, match="TEST sent it"):
+            embeddings.series_files(connection, added.series_id)
 
 
 def test_the_first_encoder_becomes_active_and_another_is_refused(database: Database) -> None:

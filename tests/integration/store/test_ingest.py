@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from sqlalchemy import text
+from stored import let_go
 
 from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable, InvalidIdentifier, NotDicom, WrongIdentifier
 from pacs_cbir.settings import Settings
@@ -161,6 +162,16 @@ def test_a_file_that_is_gone_is_replaced(
 ) -> None:
     receive(mr_image())
     next(settings.instances_dir.rglob("*.dcm")).unlink()
+    assert receive(mr_image()) is Outcome.REPLACED
+    assert files_are_the_rows(database, settings)
+
+
+def test_pixel_data_that_has_left_is_taken_again(
+    database: Database, settings: Settings, receive: Callable[..., Outcome]
+) -> None:
+    receive(mr_image())
+    let_go(database, settings)
+    assert stored(settings) == set()
     assert receive(mr_image()) is Outcome.REPLACED
     assert files_are_the_rows(database, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from alembic import command
+from rows import add_series
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
@@ -33,6 +34,20 @@ def test_downgrade_leaves_nothing_and_upgrade_comes_back(owner_url: str, databas
         schema.check(database)
     schema.upgrade(owner)
     schema.check(database)
+    owner.close()
+
+
+def test_downgrade_has_pixel_data_that_left_sent_again(owner_url: str, database: Database) -> None:
+    with database.transaction() as connection:
+        add_series(connection, "1", "1.1", instance_uids=["1.1.1", "1.1.2"])
+        connection.execute(text("UPDATE instances SET file = NULL"))
+    owner = Database(owner_url, role=None)
+    schema.downgrade(owner, "0002")
+    with owner.transaction() as connection:
+        assert len(set(connection.scalars(text("SELECT file FROM instances")))) == 2
+    schema.upgrade(owner)
+    with owner.transaction() as connection:
+        assert set(connection.scalars(text("SELECT file FROM instances"))) == {None}
     owner.close()
 
 
