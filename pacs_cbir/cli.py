@@ -137,8 +137,9 @@ def status() -> None:
     from pacs_cbir.status import print_status
     from pacs_cbir.store.session import open_database
 
-    with open_database(load_settings()) as database:
-        print_status(database, Console())
+    settings = load_settings()
+    with open_database(settings) as database:
+        print_status(settings, database, Console())
 
 
 @app.command()

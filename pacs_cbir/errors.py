@@ -6,6 +6,7 @@ PacsCbirError
 │   ├── DatabaseUnavailable  Postgres does not answer
 │   ├── SchemaOutdated       the schema is older than the code; names the command that upgrades it
 │   ├── DiskUnavailable      the data directory cannot be written, or is full
+│   │   └── DiskFull         what is free on the disk is the reserve; refused until there is room again
 │   ├── PixelDataGone        the instance is known and its pixel data has left; says who sent it
 │   ├── JobLost              a job's lease ran out and another worker has it
 │   ├── IndexNotReady        the vector index is being loaded
@@ -63,6 +64,10 @@ class SchemaOutdated(StoreError):
 
 class DiskUnavailable(StoreError):
     """A folder that is written to cannot be: the data directory, or one that a command was given."""
+
+
+class DiskFull(DiskUnavailable):
+    """What is free on the data directory's disk is the reserve that PACS_CBIR_DISK_RESERVE_MEGABYTES sets."""
 
 
 class PixelDataGone(StoreError):

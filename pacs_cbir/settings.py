@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         default=None,
         description="Where the SCP asks for queries by example; without it the API of this machine, by its settings.",
     )
+    disk_reserve_megabytes: int = Field(
+        default=1024, ge=0, description="MiB of the data directory's disk that stay free: below it nothing is received."
+    )
     settle_seconds: float = Field(
         default=30.0, ge=0, description="A series is embedded once no instance has arrived for this long."
     )

@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
 from pacs_cbir.store import catalogue
+from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
 
 
-def print_status(database: Database, console: Console) -> None:
+def print_status(settings: Settings, database: Database, console: Console) -> None:
     """Counts, the encoder, jobs, what was parked and why, and the studies that need a look; no patient's identity.
 
     Raises:
@@ -29,6 +31,7 @@ def print_status(database: Database, console: Console) -> None:
     console.print(counts)
     console.print(f"encoder: {state.encoder or 'none yet; the first worker brings it'}")
     console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
+    console.print(f"disk: {_disk(settings)}")
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
     _print_rows(
         console,
@@ -43,6 +46,15 @@ def print_status(database: Database, console: Console) -> None:
     _print_rows(console, "More than one patient under one StudyInstanceUID", ("StudyInstanceUID",), conflicts)
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+
+
+def _disk(settings: Settings) -> str:
+    try:
+        now = room(settings)
+    except DiskUnavailable as error:
+        return str(error)
+    state = "receiving" if now.free >= now.reserve else "instances are refused (A700H) until there is room"
+    return f"{now.free // MEBIBYTE} MiB free, {now.reserve // MEBIBYTE} kept in reserve; {state}"
 
 
 def _print_rows(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -76,7 +76,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     _config.LOG_HANDLER_LEVEL = "none"
     _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
     setattr(  # noqa: B010 - the module's own import, which type checkers refuse to replace; see transfer.py
-        pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings.incoming_dir)
+        pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings)
     )
     # Without a limit a peer could fill the memory with one request.
     setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as above

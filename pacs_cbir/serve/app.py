@@ -42,7 +42,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
         searcher: answers the queries by example.
         decoder: the child process that decodes pixels for pictures.
     """
-    metrics = Metrics(database, searcher)
+    metrics = Metrics(settings, database, searcher)
     embedder = Embedder(settings, database)
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from http import HTTPMethod
 
@@ -9,9 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pacs_cbir.errors import DatabaseUnavailable
+from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable
 from pacs_cbir.search.searcher import Searcher
+from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue
+from pacs_cbir.store.room import room
 from pacs_cbir.store.session import Database
 
 _METHODS = frozenset(HTTPMethod)
@@ -20,9 +23,9 @@ _METHODS = frozenset(HTTPMethod)
 class Metrics:
     """One API process's registry."""
 
-    def __init__(self, database: Database, searcher: Searcher) -> None:
+    def __init__(self, settings: Settings, database: Database, searcher: Searcher) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_State(database, searcher))
+        self._registry.register(_State(settings, database, searcher))
         self._requests = Counter(
             "pacs_cbir_http_requests",
             "Requests by route template and status.",
@@ -47,8 +50,8 @@ class Metrics:
 class _State(Collector):
     """Read at each scrape, so that nothing runs between them."""
 
-    def __init__(self, database: Database, searcher: Searcher) -> None:
-        self._database, self._searcher = database, searcher
+    def __init__(self, settings: Settings, database: Database, searcher: Searcher) -> None:
+        self._settings, self._database, self._searcher = settings, database, searcher
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing in advance: a registration must not wait for the database."""
@@ -58,6 +61,12 @@ class _State(Collector):
         """The index and, where the database answers, the jobs."""
         yield GaugeMetricFamily("pacs_cbir_index_slices", "Embedded slices in the index.", self._searcher.size)
         yield GaugeMetricFamily("pacs_cbir_index_ready", "1 once the index is loaded.", int(self._searcher.ready))
+        with contextlib.suppress(DiskUnavailable):
+            disk = room(self._settings)
+            yield GaugeMetricFamily("pacs_cbir_disk_free_bytes", "Free on the data directory's disk.", disk.free)
+            yield GaugeMetricFamily(
+                "pacs_cbir_disk_reserve_bytes", "While less is free, nothing is received.", disk.reserve
+            )
         try:
             with self._database.transaction() as connection:
                 counted = catalogue.count_jobs(connection)

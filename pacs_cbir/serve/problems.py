@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from pacs_cbir.errors import (
     CheckpointError,
     DatabaseUnavailable,
+    DiskFull,
     DiskUnavailable,
     EncoderBusy,
     EncoderMismatch,
@@ -99,6 +100,11 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
         "The index is being loaded",
         "Ask again after the seconds in Retry-After; /health/ready tells when it is there.",
         INDEX_RETRY_SECONDS,
+    ),
+    DiskFull: Problem(
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "The disk is full",
+        "Make room, or set PACS_CBIR_RETENTION; what is sent again then is taken.",
     ),
     DiskUnavailable: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE, "The disk is away", "Make room or mend the data directory, then ask again."

@@ -14,6 +14,7 @@ from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.errors import InstanceError, InvalidIdentifier, WrongIdentifier
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, jobs
+from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances, patients, series, studies, study_patients
 
@@ -54,9 +55,10 @@ def ingest(received: Path, source: Source, database: Database, settings: Setting
 
     Raises:
         NotDicom, InvalidIdentifier, WrongIdentifier: the bytes cannot be kept as an instance.
-        DiskUnavailable, DatabaseUnavailable: nothing was kept; the sender may try again.
+        DiskFull, DiskUnavailable, DatabaseUnavailable: nothing was kept; the sender may try again.
     """
     try:
+        require_room(settings)
         with files.disk_errors():
             instance = read_instance(received)
         _check_request(instance, source)

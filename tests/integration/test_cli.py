@@ -83,6 +83,7 @@ def test_the_embedded_database_starts_upgrades_itself_and_stops(tmp_path: Path) 
     first = run("status", **environment)
     assert first.returncode == 0, first.stderr
     assert "0 waiting" in first.stdout
+    assert "1024 kept in reserve; receiving" in first.stdout
     assert not (tmp_path / "d" / "postgres" / "postmaster.pid").exists()
 
 

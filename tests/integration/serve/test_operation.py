@@ -109,6 +109,8 @@ def test_metrics_name_routes_and_no_one(api: Api) -> None:
     assert "pacs_cbir_index_slices 1.0" in metrics
     assert 'pacs_cbir_jobs{state="parked"} 0.0' in metrics
     assert 'pacs_cbir_http_request_seconds_count{route="/similar/studies"} 1.0' in metrics
+    assert re.search(r"^pacs_cbir_disk_free_bytes [1-9]", metrics, re.MULTILINE)
+    assert "pacs_cbir_disk_reserve_bytes 1.073741824e+09" in metrics
     assert "Doe" not in metrics
     assert "1.2.3" not in metrics
 

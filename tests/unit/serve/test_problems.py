@@ -71,6 +71,7 @@ def client_that_meets(error: Exception) -> TestClient:
         (errors.DecodingError, 422),
         (errors.DatabaseUnavailable, 503),
         (errors.DiskUnavailable, 503),
+        (errors.DiskFull, 507),
         (errors.SchemaOutdated, 503),
         (errors.EncoderMismatch, 503),
         (errors.EncoderBusy, 503),
