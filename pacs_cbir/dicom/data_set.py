@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.tag import BaseTag, Tag
 
 NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 """VRs whose values no attribute is kept of."""
+TEXT = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"})
+"""VRs whose values are shown as they were stored."""
 _INTEGERS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _FLOATS = frozenset({"FD", "FL"})
 NUMBERS = _INTEGERS | _FLOATS | {"DS", "IS"}
@@ -34,11 +38,8 @@ def data_set(attributes: Mapping[str, list[str]], keywords: Iterable[str]) -> Da
 
 def element(keyword: str, values: list[str]) -> DataElement | None:
     """One attribute's element; None where it is none that text makes, or its values are not its VR's."""
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        return None
-    vr = dictionary_VR(tag).split(" or ")[0]
-    if vr in NO_TEXT:
+    tag, vr = tag_and_vr(keyword)
+    if tag is None or vr in NO_TEXT:
         return None
     try:
         # pydicom's JSON knows no empty value among several of these.
@@ -48,6 +49,13 @@ def element(keyword: str, values: list[str]) -> DataElement | None:
         return DataElement(tag, vr, given[0] if len(given) == 1 else given, validation_mode=config.IGNORE)
     except UNFIT:
         return None
+
+
+@cache
+def tag_and_vr(keyword: str) -> tuple[BaseTag | None, str]:
+    """What the dictionary says of a keyword, the first where it leaves a choice of VRs; None and "" of no keyword."""
+    tag = tag_for_keyword(keyword)
+    return (None, "") if tag is None else (Tag(tag), dictionary_VR(tag).split(" or ")[0])
 
 
 def _typed(vr: str, value: str) -> str | int | float:

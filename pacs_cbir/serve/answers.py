@@ -1,4 +1,4 @@
-"""Matches → answers, as DICOM data sets with our private block and as plain JSON."""
+"""Matches → answers, in the DICOM JSON Model with our private block and as plain JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom import Dataset
-
-from pacs_cbir.dicom.data_set import data_set
 from pacs_cbir.dicom.private_block import (
     COMPARED_SERIES,
     COVERAGE,
@@ -22,8 +19,6 @@ from pacs_cbir.dicom.private_block import (
     LIKE,
     NOTE,
     PARTS,
-    PRIVATE_CREATOR,
-    PRIVATE_GROUP,
     REPORT,
     SEQUENCE,
     SIMILARITY,
@@ -32,7 +27,7 @@ from pacs_cbir.dicom.private_block import (
 )
 from pacs_cbir.search.explanation import Explanation
 from pacs_cbir.search.query import SeriesMatch, SliceMatch, StudyMatch
-from pacs_cbir.serve.dicom_json import plain
+from pacs_cbir.serve.dicom_json import Model, model, plain, private_block
 from pacs_cbir.serve.outcome import Outcome
 from pacs_cbir.serve.parameters import ReturnKeys
 from pacs_cbir.serve.return_keys import SERIES_KEYS, STUDY_KEYS
@@ -66,71 +61,69 @@ class Uids:
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
-def study_data_set(
+def study_model(
     match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys, outcome: Outcome = UNKNOWN
-) -> Dataset:
-    """A study's return keys and the private block.
+) -> Model:
+    """A study's return keys and the private block, in the DICOM JSON Model.
 
     Args:
         study: its attributes.
         uids: of its series, and of their slices; series that are gone are left out.
     """
-    ds = data_set(study, keys.of(study, (*STUDY_KEYS, *OUTCOME_KEYS)))
-    block = ds.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
-    block.add_new(SIMILARITY, "FD", match.similarity)
-    block.add_new(COVERAGE, "FD", match.coverage)
-    if not match.in_domain:
-        block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
-    if outcome.days is not None:
-        block.add_new(DAYS, "SL", outcome.days)
-    if outcome.report is not None:
-        block.add_new(REPORT, "UR", outcome.report)
-    if outcome.labels:
-        block.add_new(LABELS, "LO", list(outcome.labels))
-    compared = []
-    for series in match.series:
-        if series.series_id in uids.series:
-            item = Dataset()
-            item.SeriesInstanceUID = uids.series[series.series_id]
-            _add_series_block(item, series, uids)
-            compared.append(item)
-    block.add_new(COMPARED_SERIES, "SQ", compared)
-    return ds
+    compared = [
+        model(
+            {"SeriesInstanceUID": [uids.series[series.series_id]]}, ["SeriesInstanceUID"], _series_block(series, uids)
+        )
+        for series in match.series
+        if series.series_id in uids.series
+    ]
+    block = private_block(
+        {
+            (SIMILARITY, "FD"): match.similarity,
+            (COVERAGE, "FD"): match.coverage,
+            (NOTE, "LO"): None if match.in_domain else OUTSIDE_DOMAIN,
+            (DAYS, "SL"): outcome.days,
+            (REPORT, "UR"): outcome.report,
+            (LABELS, "LO"): list(outcome.labels) or None,
+            (COMPARED_SERIES, "SQ"): compared,
+        }
+    )
+    return model(study, keys.of(study, (*STUDY_KEYS, *OUTCOME_KEYS)), block)
 
 
-def series_data_set(match: SeriesMatch, series: Attributes, uids: Uids, keys: ReturnKeys) -> Dataset:
-    """A series' return keys, its study's, and the private block."""
-    ds = data_set(series, keys.of(series, (*SERIES_KEYS, *(key for key in STUDY_KEYS if key in series))))
-    _add_series_block(ds, match, uids)
-    return ds
+def series_model(match: SeriesMatch, series: Attributes, uids: Uids, keys: ReturnKeys) -> Model:
+    """A series' return keys, its study's, and the private block, in the DICOM JSON Model."""
+    returned = keys.of(series, (*SERIES_KEYS, *(key for key in STUDY_KEYS if key in series)))
+    return model(series, returned, _series_block(match, uids))
 
 
-def _add_series_block(ds: Dataset, match: SeriesMatch, uids: Uids) -> None:
-    block = ds.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
-    block.add_new(SIMILARITY, "FD", match.similarity)
-    if not match.in_domain:
-        block.add_new(NOTE, "LO", OUTSIDE_DOMAIN)
-    block.add_new(SEQUENCE, "LO", match.sequence)
-    if match.like:
-        block.add_new(LIKE, "UI", match.like)
-    block.add_new(PARTS, "LO", [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()])
+def _series_block(match: SeriesMatch, uids: Uids) -> Model:
+    values: dict[tuple[int, str], Any] = {
+        (SIMILARITY, "FD"): match.similarity,
+        (NOTE, "LO"): None if match.in_domain else OUTSIDE_DOMAIN,
+        (SEQUENCE, "LO"): match.sequence,
+        (LIKE, "UI"): match.like or None,
+        (PARTS, "LO"): [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()],
+    }
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         example, found = pair
-        block.add_new(SLICE, "UI", found.sop_instance_uid)
-        block.add_new(FRAME, "UL", found.frame_number)
+        values |= {
+            (SLICE, "UI"): found.sop_instance_uid,
+            (FRAME, "UL"): found.frame_number,
+            (SLICE_SIMILARITY, "FD"): match.slices.similarity,
+        }
         if example.sop_instance_uid:
-            block.add_new(EXAMPLE_SLICE, "UI", example.sop_instance_uid)
-            block.add_new(EXAMPLE_FRAME, "UL", example.frame_number)
+            values |= {(EXAMPLE_SLICE, "UI"): example.sop_instance_uid, (EXAMPLE_FRAME, "UL"): example.frame_number}
         else:
-            block.add_new(EXAMPLE_FILE, "UL", example.frame_number)
-        block.add_new(SLICE_SIMILARITY, "FD", match.slices.similarity)
+            values[EXAMPLE_FILE, "UL"] = example.frame_number
+    return private_block(values)
 
 
 def study_plain(
     match: StudyMatch, study: Attributes, uids: Uids, keys: ReturnKeys, outcome: Outcome = UNKNOWN
 ) -> dict[str, Any]:
-    """As `study_data_set`, as plain JSON (`schemas.SimilarStudy`)."""
+    """As `study_model`, as plain JSON (`schemas.SimilarStudy`)."""
     return {
         **plain(study, keys.of(study, ["StudyInstanceUID", "StudyDate", *OUTCOME_KEYS])),
         "similarity": match.similarity,
@@ -148,7 +141,7 @@ def study_plain(
 
 
 def series_plain(match: SeriesMatch, series: Attributes, uids: Uids, keys: ReturnKeys) -> dict[str, Any]:
-    """As `series_data_set`, as plain JSON (`schemas.SimilarSeries`)."""
+    """As `series_model`, as plain JSON (`schemas.SimilarSeries`)."""
     return {**plain(series, keys.of(series, ["StudyInstanceUID", "SeriesInstanceUID"])), **_series_plain(match, uids)}
 
 

@@ -1,24 +1,53 @@
-"""Data sets and attributes as text → the DICOM JSON Model (PS3.18 F) and plain JSON."""
+"""Attributes as text → the DICOM JSON Model (PS3.18 F) and plain JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydicom import Dataset
-
-from pacs_cbir.dicom.data_set import NUMBERS, UNFIT, element
+from pacs_cbir.dicom.data_set import NUMBERS, TEXT, UNFIT, element, tag_and_vr
+from pacs_cbir.dicom.private_block import PRIVATE_CREATOR, PRIVATE_GROUP
 from pacs_cbir.store.catalogue import Attributes
 
+PRIVATE_BLOCK = 0x10
+"""Where the private creator stands; nothing else of the group is in an answer."""
 
-def model(ds: Dataset) -> dict[str, Any]:
-    """The DICOM JSON Model of a data set; elements that have none are left out, so that one spoils no answer."""
-    found: dict[str, Any] = {}
-    for one in ds:
-        try:
-            found[f"{int(one.tag):08X}"] = one.to_json_dict(None, 0)
-        except UNFIT:
-            continue
+Model = dict[str, Any]
+
+
+def model(attributes: Attributes, keywords: Iterable[str], private: Model | None = None) -> Model:
+    """The DICOM JSON Model of some attributes: those that are not there are empty, those that have none left out.
+
+    Args:
+        private: elements to have beside them, as `private_block` makes them.
+    """
+    found = dict(private or {})
+    for keyword in keywords:
+        tag, vr = tag_and_vr(keyword)
+        values = attributes.get(keyword, [])
+        if tag is not None and vr in TEXT:
+            # pydicom's elements of a page of answers would take longer than the search.
+            found[f"{tag:08X}"] = {"vr": vr, "Value": values} if any(values) else {"vr": vr}
+        elif (made := element(keyword, values)) is not None:
+            with contextlib.suppress(*UNFIT):
+                found[f"{made.tag:08X}"] = made.to_json_dict(None, 0)
+    return dict(sorted(found.items()))
+
+
+def private_block(values: Mapping[tuple[int, str], Any]) -> Model:
+    """Our private elements and their creator.
+
+    Args:
+        values: (element within the block, VR) → value, or several as a list; None is left out.
+    """
+    found: Model = {f"{PRIVATE_GROUP:04X}{PRIVATE_BLOCK:04X}": {"vr": "LO", "Value": [PRIVATE_CREATOR]}}
+    for (number, vr), value in values.items():
+        if value is not None:
+            given = value if isinstance(value, list) else [value]
+            found[f"{PRIVATE_GROUP:04X}{PRIVATE_BLOCK:02X}{number:02X}"] = (
+                {"vr": vr, "Value": given} if given else {"vr": vr}
+            )
     return found
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pacs_cbir.dicom.data_set import data_set
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import model
@@ -96,7 +95,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         content = []
         for attributes in found[:count]:
             shown = with_availability(attributes, level, base_url)
-            content.append(model(data_set(shown, fields.of(shown, default))))
+            content.append(model(shown, fields.of(shown, default)))
         headers = {"Warning": warning(MORE_WARNING)} if len(found) > count == MAX_RESULTS else None
         if not content:
             return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)

@@ -14,10 +14,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from pacs_cbir.search.query import Answer, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
-from pacs_cbir.serve.answers import Uids, series_data_set, series_plain, study_data_set, study_plain
+from pacs_cbir.serve.answers import Uids, series_model, series_plain, study_model, study_plain
 from pacs_cbir.serve.asked import Asked, asked_in_url
 from pacs_cbir.serve.body import BODY, MAX_UPLOADS, asked_in_body
-from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.next_page import DESCRIBED, page_fields
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
@@ -83,7 +82,7 @@ class _Answers:
         ]
         if query.media_type == JSON:
             return _response([study_plain(*one) for one in found], query, answer)
-        return _response([model(study_data_set(*one)) for one in found], query, answer)
+        return _response([study_model(*one) for one in found], query, answer)
 
     def similar_series(self, query: Asked) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
@@ -97,7 +96,7 @@ class _Answers:
         ]
         if query.media_type == JSON:
             return _response([series_plain(*one) for one in found], query, answer)
-        return _response([model(series_data_set(*one)) for one in found], query, answer)
+        return _response([series_model(*one) for one in found], query, answer)
 
     def _outcomes(self, connection: Connection, studies: Mapping[int, Attributes], query: Asked) -> dict[int, Outcome]:
         example = {} if query.example_study is None else catalogue.header(connection, query.example_study)

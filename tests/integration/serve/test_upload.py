@@ -19,10 +19,10 @@ from served import Api, listening
 from sqlalchemy import func, select
 from untrained import save_untrained
 
+from pacs_cbir.dicom.private_block import EXAMPLE_FILE, PRIVATE_CREATOR
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.serve.answers import EXAMPLE_FILE, PRIVATE_CREATOR
 from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import metadata

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
-from pacs_cbir.dicom.data_set import data_set
+from pacs_cbir.dicom.private_block import PRIVATE_CREATOR
 from pacs_cbir.search.query import Picture, SeriesMatch, SliceMatch, StudyMatch
 from pacs_cbir.serve.answers import (
     OUTSIDE_DOMAIN,
-    PRIVATE_CREATOR,
     Uids,
-    series_data_set,
+    series_model,
     series_plain,
-    study_data_set,
+    study_model,
     study_plain,
 )
 from pacs_cbir.serve.dicom_json import model, plain
@@ -46,7 +45,7 @@ VALUE = st.one_of(
 
 
 def test_the_dicom_json_model() -> None:
-    found = model(data_set(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]))
+    found = model(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"])
     assert found["0020000D"] == {"vr": "UI", "Value": ["1.2"]}
     assert found["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎"}]}
     assert found["00201206"] == {"vr": "IS", "Value": [2]}
@@ -74,7 +73,7 @@ def test_whatever_was_stored_is_valid_json(attributes: dict[str, list[str]]) -> 
     with warnings.catch_warnings():
         # pydicom's warnings quote values, and warnings go to the log.
         warnings.simplefilter("error")
-        encoded = json.dumps(model(data_set(attributes, attributes)), allow_nan=False)
+        encoded = json.dumps(model(attributes, attributes), allow_nan=False)
         json.dumps(plain(attributes, attributes), allow_nan=False)
         warnings.simplefilter("ignore")
         Dataset.from_json(encoded)
@@ -91,7 +90,7 @@ UIDS = Uids({7: "1.2.7"}, {(OURS, 4): Source("9.8.7.4", 1), (THEIRS, 9): Source(
 
 def test_a_study_carries_its_similarity_in_a_private_block() -> None:
     match = StudyMatch(1, 0.5, 1.0, (series_match(7, in_domain=False), series_match(8)), False)
-    ds = Dataset.from_json(study_data_set(match, ATTRIBUTES, UIDS, ReturnKeys([], [])).to_json_dict())
+    ds = Dataset.from_json(study_model(match, ATTRIBUTES, UIDS, ReturnKeys([], [])))
     block = ds.private_block(0x0075, PRIVATE_CREATOR)
     assert (block[0x01].value, block[0x02].value, block[0x03].value) == (0.5, 1.0, OUTSIDE_DOMAIN)
     (item,) = block[0x10].value
@@ -103,7 +102,7 @@ def test_a_study_carries_its_similarity_in_a_private_block() -> None:
 
 def test_a_series_likewise() -> None:
     attributes = {**ATTRIBUTES, "SeriesInstanceUID": ["1.2.7"], "Modality": ["MR"]}
-    ds = series_data_set(series_match(7), attributes, UIDS, ReturnKeys([], []))
+    ds = Dataset.from_json(series_model(series_match(7), attributes, UIDS, ReturnKeys([], [])))
     block = ds.private_block(0x0075, PRIVATE_CREATOR)
     assert (ds.SeriesInstanceUID, ds.Modality, ds.StudyInstanceUID) == ("1.2.7", "MR", "1.2")
     assert (block[0x01].value, 0x03 in block) == (0.75, False)
