@@ -205,14 +205,22 @@ def fourier_descriptors(mask: torch.Tensor) -> torch.Tensor:
     radius = away.square().sum(dim=2).sqrt()
     farthest = (radius * inside).amax(dim=1).clamp(min=0.5)
     angle = torch.atan2(away[..., 0], away[..., 1])
-    radial = 2 * torch.pi * torch.arange(RADIAL_FREQUENCIES, device=mask.device)
-    angular = torch.arange(ANGULAR_FREQUENCIES, device=mask.device)
-    outward = torch.polar(inside[:, None], -radial[:, None] * (radius / farthest[:, None])[:, None])  # (n, 5, h * w)
-    around = torch.polar(torch.ones_like(angle)[:, None], -angular[:, None] * angle[:, None])  # (n, 9, h * w)
+    outward = inside[:, None] * _waves(2 * torch.pi * radius / farthest[:, None], RADIAL_FREQUENCIES)  # (n, 5, h * w)
+    around = _waves(angle, ANGULAR_FREQUENCIES)  # (n, 9, h * w)
     spectrum = (outward @ around.transpose(1, 2)).abs().flatten(1)
     descriptors = spectrum / area.clamp(min=1)[:, None]
     descriptors[:, 0] = area / (torch.pi * farthest**2)
     return descriptors.reshape(n, DESCRIPTORS)
+
+
+def _waves(phase: torch.Tensor, frequencies: int) -> torch.Tensor:
+    """Angles (n, k) → exp(-i f angle) for the frequencies f = 0, 1, …: (n, frequencies, k)."""
+    # As powers: a product is a tenth of a sine's cost.
+    once = torch.polar(torch.ones_like(phase), -phase)
+    powers = [torch.ones_like(once), once]
+    while len(powers) < frequencies:
+        powers.append(powers[-1] * once)
+    return torch.stack(powers, dim=1)
 
 
 def grey_part(images: torch.Tensor, levels: int) -> torch.Tensor:
@@ -251,8 +259,8 @@ def _completed(expected: torch.Tensor) -> torch.Tensor:
 def _inside(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of a level's features (n, c, h, w) where the lesion is → (n, c)."""
     weight = functional.adaptive_avg_pool2d(mask, (level.shape[2], level.shape[3])).to(level.dtype)
-    # As a product of matrices: nothing as large as the level is written.
-    total = (level.flatten(2) @ weight.flatten(2).transpose(1, 2))[..., 0]
+    # As a product of matrices: nothing as large as the level is written. Channels come last in memory.
+    total = (weight.flatten(2) @ level.permute(0, 2, 3, 1).flatten(1, 2))[:, 0]
     return total / weight.sum(dim=(2, 3)).clamp(min=1e-3)
 
 
