@@ -24,6 +24,8 @@ RADIAL_FREQUENCIES = 5
 """0 … 4."""
 ANGULAR_FREQUENCIES = 9
 """0 … 8."""
+CENTRE_RADIUS = 1e-9
+"""Pixels; nearer to the centroid than this is at it."""
 SMALLEST_RADIUS = 0.5
 """Of a mask of one pixel, in pixels, whose centre is 0 from its centroid."""
 DISTANCE_PERCENTILE = 95
@@ -168,6 +170,8 @@ def gfd(mask: npt.NDArray[np.bool_]) -> Floats:
     radius = max(float(radii.max()), SMALLEST_RADIUS)
     radial = np.exp(-2j * np.pi * np.outer(np.arange(RADIAL_FREQUENCIES), radii / radius))
     angular = np.exp(-1j * np.outer(np.arange(ANGULAR_FREQUENCIES), angles))
+    # The pixel at the centroid lies in every direction, and so in none.
+    angular[1:, radii < CENTRE_RADIUS] = 0
     magnitudes = np.abs(radial @ angular.T).ravel()
     descriptor: Floats = magnitudes / magnitudes[0]
     descriptor[0] = magnitudes[0] / (np.pi * radius**2)
