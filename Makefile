@@ -1,6 +1,8 @@
 # The commands a person types. `make demo` and `make test` need python3 (3.11 or newer) with venv, and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# One process a core; the tests of a file share what they start.
+PARALLEL := -n logical --dist loadfile
 
 .PHONY: demo test test-all check clean
 
@@ -8,10 +10,10 @@ demo: .venv/demo
 	$(BIN)/pacs-cbir demo
 
 test: .venv/test
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test-all: .venv/test
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: .venv/test
 	$(BIN)/ruff check

@@ -71,7 +71,9 @@ def test_studies_are_explained_by_sequence_part_and_slice(api: Api, studies: lis
     of_query = {series["sequence"]: series for series in ranked[0]["series"]}
     for series in found:
         slices = series.pop("slices")
-        assert series == of_query[series["sequence"]]
+        of_answer = of_query[series["sequence"]]
+        # Sums of float32 depend on what is summed beside them.
+        assert series == {**of_answer, "similarity": pytest.approx(of_answer["similarity"], abs=1e-6)}
         assert len(slices) > 15
         like = [pair["like"]["SOPInstanceUID"] for pair in slices]
         assert len(set(like)) == len(like)
