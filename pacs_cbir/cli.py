@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from pacs_cbir import __version__, cli_bench, cli_dataset, cli_learn, logs
+from pacs_cbir import __version__, cli_bench, cli_dataset, cli_label, cli_learn, logs
 from pacs_cbir.errors import PacsCbirError, SettingsError
 from pacs_cbir.settings import Settings, load_settings
 
@@ -28,9 +28,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 database_commands = typer.Typer(help="The database's schema.", no_args_is_help=True)
-label_commands = typer.Typer(help="What people say of studies.", no_args_is_help=True)
 app.add_typer(database_commands, name="db")
-app.add_typer(label_commands, name="labels")
+app.add_typer(cli_label.commands, name="label")
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_learn.commands)
 app.add_typer(cli_bench.commands, name="bench")
@@ -181,21 +180,6 @@ def upgrade() -> None:
         before = schema.current(database)
         schema.upgrade(database)
         typer.echo(f"schema {before or 'missing'} → {schema.current(database)}")
-
-
-@label_commands.command(name="import")
-def import_(
-    table: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Columns StudyInstanceUID and label.")],
-) -> None:
-    """Give each study of a list the labels that its rows name, and no others.
-
-    Example: `pacs-cbir labels import diagnoses.csv`
-    """
-    from pacs_cbir.label_list import import_labels
-    from pacs_cbir.store.session import open_database
-
-    with open_database(load_settings()) as database:
-        import_labels(table, database, Console())
 
 
 @app.command()

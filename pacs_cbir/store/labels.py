@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from pacs_cbir.errors import InvalidQuery
@@ -14,6 +14,8 @@ from pacs_cbir.store.tables import studies, study_labels
 MAX_CHARACTERS = 64
 """Labels are answered as LO (PS3.5 6.2), which has no control characters and no backslash either."""
 MAX_LABELS = 100
+EXCLUDED = "excluded"
+"""A label that is this, or begins with it and a colon, as `excluded: motion`, keeps a study out of training sets."""
 
 
 def checked(labels: Iterable[str]) -> tuple[str, ...]:
@@ -38,6 +40,11 @@ def _is_kept(character: str) -> bool:
     return character != "\\" and unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
+def excluding(labels: Iterable[str]) -> str | None:
+    """The label that keeps a study out of training sets; None where there is none."""
+    return next((label for label in labels if label.partition(":")[0].strip().casefold() == EXCLUDED), None)
+
+
 def of_studies(connection: Connection, study_ids: Collection[int]) -> dict[int, tuple[str, ...]]:
     """Study row id → its labels in alphabetical order; studies without any are left out."""
     found: dict[int, list[str]] = {}
@@ -58,6 +65,54 @@ def of_study(connection: Connection, study_instance_uid: str, *, lock: bool = Fa
         query = query.with_for_update()
     study_id = connection.execute(query).scalar()
     return None if study_id is None else of_studies(connection, [study_id]).get(study_id, ())
+
+
+def add(connection: Connection, study_instance_uid: str, given: Iterable[str]) -> tuple[str, ...] | None:
+    """Give a study more labels.
+
+    Returns:
+        all that it has now; None where it is not here.
+
+    Raises:
+        InvalidQuery: as `checked`.
+    """
+    return _changed(connection, study_instance_uid, lambda found: checked([*found, *given]))
+
+
+def remove(connection: Connection, study_instance_uid: str, given: Iterable[str]) -> tuple[str, ...] | None:
+    """Take labels from a study.
+
+    Returns:
+        all that it has now; None where it is not here.
+
+    Raises:
+        InvalidQuery: it has no such label, and keeps all; or as `checked`.
+    """
+    taken = checked(given)
+
+    def left(found: tuple[str, ...]) -> tuple[str, ...]:
+        if missing := [label for label in taken if label not in found]:
+            raise InvalidQuery(f"the study has no label '{missing[0]}'; it has {', '.join(found) or 'none'}")
+        return tuple(label for label in found if label not in taken)
+
+    return _changed(connection, study_instance_uid, left)
+
+
+def _changed(
+    connection: Connection, study_instance_uid: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]
+) -> tuple[str, ...] | None:
+    found = of_study(connection, study_instance_uid, lock=True)
+    if found is None:
+        return None
+    changed = change(found)
+    replace(connection, study_instance_uid, changed)
+    return changed
+
+
+def counted(connection: Connection) -> dict[str, int]:
+    """Every label → how many studies have it, in alphabetical order."""
+    rows = select(study_labels.c.label, func.count()).group_by(study_labels.c.label)
+    return dict(sorted((label, count) for label, count in connection.execute(rows)))
 
 
 def replace(connection: Connection, study_instance_uid: str, labels: Collection[str]) -> bool:

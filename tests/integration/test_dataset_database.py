@@ -16,12 +16,13 @@ from stored import let_go
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import DiskUnavailable, ManifestError
-from pacs_cbir.learn.datasets.database import KEY_FILE, database_rows
+from pacs_cbir.learn.datasets.database import database_rows
 from pacs_cbir.learn.manifest import read_manifest
 from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import labels
 from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.pseudonyms import KEY_FILE
 from pacs_cbir.store.session import Database
 from pacs_cbir.worker import Worker
 from tests.dicom_factory import mr_instance
@@ -67,11 +68,17 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     slices(receive, "", "d")
     slices(receive, "", "e")
     slices(receive, "HUBER-2", "c", "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    slices(receive, "HUBER-2", "moved")
     slices(receive, "HUBER-2", "mixed")
     receive(mr_instance("MEIER-1", "mixed", "other", 1, size=32))
     embed_all(settings, database)
     with database.transaction() as connection:
-        for study, given in (("a", ["glioma"]), ("c", ["follow-up", "glioma"]), ("mixed", ["x", "y"])):
+        for study, given in (
+            ("a", ["glioma"]),
+            ("c", ["follow-up", "glioma"]),
+            ("mixed", ["x", "y"]),
+            ("moved", ["Excluded: motion", "glioma"]),
+        ):
             assert labels.replace(connection, mr_instance("", study).StudyInstanceUID, given)
     # A slice whose header was corrected since, and a study that waits for a worker.
     receive(mr_instance("MEIER-1", "a", "t2", 1, size=32, ImagePositionPatient=["-120", "-120", "6"], StudyID="2"))
@@ -90,6 +97,7 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     assert "1 series wait for a worker" in done.stdout
     assert "1 studies that hold several patients" in done.stdout
     assert "without label: 1 studies that have several" in done.stdout
+    assert "left out: 1 studies labelled 'Excluded: motion'" in done.stdout
 
     manifest = read_manifest(out)
     written = out.read_text()
@@ -98,7 +106,7 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     owners = {row.study: row.owner for row in manifest.rows}
     assert len(owners) == 5
     assert len(set(owners.values())) == 4
-    assert sum(row.patient == "" for row in manifest.rows) == 6
+    assert all(row.patient for row in manifest.rows)
     assert [row.label for row in manifest.rows].count("glioma") == 3
     assert {row.label for row in manifest.rows} == {"glioma", None}
     stacks = load_stacks(manifest, Preprocessing(size=32))
@@ -111,7 +119,7 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     assert {row.study: row.owner for row in rows} == owners
     key.unlink()
     others, _ = database_rows(settings, database)
-    assert not {row.patient for row in others if row.patient} & {row.patient for row in rows}
+    assert not {row.patient for row in others} & {row.patient for row in rows}
     key.write_bytes(b"short")
     with pytest.raises(DiskUnavailable, match="damaged"):
         database_rows(settings, database)

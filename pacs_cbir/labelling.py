@@ -1,4 +1,4 @@
-"""What `pacs-cbir labels import` does: a site's list of studies and labels → the studies' labels."""
+"""What `pacs-cbir label` does: labels of one study, or those of a site's list of studies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from pacs_cbir.errors import InvalidQuery, ManifestError
 from pacs_cbir.learn.columns import read_table
@@ -15,6 +17,53 @@ from pacs_cbir.store.session import Database
 STUDY, LABEL = "StudyInstanceUID", "label"
 LISTED = 10
 """Studies that are named where they are not here; the others are counted."""
+
+
+def show_labels(study_instance_uid: str | None, database: Database, console: Console) -> None:
+    """Print a study's labels, a line each; without a study all labels that are in use, with their studies' number.
+
+    Raises:
+        InvalidQuery: the study is not here.
+        DatabaseUnavailable.
+    """
+    with database.transaction() as connection:
+        if study_instance_uid is not None:
+            _print(labels.of_study(connection, study_instance_uid), console)
+            return
+        counts = labels.counted(connection)
+    table = Table("label", "studies")
+    for label, count in counts.items():
+        table.add_row(escape(label), str(count))
+    console.print(table if counts else "no study has a label", highlight=False)
+
+
+def add_labels(study_instance_uid: str, given: list[str], database: Database, console: Console) -> None:
+    """Give a study more labels, and print all that it has then.
+
+    Raises:
+        InvalidQuery: the study is not here, or a label cannot be kept or is not there.
+        DatabaseUnavailable.
+    """
+    with database.transaction() as connection:
+        _print(labels.add(connection, study_instance_uid, given), console)
+
+
+def remove_labels(study_instance_uid: str, given: list[str], database: Database, console: Console) -> None:
+    """Take labels from a study, and print all that it has then.
+
+    Raises:
+        InvalidQuery: the study is not here, or a label cannot be kept or is not there.
+        DatabaseUnavailable.
+    """
+    with database.transaction() as connection:
+        _print(labels.remove(connection, study_instance_uid, given), console)
+
+
+def _print(found: tuple[str, ...] | None, console: Console) -> None:
+    if found is None:
+        raise InvalidQuery("there is no such study here; /dicom-web/studies lists them")
+    for label in found:
+        console.print(label, highlight=False, markup=False, soft_wrap=True)
 
 
 def import_labels(path: Path, database: Database, console: Console) -> None:

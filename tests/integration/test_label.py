@@ -1,4 +1,4 @@
-"""A site's list becomes its studies' labels, as a whole or not at all."""
+"""Labels on the command line: of one study, and a site's list, which is taken as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def labels_of(database: Database, study: str) -> tuple[str, ...] | None:
 
 def imported(table: Path, content: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     table.write_text(content)
+    return label(environment, "import", str(table))
+
+
+def label(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "labels", "import", str(table)],
+        [sys.executable, "-m", "pacs_cbir", "label", *arguments],
         env=os.environ | environment | {"COLUMNS": "200"},
         capture_output=True,
         text=True,
@@ -48,6 +52,43 @@ def test_a_list_of_labels(two: Database, environment: dict[str, str], tmp_path: 
     assert "1 are not here: 9.9" in done.stdout
     assert labels_of(two, "1.1") == ("IDH wild type", "glioma")
     assert labels_of(two, "1.2") == ()
+
+
+def test_labels_of_one_study(two: Database, environment: dict[str, str]) -> None:
+    assert label(environment, "add", "1.2", "O-RADS 4", " excluded: motion ").stdout.splitlines() == [
+        "O-RADS 4",
+        "excluded: motion",
+        "old",
+    ]
+    assert labels_of(two, "1.2") == ("O-RADS 4", "excluded: motion", "old")
+    assert label(environment, "remove", "1.2", "excluded: motion", "old").stdout.splitlines() == ["O-RADS 4"]
+    assert label(environment, "add", "1.1", "O-RADS 4", "[red]").returncode == 0
+    assert label(environment, "show", "1.1").stdout.splitlines() == ["O-RADS 4", "[red]"]
+    listed = label(environment, "show").stdout
+    assert [line.split()[1:-1] for line in listed.splitlines() if "RADS" in line or "red" in line] == [
+        ["O-RADS", "4", "│", "2"],
+        ["[red]", "│", "1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("add", "9.9", "glioma"), "there is no such study here"),
+        (("remove", "9.9", "glioma"), "there is no such study here"),
+        (("show", "9.9"), "there is no such study here"),
+        (("add", "1.2", "glioma", "x" * 65), "1 to 64 characters"),
+        (("remove", "1.2", "old", "glioma"), "the study has no label 'glioma'; it has old"),
+    ],
+)
+def test_what_cannot_be_changed_says_why_and_changes_nothing(
+    two: Database, environment: dict[str, str], arguments: tuple[str, ...], says: str
+) -> None:
+    done = label(environment, *arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (labels_of(two, "1.1"), labels_of(two, "1.2")) == ((), ("old",))
 
 
 @pytest.mark.parametrize(
