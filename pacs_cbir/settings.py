@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableSource
 
 from pacs_cbir.errors import SettingsError
+from pacs_cbir.peers import AETitle, Peer, Port, web_url
 
-AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
 SETTINGS_FILE_VARIABLE = "PACS_CBIR_SETTINGS_FILE"
 REPORT_FIELDS = ("StudyInstanceUID", "AccessionNumber")
 VIEWER_FIELDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -45,10 +43,11 @@ def _url_with(names: tuple[str, ...]) -> Callable[[str], str]:
     return check
 
 
-def _api_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
-        raise ValueError("an http:// or https:// URL without a query")
-    return url.rstrip("/")
+def _each_its_own_title(peers: dict[str, Peer]) -> dict[str, Peer]:
+    titles = Counter(peer.ae_title for peer in peers.values())
+    if twice := sorted(title for title, count in titles.items() if count > 1):
+        raise ValueError(f"each peer has its own AE title, and these are given to several: {', '.join(twice)}")
+    return peers
 
 
 def _default_data_dir() -> Path:
@@ -85,10 +84,14 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Calling AE title → IssuerOfPatientID for instances that carry none.",
     )
+    peers: Annotated[dict[str, Peer], AfterValidator(_each_its_own_title)] = Field(
+        default_factory=dict,
+        description="Name → a PACS that studies are fetched from: its AE title, where it is, and by which protocol.",
+    )
     maximum_associations: int = Field(default=32, ge=1, description="Associations that the SCP serves at once.")
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
     http_port: Port = Field(default=8000, description="TCP port on which the API listens.")
-    api_url: Annotated[str, AfterValidator(_api_url)] | None = Field(
+    api_url: Annotated[str, AfterValidator(web_url)] | None = Field(
         default=None,
         description="Where the SCP asks for queries by example; without it the API of this machine, by its settings.",
     )
@@ -154,6 +157,10 @@ class Settings(BaseSettings):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104 - not bound here
         return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
 
+    def peer_by_ae_title(self, ae_title: str) -> Peer | None:
+        """The peer that has this AE title; None where none has."""
+        return next((peer for peer in self.peers.values() if peer.ae_title == ae_title), None)
+
     @property
     def instances_dir(self) -> Path:
         """Received instances, one file each."""
@@ -202,5 +209,7 @@ def load_settings(**overrides: object) -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(f"{problems}. `pacs-cbir settings` lists every setting.") from None
+    except UnreadableSource as error:
+        raise SettingsError(f"{error}; in the environment, lists and tables are JSON.") from None
     except ValueError as error:
         raise SettingsError(f"{SETTINGS_FILE_VARIABLE}: {error}") from None

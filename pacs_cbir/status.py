@@ -86,4 +86,6 @@ def print_settings(settings: Settings, console: Console) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return without_password(value.get_secret_value())
+    if isinstance(value, dict):
+        return escape("\n".join(f"{key}: {one}" for key, one in value.items()))
     return "" if value is None else str(value)

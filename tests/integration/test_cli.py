@@ -46,8 +46,11 @@ def test_settings_come_from_file_and_environment_and_hide_secrets(tmp_path: Path
         PACS_CBIR_SETTINGS_FILE=str(file),
         PACS_CBIR_DICOM_PORT="4243",
         PACS_CBIR_DATABASE_URL="postgresql://someone:hunter2@host/db",
+        PACS_CBIR_PEERS='{"archive": {"ae_title": "A", "retrieve": "dicomweb", "dicomweb_url": "https://a.example", '
+        '"dicomweb_user": "cbir", "dicomweb_password": "hunter2"}}',
     )
     assert done.returncode == 0
+    assert "archive: ae_title=A retrieve=dicomweb" in done.stdout
     assert "FROM_FILE" in done.stdout
     assert "4243" in done.stdout
     assert "4242" not in done.stdout

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pacs_cbir.errors import SettingsError
+from pacs_cbir.peers import Peer
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings, load_settings
 
 SECRET = "postgresql://me:hush@db/pacs"
@@ -65,6 +66,65 @@ def test_lists_and_tables_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     settings = load_settings()
     assert settings.calling_ae_titles == ("PACS", "VIEWER")
     assert settings.default_issuers == {"PACS": "HOSPITAL"}
+
+
+PEERS = """
+[peers.archive]
+ae_title = "ARCHIVE"
+host = "pacs.example"
+port = 104
+
+[peers.cloud]
+ae_title = "CLOUD"
+retrieve = "dicomweb"
+dicomweb_url = "https://cloud.example/dicom-web/"
+dicomweb_user = "cbir"
+dicomweb_password = "hush"
+"""
+
+
+def test_peers_from_tables_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, write(tmp_path / "settings.toml", PEERS))
+    settings = load_settings()
+    archive, cloud = settings.peers["archive"], settings.peers["cloud"]
+    assert (archive.host, archive.port, archive.retrieve) == ("pacs.example", 104, "c-move")
+    assert cloud.dicomweb_url == "https://cloud.example/dicom-web"
+    assert cloud.dicomweb_password is not None
+    assert cloud.dicomweb_password.get_secret_value() == "hush"
+    assert "hush" not in repr(settings) + str(settings) + str(cloud) + settings.model_dump_json()
+    assert settings.peer_by_ae_title("CLOUD") == cloud
+    assert settings.peer_by_ae_title("cloud") is None
+
+
+def test_peers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACS_CBIR_PEERS", '{"a": {"ae_title": "A", "host": "a", "port": 1, "retrieve": "c-get"}}')
+    assert load_settings().peers == {"a": Peer(ae_title="A", host="a", port=1, retrieve="c-get")}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ('{"a": {"host": "a", "port": 1}}', "PEERS.A.AE_TITLE: Field required"),
+        ('{"a": {"ae_title": "A", "host": "a", "port": 0}}', "PEERS.A.PORT"),
+        ('{"a": {"ae_title": "A", "host": "a"}}', "PEERS.A: .*host and port"),
+        ('{"a": {"ae_title": "A"}}', 'PEERS.A: .*"c-move" needs host and port'),
+        ('{"a": {"ae_title": "A", "retrieve": "dicomweb"}}', "PEERS.A: .*needs dicomweb_url"),
+        ('{"a": {"ae_title": "A", "retrieve": "ftp"}}', "PEERS.A.RETRIEVE: .*'c-move', 'c-get' or 'dicomweb'"),
+        ('{"a": {"ae_title": "A", "host": "a", "port": 1, "dicomweb_password": "hush"}}', "dicomweb_user and"),
+        ('{"a": {"ae_title": "A", "retrieve": "dicomweb", "dicomweb_url": "https://me:hush@a"}}', "DICOMWEB_URL"),
+        ('{"a": {"ae_title": "A", "host": "a", "port": 1, "aet": "X"}}', "PEERS.A.AET: Extra"),
+        (
+            '{"a": {"ae_title": "A", "host": "a", "port": 1}, "b": {"ae_title": "A", "host": "b", "port": 1}}',
+            "PEERS: .*given to several: A",
+        ),
+        ("hush", 'field "peers".*in the environment, lists and tables are JSON'),
+    ],
+)
+def test_a_peer_that_cannot_be_called_is_named(monkeypatch: pytest.MonkeyPatch, given: str, complaint: str) -> None:
+    monkeypatch.setenv("PACS_CBIR_PEERS", given)
+    with pytest.raises(SettingsError, match=complaint) as raised:
+        load_settings()
+    assert "hush" not in str(raised.value)
 
 
 def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
