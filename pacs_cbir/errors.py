@@ -15,6 +15,10 @@ PacsCbirError
 │   ├── NotDicom             the bytes are not a DICOM data set
 │   ├── InvalidIdentifier    a UID that is missing or malformed
 │   └── WrongIdentifier      the data set's UIDs are not those of the request that carried it
+├── CorrectionError          a correction that cannot be made
+│   ├── UnknownPatient       nobody is known here by that identifier
+│   ├── UnknownStudy         the study is not here
+│   └── MergeRefused         two patients who cannot be made one: they were merged otherwise before
 ├── VolumeError              instances that cannot become a volume; the series is parked or recorded with the reason
 │   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
 │   ├── NotAVolume           geometry that is no regular stack of slices
@@ -107,6 +111,22 @@ class InvalidIdentifier(InstanceError):
 
 class WrongIdentifier(InstanceError):
     """The data set's SOP Class or SOP Instance UID is not that of the request that carried it."""
+
+
+class CorrectionError(PacsCbirError):
+    """A correction cannot be made."""
+
+
+class UnknownPatient(CorrectionError):
+    """Nobody is known here by that identifier."""
+
+
+class UnknownStudy(CorrectionError):
+    """The study is not here."""
+
+
+class MergeRefused(CorrectionError):
+    """Two patients cannot be made one: they are one already the other way round, or one was merged into a third."""
 
 
 class VolumeError(PacsCbirError):

@@ -42,8 +42,12 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
             for job in state.parked
         ],
     )
-    conflicts = [(uid,) for uid in state.studies_with_several_patients]
-    _print_rows(console, "More than one patient under one StudyInstanceUID", ("StudyInstanceUID",), conflicts)
+    _print_rows(
+        console,
+        "Conflicts; `POST /corrections/study` says what is true",
+        ("StudyInstanceUID", "What", "Instances", "Since"),
+        [(c.study_instance_uid, c.kind, str(c.instances), f"{c.since:%Y-%m-%d %H:%M}") for c in state.conflicts],
+    )
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
 

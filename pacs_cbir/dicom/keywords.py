@@ -56,5 +56,6 @@ _ACQUISITION = """
 """
 """How the series was acquired: PS3.3 C.8.3.1, C.8.13.4, C.7.6.4. Values that vary within a series are its first's."""
 
+PATIENT_KEYWORDS = frozenset(_PATIENT.split())
 PATIENT_STUDY_KEYWORDS = frozenset((_PATIENT + _STUDY).split())
 SERIES_KEYWORDS = frozenset((_SERIES + _ACQUISITION).split())

@@ -13,6 +13,7 @@ from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve import problems
 from pacs_cbir.serve.access import Access
+from pacs_cbir.serve.corrections import corrections_router
 from pacs_cbir.serve.dicomweb import search_router
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.explain import explain_router
@@ -58,6 +59,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
     app.include_router(labels_router(database))
+    app.include_router(corrections_router(database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(studies_router(settings, database))
     app.include_router(page_router(settings, database))

@@ -23,11 +23,14 @@ from pacs_cbir.errors import (
     ExampleNotReady,
     IndexNotReady,
     InvalidQuery,
+    MergeRefused,
     PacsCbirError,
     PixelDataGone,
     SchemaOutdated,
     SeriesChanged,
     UnknownExample,
+    UnknownPatient,
+    UnknownStudy,
     UnreadableUpload,
     VolumeError,
 )
@@ -68,6 +71,19 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
         HTTPStatus.NOT_FOUND,
         "The example is not here",
         "Send it by C-STORE first, or choose one of /dicom-web/studies.",
+    ),
+    UnknownPatient: Problem(
+        HTTPStatus.NOT_FOUND, "The patient is not here", "There is nothing to correct; go on with the next message."
+    ),
+    UnknownStudy: Problem(
+        HTTPStatus.NOT_FOUND,
+        "The study is not here",
+        "Correct it once it has come; /dicom-web/studies lists those here.",
+    ),
+    MergeRefused: Problem(
+        HTTPStatus.CONFLICT,
+        "The patients cannot be merged",
+        "Look at what was merged before; a study that is another patient's is given to them by /corrections/study.",
     ),
     ExampleNotReady: Problem(
         HTTPStatus.CONFLICT, "The example is not embedded yet", "Ask again after the seconds in Retry-After."

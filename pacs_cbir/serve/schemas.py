@@ -104,6 +104,9 @@ class ListedStudy(BaseModel):
 
     StudyInstanceUID: str
     report: str | None = Field(None, description="Link to the report, where the site has set `PACS_CBIR_REPORT_URL`.")
+    conflicts: list[str] | None = Field(
+        None, description="What its instances say that cannot all be true, such as `several patients`."
+    )
     series: list[ListedSeries]
 
 
@@ -128,7 +131,7 @@ _MEANING = {
     404: "Not here.",
     408: "The body took too long.",
     406: "Nothing on offer is in Accept.",
-    409: "Received and not yet embedded; Retry-After says when to ask again.",
+    409: "Not yet, or not any more, or not beside what was said before; `detail` says which.",
     410: "Here, and its pixel data is not any more; `detail` says who sent it.",
     412: "Changed since it was read; read it again.",
     413: "The body is too long.",

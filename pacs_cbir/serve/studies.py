@@ -16,7 +16,7 @@ from pacs_cbir.serve.outcome import report_url, with_age
 from pacs_cbir.serve.parameters import FUZZY, matching_keys
 from pacs_cbir.serve.schemas import NOTHING_FOUND, ListedStudy, problems
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, encoders, listing
+from pacs_cbir.store import catalogue, conflicts, encoders, listing
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.listing import ListedSeries
 from pacs_cbir.store.matching import Level
@@ -76,12 +76,12 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
                 connection, Level.STUDY, keys, limit=limit, offset=offset, fuzzy=fuzzymatching, newest_first=True
             )
             encoder = encoders.active(connection)
-            series = listing.series_of(
-                connection, [_uid(study) for study in found], None if encoder is None else encoder.id
-            )
+            uids = [_uid(study) for study in found]
+            told = conflicts.of_studies(connection, uids)
+            series = listing.series_of(connection, uids, None if encoder is None else encoder.id)
         if not found:
             return Response(status_code=HTTPStatus.NO_CONTENT.value)
-        return JSONResponse([_study(settings, study, series[_uid(study)]) for study in found])
+        return JSONResponse([_study(settings, study, series[_uid(study)], told.get(_uid(study))) for study in found])
 
     return router
 
@@ -97,11 +97,12 @@ def _uid(study: Attributes) -> str:
     return study["StudyInstanceUID"][0]
 
 
-def _study(settings: Settings, study: Attributes, series: list[ListedSeries]) -> dict[str, Any]:
+def _study(settings: Settings, study: Attributes, series: list[ListedSeries], told: list[str] | None) -> dict[str, Any]:
     report = report_url(settings.report_url, study)
     return {
         **plain(with_age(study), (*STUDY_KEYS, *(IDENTITY_KEYS if settings.show_identity else ()))),
         **({} if report is None else {"report": report}),
+        **({} if told is None else {"conflicts": told}),
         "series": [_series(one) for one in series],
     }
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause, func, select, text
 
-from pacs_cbir.store import encoders
+from pacs_cbir.store import conflicts, encoders
+from pacs_cbir.store.conflicts import Conflict
 from pacs_cbir.store.matching import Level, conditions, some_instance, some_series
 from pacs_cbir.store.tables import instances, jobs, patients, series, stacks, studies, study_patients
 
@@ -86,7 +87,7 @@ class Status:
         not_embedded: reason → stacks.
         jobs: `waiting`, `running` and `parked` → how many.
         parked: the oldest `MAX_LISTED`.
-        studies_with_several_patients: Study Instance UIDs under which instances of more than one patient came.
+        conflicts: what instances say of patients and studies that cannot all be true, and nobody has resolved.
         studies_without_patient_id: Study Instance UIDs, each a patient of its own for want of a PatientID.
         encoder: name of the encoder whose embeddings are searched; None before the first worker ran.
         encoder_identity: sha256 over its weights, preprocessing and precision.
@@ -102,7 +103,7 @@ class Status:
     not_embedded: dict[str, int]
     jobs: dict[str, int]
     parked: tuple[ParkedJob, ...]
-    studies_with_several_patients: tuple[str, ...]
+    conflicts: tuple[Conflict, ...]
     studies_without_patient_id: tuple[str, ...]
     encoder: str | None
     encoder_identity: str | None
@@ -197,7 +198,7 @@ def status(connection: Connection) -> Status:
     not_embedded = {reason: count for reason, count in reasons if reason is not None}
     embedded = sum(count for reason, count in reasons if reason is None)
     return Status(
-        patients=_count(connection, patients),
+        patients=connection.execute(select(func.count(study_patients.c.patient_id.distinct()))).scalar_one(),
         studies=_count(connection, studies),
         series=_count(connection, series),
         instances=_count(connection, instances),
@@ -209,7 +210,7 @@ def status(connection: Connection) -> Status:
         not_embedded=not_embedded,
         jobs=count_jobs(connection),
         parked=_parked(connection),
-        studies_with_several_patients=_studies_with_several_patients(connection),
+        conflicts=conflicts.flagged(connection, MAX_LISTED),
         studies_without_patient_id=_studies_without_patient_id(connection),
         encoder=None if encoder is None else str(encoder.card.get("name", "")),
         encoder_identity=None if encoder is None else encoder.identity,
@@ -290,11 +291,6 @@ def _parked(connection: Connection) -> tuple[ParkedJob, ...]:
     return tuple(
         ParkedJob(row.study_instance_uid, row.series_instance_uid, row.error or "", row.created_at) for row in rows
     )
-
-
-def _studies_with_several_patients(connection: Connection) -> tuple[str, ...]:
-    several = select(study_patients.c.study_id).group_by(study_patients.c.study_id).having(func.count() > 1)
-    return _study_uids(connection, studies.c.id.in_(several))
 
 
 def _studies_without_patient_id(connection: Connection) -> tuple[str, ...]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance, read_instance
-from pacs_cbir.errors import InstanceError, InvalidIdentifier, WrongIdentifier
+from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import files, jobs
+from pacs_cbir.store import conflicts, files, jobs, patients
+from pacs_cbir.store.conflicts import Kind
+from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import instances, patients, series, studies, study_patients
-
-# An LO has 64 characters (PS3.5 6.2); some devices write more, and an index entry of Postgres ends at 2704 bytes.
-LONGEST_IDENTIFIER = 256
+from pacs_cbir.store.tables import instances, series, studies
 
 log = structlog.get_logger()
 
@@ -84,15 +84,14 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             before = _known(connection, instance.sop_instance_uid)
             if before is not None and _is_unchanged(instance, before, settings):
                 return Outcome.UNCHANGED
-            patient_id = _upsert_patient(connection, instance, source, settings)
-            study_id = _upsert_study(connection, instance, patient_id)
+            patient_id, study_id = _upsert_study(connection, instance, source, settings)
             series_id = _upsert_series(connection, instance, study_id)
             outcome = _outcome(instance, before, series_id, settings)
             kept = files.keep(received, settings.instances_dir)
             _upsert_instance(connection, instance, series_id, patient_id, file=kept, source=source)
             if before is not None:
                 if (before.patient_id, before.series_id) != (patient_id, series_id):
-                    connection.execute(FORGET_FORMER_PATIENT, {"patient_id": before.patient_id})
+                    _leave_former(connection, before, study_id, instance.sop_instance_uid)
                 # A series' attributes are its first instance's, until one is corrected.
                 connection.execute(
                     update(series)
@@ -130,7 +129,18 @@ FORGET_FORMER_PATIENT = text("""
 """)
 
 
+def _leave_former(connection: Connection, before: Row[*tuple[Any, ...]], study_id: int, sop_instance_uid: str) -> None:
+    """What is left of where an instance was before: not its patient's study any more, or not its study."""
+    connection.execute(FORGET_FORMER_PATIENT, {"patient_id": before.patient_id})
+    of_series = select(series.c.study_id).where(series.c.id == before.series_id)
+    former_study_id = connection.execute(of_series).scalar_one()
+    if former_study_id != study_id:
+        conflicts.record(connection, [former_study_id, study_id], Kind.SEVERAL_STUDIES, sop_instance_uid)
+    conflicts.resolve_several_patients(connection, [former_study_id, study_id])
+
+
 def _lock(connection: Connection, instance: Instance) -> None:
+    patients.hold_for_arrival(connection)
     # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them. The second
     # lock is for one instance that comes under two studies; the order is the same for all.
     for uid in (instance.study_instance_uid, instance.sop_instance_uid):
@@ -193,38 +203,38 @@ def _same_acquisition(earlier: Instance | None, later: Instance) -> bool:
     )
 
 
-def _upsert_patient(connection: Connection, instance: Instance, source: Source, settings: Settings) -> int:
-    if max(len(instance.patient_id), len(instance.issuer_of_patient_id)) > LONGEST_IDENTIFIER:
-        raise InvalidIdentifier(f"PatientID or IssuerOfPatientID is longer than {LONGEST_IDENTIFIER} characters")
-    if instance.patient_id:
-        issuer = instance.issuer_of_patient_id or settings.default_issuers.get(source.calling_ae_title, "")
-        key = {"issuer_of_patient_id": issuer, "patient_id": instance.patient_id}
-    else:
-        # Two patients without an ID are not one patient: each such study has its own.
-        key = {"issuer_of_patient_id": "", "patient_id": "", "study_instance_uid": instance.study_instance_uid}
-    connection.execute(upsert(patients).values(key).on_conflict_do_nothing())
-    return int(connection.execute(select(patients.c.id).filter_by(**key)).scalar_one())
-
-
-def _upsert_study(connection: Connection, instance: Instance, patient_id: int) -> int:
+def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> tuple[int, int]:
+    """The rows of an instance's patient and study, which says what the instance says, corrected."""
     row = connection.execute(
-        select(studies.c.id, studies.c.attributes)
+        select(
+            studies.c.id,
+            studies.c.attributes,
+            studies.c.patient_id,
+            studies.c.former_patient_ids,
+            studies.c.corrections,
+        )
         .where(studies.c.study_instance_uid == instance.study_instance_uid)
         .with_for_update(read=True, key_share=True)
     ).one_or_none()
+    issuer = instance.issuer_of_patient_id or settings.default_issuers.get(source.calling_ae_title, "")
+    said = Identifier(instance.patient_id, issuer)
+    whose = patients.whose(connection, said, instance.study_instance_uid, row)
+    attributes = whose.corrected(instance.study_attributes, None if row is None else row.corrections)
     if row is None:
-        values = {"study_instance_uid": instance.study_instance_uid, "attributes": instance.study_attributes}
+        values = {"study_instance_uid": instance.study_instance_uid, "attributes": attributes}
         study_id = int(connection.execute(insert(studies).values(values).returning(studies.c.id)).scalar_one())
     else:
         study_id = row.id
-        if row.attributes != instance.study_attributes:
+        if row.attributes != attributes:
             connection.execute(
                 update(studies)
                 .where(studies.c.id == study_id)
-                .values(attributes=instance.study_attributes, updated_at=func.clock_timestamp())
+                .values(attributes=attributes, updated_at=func.clock_timestamp())
             )
-    connection.execute(upsert(study_patients).values(study_id=study_id, patient_id=patient_id).on_conflict_do_nothing())
-    return study_id
+    conflicts.join_study(connection, study_id, whose.patient.id, instance.sop_instance_uid)
+    if not whose.expected:
+        conflicts.record(connection, [study_id], Kind.UNEXPECTED_PATIENT, instance.sop_instance_uid)
+    return whose.patient.id, study_id
 
 
 def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:

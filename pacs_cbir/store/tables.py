@@ -62,6 +62,14 @@ patients = Table(
     Column("issuer_of_patient_id", Text, nullable=False),
     Column("patient_id", Text, nullable=False, comment="trimmed; empty: a patient of the one study named below"),
     Column("study_instance_uid", Text, comment="only where patient_id is empty"),
+    Column(
+        "merged_into",
+        BigInteger,
+        ForeignKey("patients.id", ondelete="CASCADE"),
+        index=True,
+        comment="the patient who survived, never one that was merged itself; null: nobody else",
+    ),
+    Column("demographics", JSONB, comment="keyword → values that correct what instances say of the patient"),
     Index(
         "uq_patients_identity",
         "issuer_of_patient_id",
@@ -77,7 +85,22 @@ studies = Table(
     metadata,
     _id(),
     Column("study_instance_uid", Text, nullable=False, unique=True),
-    Column("attributes", JSONB, nullable=False, comment="keyword → values, Patient and Study level"),
+    Column("attributes", JSONB, nullable=False, comment="keyword → values, Patient and Study level, corrected"),
+    Column(
+        "patient_id",
+        BigInteger,
+        ForeignKey("patients.id"),
+        index=True,
+        comment="whose it is, whatever its instances say; null: they say it",
+    ),
+    Column("corrections", JSONB, comment="keyword → values that correct what instances say of the study"),
+    Column(
+        "former_patient_ids",
+        ARRAY(BigInteger),
+        nullable=False,
+        server_default="{}",
+        comment="before patient_id was set",
+    ),
     _now("created_at"),
     _now("updated_at"),
 )
@@ -88,6 +111,30 @@ study_patients = Table(
     Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
     Column("patient_id", BigInteger, ForeignKey("patients.id"), primary_key=True, index=True),
     comment="the patients of a study's instances; more than one is a conflict to be looked at",
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Text, primary_key=True, comment="see conflicts.Kind"),
+    Column("sop_instance_uid", Text, primary_key=True, comment="of the instance that told it"),
+    _now("seen_at"),
+    Column("resolved_at", DateTime(timezone=True)),
+    comment="what instances say of patients and studies that cannot all be true",
+)
+
+corrections = Table(
+    "corrections",
+    metadata,
+    _id(),
+    Column("kind", Text, nullable=False, comment="see corrections.Kind"),
+    Column("door", Text, nullable=False, comment="which way it came"),
+    _reference("patient_id", "patients.id"),
+    Column("study_instance_uid", Text, comment="null: all of the patient's"),
+    Column("keywords", ARRAY(Text), nullable=False, comment="the attributes that were corrected, without their values"),
+    _now("made_at"),
+    comment="history: what was corrected and when; goes with the patient",
 )
 
 study_labels = Table(

@@ -136,8 +136,14 @@ function row(study, settings, go) {
     el('td', { class: 'col-sex' }, person(study)),
     el('td', { class: 'col-sequences' }, sequencesOf(study)),
     el('td', { class: 'col-images' }, String(study.NumberOfStudyRelatedInstances ?? 0)),
-    el('td', { class: 'col-state' }, el('span', { class: `status ${kind}` }, words)),
+    el('td', { class: 'col-state' }, el('span', { class: `status ${kind}` }, words), conflictsOf(study)),
   );
+}
+
+/** A warning where the study's instances say what cannot all be true. */
+export function conflictsOf(study) {
+  const told = study.conflicts?.join(', ');
+  return told ? el('span', { class: 'badge warn', title: `Its instances contradict each other: ${told}. The archive's admin can correct it.` }, told) : null;
 }
 
 /** Name, ID and accession number, where the site shows them. */

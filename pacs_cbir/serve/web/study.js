@@ -4,7 +4,7 @@ import { list, patiently } from './api.js';
 import { announce, away, button, count, date, el, person, state } from './dom.js';
 import { labelsOf } from './labels.js';
 import { isPlaced, nearest, slicesOf } from './stack.js';
-import { identity, sequencesOf, stateOf } from './studies.js';
+import { conflictsOf, identity, sequencesOf, stateOf } from './studies.js';
 import { Viewport } from './viewport.js';
 
 const FIRST = 8;
@@ -99,6 +99,7 @@ class Shown {
         .map((text) => el('span', {}, text)),
       el('span', { class: 'sequences' }, sequencesOf(study)),
       el('span', { class: `status ${kind}` }, words),
+      ...[conflictsOf(study)].filter(Boolean),
     );
   }
 

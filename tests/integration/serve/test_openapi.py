@@ -27,7 +27,15 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-HERE = {"example": ["1.1"], "study": "1.1", "study_uid": "1.1", "series": "1.1.1", "instance": "1.1.1.1", "frame": 1}
+HERE = {
+    "StudyInstanceUID": "1.1",
+    "example": ["1.1"],
+    "study": "1.1",
+    "study_uid": "1.1",
+    "series": "1.1.1",
+    "instance": "1.1.1.1",
+    "frame": 1,
+}
 """What is thought up names nothing that is here: every case is tried again with these."""
 
 
@@ -48,6 +56,9 @@ def test_every_operation_answers_as_documented(filled: Api) -> None:
     assert {200, 204, 400} <= answered["GET", "/dicom-web/studies"].keys()
     assert {200, 404} <= answered["GET", "/studies/{study_uid}/labels"].keys()
     assert {200, 400} <= answered["PUT", "/studies/{study_uid}/labels"].keys()
+    assert {200, 404} <= answered["POST", "/corrections/study"].keys()
+    assert {400, 404} <= answered["POST", "/corrections/patient-update"].keys()
+    assert {200, 400} <= answered["POST", "/corrections/patient-merge"].keys()
     assert 200 in answered["GET", "/health/ready"]
 
 

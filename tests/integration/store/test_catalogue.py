@@ -6,8 +6,9 @@ import pytest
 from rows import add_patient, add_series
 from sqlalchemy import insert, text
 
-from pacs_cbir.store import catalogue, encoders
+from pacs_cbir.store import catalogue, conflicts, encoders
 from pacs_cbir.store.catalogue import StoredFile, attributes, find, stored_file
+from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import jobs, stacks
@@ -99,6 +100,7 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
     with database.transaction() as connection:
         good = add_series(connection, "1", "1.1", study={"PatientID": "P1", "PatientName": "Doe^Jane"})
         add_patient(connection, good.study_id, "1", "P2")
+        conflicts.record(connection, [good.study_id], Kind.SEVERAL_PATIENTS, "1.1.1")
         bad = add_series(connection, "2", "2.1")
         encoder = encoders.register(connection, "abc", {"name": "first"})
         for reason in (None, "localiser", "localiser"):
@@ -126,7 +128,9 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
     assert found.jobs == {"waiting": 1, "running": 0, "parked": 1}
     (parked,) = found.parked
     assert (parked.study_instance_uid, parked.series_instance_uid, parked.error) == ("2", "2.1", "why")
-    assert found.studies_with_several_patients == ("1",)
+    assert [(told.study_instance_uid, told.kind, told.instances) for told in found.conflicts] == [
+        ("1", "several patients", 1)
+    ]
     assert found.studies_without_patient_id == ("2",)
     assert (found.encoder, found.encoder_identity) == ("first", "abc")
     assert "Doe" not in repr(found)

@@ -1,0 +1,114 @@
+"""What instances say that cannot all be true: recorded when it is seen, flagged until it is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+
+
+class Kind(StrEnum):
+    """What cannot be true.
+
+    `SEVERAL_PATIENTS` is resolved by itself once all instances of the study are one patient's, by a merge or because
+    they came again; the others by a person, who corrects or confirms the study.
+    """
+
+    SEVERAL_PATIENTS = "several patients"
+    """The instance's patient is not that of the study's other instances, or was another when it came before."""
+    UNEXPECTED_PATIENT = "unexpected patient"
+    """The study was given to a patient, and the instance names a third one."""
+    SEVERAL_STUDIES = "several studies"
+    """The instance came under another study before."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One kind of conflict of one study; no patient's identity.
+
+    Attributes:
+        instances: how many told it.
+        since: when the first of them came, by the database's clock.
+    """
+
+    study_instance_uid: str
+    kind: str
+    instances: int
+    since: datetime
+
+
+# One statement an instance: that it belongs to its patient, and that this study has others.
+JOIN_STUDY = text("""
+    WITH joined AS (
+        INSERT INTO study_patients (study_id, patient_id) VALUES (:study_id, :patient_id) ON CONFLICT DO NOTHING)
+    INSERT INTO conflicts (study_id, kind, sop_instance_uid)
+    SELECT :study_id, :kind, :sop_instance_uid
+    WHERE EXISTS (SELECT FROM study_patients WHERE study_id = :study_id AND patient_id <> :patient_id)
+    ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
+""")
+
+RECORD = text("""
+    INSERT INTO conflicts (study_id, kind, sop_instance_uid)
+    SELECT id, :kind, :sop_instance_uid FROM studies WHERE id = ANY(:study_ids)
+    ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
+""")
+
+RESOLVE_SEVERAL_PATIENTS = text("""
+    UPDATE conflicts SET resolved_at = clock_timestamp()
+    WHERE study_id = ANY(:study_ids) AND kind = :kind AND resolved_at IS NULL
+      AND (SELECT count(*) FROM study_patients WHERE study_patients.study_id = conflicts.study_id) = 1
+""")
+
+RESOLVE = text(
+    "UPDATE conflicts SET resolved_at = clock_timestamp() WHERE study_id = :study_id AND resolved_at IS NULL"
+)
+
+FLAGGED = text("""
+    SELECT study_instance_uid, kind, count(*) AS instances, min(seen_at) AS since
+    FROM conflicts JOIN studies ON studies.id = study_id
+    WHERE resolved_at IS NULL AND (CAST(:uids AS text[]) IS NULL OR study_instance_uid = ANY(:uids))
+    GROUP BY study_instance_uid, kind ORDER BY since, study_instance_uid LIMIT :limit
+""")
+
+
+def join_study(connection: Connection, study_id: int, patient_id: int, sop_instance_uid: str) -> None:
+    """An instance makes a study its patient's; that it was another's too is a conflict."""
+    named = {"study_id": study_id, "patient_id": patient_id, "sop_instance_uid": sop_instance_uid}
+    connection.execute(JOIN_STUDY, named | {"kind": Kind.SEVERAL_PATIENTS})
+
+
+def record(connection: Connection, study_ids: Collection[int], kind: Kind, sop_instance_uid: str) -> None:
+    """An instance told a conflict of some studies; those that are gone have none."""
+    told = {"study_ids": list(study_ids), "kind": kind, "sop_instance_uid": sop_instance_uid}
+    connection.execute(RECORD, told)
+
+
+def resolve_several_patients(connection: Connection, study_ids: Collection[int]) -> None:
+    """Of those studies that are one patient's by now."""
+    connection.execute(RESOLVE_SEVERAL_PATIENTS, {"study_ids": list(study_ids), "kind": Kind.SEVERAL_PATIENTS})
+
+
+def resolve(connection: Connection, study_id: int) -> None:
+    """A person has looked at a study, and said what is true."""
+    connection.execute(RESOLVE, {"study_id": study_id})
+
+
+def flagged(connection: Connection, limit: int) -> tuple[Conflict, ...]:
+    """What is not resolved, the oldest first."""
+    return _flagged(connection, None, limit)
+
+
+def of_studies(connection: Connection, study_instance_uids: Collection[str]) -> dict[str, list[str]]:
+    """Study Instance UID → the kinds of its conflicts that are not resolved; studies without any are left out."""
+    found: dict[str, list[str]] = {}
+    for conflict in _flagged(connection, list(study_instance_uids), None):
+        found.setdefault(conflict.study_instance_uid, []).append(conflict.kind)
+    return found
+
+
+def _flagged(connection: Connection, uids: list[str] | None, limit: int | None) -> tuple[Conflict, ...]:
+    rows = connection.execute(FLAGGED, {"uids": uids, "limit": limit})
+    return tuple(Conflict(row.study_instance_uid, row.kind, row.instances, row.since) for row in rows)
