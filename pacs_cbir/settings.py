@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -97,6 +97,13 @@ class Settings(BaseSettings):
     )
     disk_reserve_megabytes: int = Field(
         default=1024, ge=0, description="MiB of the data directory's disk that stay free: below it nothing is received."
+    )
+    retention: Literal["all", "cache", "none"] = Field(
+        default="all",
+        description="How long pixel data stays: all of it, a cache, or none once it is embedded (after an hour).",
+    )
+    cache_gigabytes: float = Field(
+        default=100.0, gt=0, description="GiB of instances that stay with the retention cache; least recently used go."
     )
     settle_seconds: float = Field(
         default=30.0, ge=0, description="A series is embedded once no instance has arrived for this long."

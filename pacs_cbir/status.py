@@ -31,6 +31,10 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     console.print(counts)
     console.print(f"encoder: {state.encoder or 'none yet; the first worker brings it'}")
     console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
+    console.print(
+        f"pixel data: of {state.with_pixel_data} instances, {state.pixel_data_bytes // MEBIBYTE} MiB; "
+        f"retention {settings.retention}; {state.committed} committed"
+    )
     console.print(f"disk: {_disk(settings)}")
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
     _print_rows(

@@ -14,6 +14,7 @@ import structlog
 
 from pacs_cbir.errors import SettingsError
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import retention
 from pacs_cbir.store.files import prepare
 from pacs_cbir.store.session import open_database
 
@@ -75,11 +76,13 @@ def supervise(settings: Settings, stop: threading.Event) -> None:
 
     Raises:
         SchemaOutdated, DatabaseUnavailable, DiskUnavailable: before any child is started.
-        SettingsError: a child cannot run with these settings; all others were ended.
+        SettingsError: a child cannot run with these settings, and all others were ended; or the retention is narrower
+            than what was committed.
     """
     prepare(settings)
     # Held open: the embedded Postgres stays up while children come and go.
-    with open_database(settings, pool_size=1):
+    with open_database(settings, pool_size=1) as database:
+        retention.require_allowed(settings, database)
         children = [_Child("scp"), _Child("api"), *(_Child("worker") for _ in range(settings.worker_processes))]
         try:
             while not stop.is_set():

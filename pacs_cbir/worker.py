@@ -17,9 +17,9 @@ from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
 from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, DrawnStack
 from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.errors import DatabaseUnavailable, EncoderMismatch, JobLost, PacsCbirError, VolumeError
+from pacs_cbir.errors import DatabaseUnavailable, EncoderMismatch, JobLost, PacsCbirError, StoreError, VolumeError
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, encoders, jobs
+from pacs_cbir.store import embeddings, encoders, jobs, retention
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.session import Database
 
@@ -29,6 +29,7 @@ AWAY_SECONDS = 2.0
 # Followers that slept for longer than this compare all stacks instead.
 KEEP_CHANGES_SECONDS = 86400.0
 HOUSEKEEPING_JOBS = 1000
+RETENTION_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -203,7 +204,20 @@ def _not_an_image(sop_class_uid: str, others: dict[str, str]) -> NewStack:
     )
 
 
+def _keep_retention(settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Let pixel data leave as it comes to be due, whatever the worker does meanwhile."""
+    while not stop.wait(RETENTION_SECONDS):
+        try:
+            if removed := retention.let_go(settings, database):
+                log.info("pixel data has left", files=removed, retention=settings.retention)
+        except StoreError as error:
+            log.warning("pixel data could not leave", error=str(error))
+
+
 def run_worker(settings: Settings, database: Database, stop: threading.Event) -> None:
     """Serve as one worker until `stop` is set."""
+    retention.require_allowed(settings, database)
+    if settings.retention != "all":
+        threading.Thread(target=_keep_retention, args=(settings, database, stop), daemon=True).start()
     with Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder:
         Worker(settings, database, decoder).run(stop)

@@ -21,7 +21,7 @@ from pacs_cbir.receive.find import BoundedBuffer
 from pacs_cbir.receive.handlers import handlers
 from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import files
+from pacs_cbir.store import files, retention
 from pacs_cbir.store.session import Database
 
 # The largest PDU with which the receiving rate still grew.
@@ -71,6 +71,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     """
     files.prepare(settings)
     files.claim(settings, database)
+    retention.require_allowed(settings, database)
     _config.STORE_RECV_CHUNKED_DATASET = True
     # By default pynetdicom logs the identifiers of what it receives.
     _config.LOG_HANDLER_LEVEL = "none"

@@ -19,7 +19,7 @@ from pacs_cbir.embed.preprocess import Slices
 from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
 from pacs_cbir.errors import EncoderBusy, SeriesChanged, UnknownExample
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders
+from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.embeddings import instance_paths
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.stack_files import StackOrigin, stack_origin
@@ -122,6 +122,8 @@ class Embedder:
     def _origin(self, stack_id: uuid.UUID) -> tuple[StackOrigin, list[Path]]:
         with self._database.transaction() as connection:
             origin = stack_origin(connection, stack_id)
+            if origin is not None:
+                retention.record_use(connection, origin.series_id)
         if origin is None:
             raise UnknownExample("the slice is not here any more")
         return origin, instance_paths(self._settings.instances_dir, origin.files)

@@ -20,7 +20,7 @@ from pacs_cbir.errors import InvalidQuery, PixelDataGone
 from pacs_cbir.serve.accept import JPEG, PNG, negotiate
 from pacs_cbir.serve.schemas import problems
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue
+from pacs_cbir.store import catalogue, retention
 from pacs_cbir.store.catalogue import StoredFile
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_uid
@@ -67,6 +67,8 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
             raise InvalidQuery("study, series and instance in the path are UIDs")
         with database.transaction() as connection:
             stored = catalogue.stored_file(connection, study, series, instance)
+            if stored is not None:
+                retention.record_use(connection, stored.series_id)
         if stored is None:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, "There is no such instance here; /dicom-web/instances lists them."

@@ -23,6 +23,11 @@ Attributes = dict[str, list[str]]
 MAX_LISTED = 1000
 """Rows of each list in a status; the counts are of all."""
 
+_PIXEL_DATA = text("""
+    SELECT count(file) AS files, coalesce(sum(file_size) FILTER (WHERE file IS NOT NULL), 0) AS bytes,
+           count(committed_at) AS committed FROM instances
+""")
+
 _COUNTS: dict[Level, tuple[TextClause, ...]] = {
     Level.STUDY: (
         text("""
@@ -56,11 +61,13 @@ class StoredFile:
         file: path below the instances directory; None where the pixel data is no longer here.
         number_of_frames: at least 1.
         calling_ae_title: who sent it.
+        series_id: row of its series.
     """
 
     file: str | None
     number_of_frames: int
     calling_ae_title: str
+    series_id: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ class Status:
     """The state of the service. UIDs and counts, no patient's identity.
 
     Attributes:
+        with_pixel_data: instances whose pixel data is here; of the others it has left.
+        pixel_data_bytes: their files together.
+        committed: instances that this service has committed itself to keep.
         embedded: stacks that have embeddings.
         embedded_series: series with at least one such stack.
         not_embedded: reason → stacks.
@@ -97,6 +107,9 @@ class Status:
     studies: int
     series: int
     instances: int
+    with_pixel_data: int
+    pixel_data_bytes: int
+    committed: int
     stacks: int
     embedded: int
     embedded_series: int
@@ -173,6 +186,7 @@ def stored_file(
         select(
             instances.c.file,
             instances.c.calling_ae_title,
+            instances.c.series_id,
             instances.c.attributes["NumberOfFrames"][0].astext.label("frames"),
         )
         .join(series, series.c.id == instances.c.series_id)
@@ -186,7 +200,8 @@ def stored_file(
     if row is None:
         return None
     frames = row.frames or ""
-    return StoredFile(row.file, int(frames) if frames.isdecimal() and int(frames) else 1, row.calling_ae_title)
+    number = int(frames) if frames.isdecimal() and int(frames) else 1
+    return StoredFile(row.file, number, row.calling_ae_title, row.series_id)
 
 
 def status(connection: Connection) -> Status:
@@ -197,11 +212,15 @@ def status(connection: Connection) -> Status:
     ).all()
     not_embedded = {reason: count for reason, count in reasons if reason is not None}
     embedded = sum(count for reason, count in reasons if reason is None)
+    pixel_data = connection.execute(_PIXEL_DATA).one()
     return Status(
         patients=connection.execute(select(func.count(study_patients.c.patient_id.distinct()))).scalar_one(),
         studies=_count(connection, studies),
         series=_count(connection, series),
         instances=_count(connection, instances),
+        with_pixel_data=pixel_data.files,
+        pixel_data_bytes=int(pixel_data.bytes),
+        committed=pixel_data.committed,
         stacks=embedded + sum(not_embedded.values()),
         embedded=embedded,
         embedded_series=connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 import uuid
@@ -113,7 +114,8 @@ def sweep(settings: Settings, database: Database) -> int:
     """Clear away what processes that died left behind: old transfers, and files that never got their rows.
 
     Parts of transfers are removed. Whole files are moved to the orphans directory: their senders were not told that
-    they are here, but a database that was restored from an older backup may have known them.
+    they are here, but a database that was restored from an older backup may have known them. What a retention other
+    than all has let go, and did not come to remove, is removed.
 
     Returns:
         how many files were cleared away.
@@ -136,9 +138,21 @@ def _sweep_folder(settings: Settings, database: Database, folder: str, before: f
         for name in names.keys() - known:
             # Gone meanwhile: replaced, and removed by the one who replaced it.
             with contextlib.suppress(FileNotFoundError):
-                names[name].rename(settings.orphans_dir / names[name].name)
+                if settings.retention != "all" and _has_left(names[name], database):
+                    names[name].unlink()
+                else:
+                    names[name].rename(settings.orphans_dir / names[name].name)
                 moved += 1
     return moved
+
+
+def _has_left(path: Path, database: Database) -> bool:
+    """Whether a file without a row is one that retention has let go, and a process died before it was removed."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").digest()
+    with database.transaction() as connection:
+        gone = select(instances.c.id).where(instances.c.file.is_(None), instances.c.file_sha256 == sha256).limit(1)
+        return connection.scalar(gone) is not None
 
 
 def _older(path: Path, moment: float) -> bool:

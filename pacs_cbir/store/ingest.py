@@ -1,4 +1,9 @@
-"""The one path from received bytes to file, rows and job, whoever brings them."""
+"""The one path from received bytes to file, rows and job, whoever brings them.
+
+What comes again after its pixel data has left is stored again, whatever the retention: whoever sends it may do so
+because this service asked for it, to embed it with another encoder. It leaves again by the same rule. Nothing is
+embedded anew for it, unless a job of its series waits or was parked, which may have waited for this very instance.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import conflicts, files, jobs, patients
+from pacs_cbir.store import conflicts, files, jobs, patients, retention
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances, series, studies
+
+Attributes = dict[str, list[str]]
 
 log = structlog.get_logger()
 
@@ -29,6 +36,7 @@ class Outcome(StrEnum):
 
     STORED = "stored"
     UNCHANGED = "unchanged"
+    RESTORED = "pixel data restored"
     HEADER_UPDATED = "header updated"
     REPLACED = "replaced"
 
@@ -98,7 +106,10 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
                     .where(series.c.id == series_id)
                     .values(attributes=instance.series_attributes, updated_at=func.clock_timestamp())
                 )
-            if outcome is not Outcome.HEADER_UPDATED:
+            retention.record_use(connection, series_id)
+            if outcome is Outcome.RESTORED:
+                jobs.enqueue_unfinished(connection, series_id, settings.settle_seconds)
+            elif outcome is not Outcome.HEADER_UPDATED:
                 jobs.enqueue(connection, series_id, settings.settle_seconds)
             if before is not None and before.series_id != series_id:
                 jobs.enqueue(connection, before.series_id, settings.settle_seconds)
@@ -147,7 +158,7 @@ def _lock(connection: Connection, instance: Instance) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": uid})
 
 
-def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, str | None, bytes, bytes] | None:
+def _known(connection: Connection, sop_instance_uid: str) -> Row[*tuple[Any, ...]] | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
@@ -155,52 +166,55 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[int, int, int, 
         instances.c.file,
         instances.c.file_sha256,
         instances.c.pixel_sha256,
+        instances.c.attributes,
+        series.c.attributes.label("series_attributes"),
     )
     return connection.execute(
-        select(*columns).where(instances.c.sop_instance_uid == sop_instance_uid).with_for_update()
+        select(*columns)
+        .join(series, series.c.id == instances.c.series_id)
+        .where(instances.c.sop_instance_uid == sop_instance_uid)
+        .with_for_update(of=instances)
     ).one_or_none()
 
 
-def _outcome(
-    instance: Instance, before: Row[int, int, int, str | None, bytes, bytes] | None, series_id: int, settings: Settings
-) -> Outcome:
+def _outcome(instance: Instance, before: Row[*tuple[Any, ...]] | None, series_id: int, settings: Settings) -> Outcome:
     if before is None:
         return Outcome.STORED
-    file = _file(before, settings)
-    same_picture = before.series_id == series_id and before.pixel_sha256 == instance.pixel_sha256
-    if same_picture and file is not None and _same_acquisition(_kept(file), instance):
-        return Outcome.HEADER_UPDATED
-    return Outcome.REPLACED
+    if before.series_id != series_id or before.pixel_sha256 != instance.pixel_sha256:
+        return Outcome.REPLACED
+    if before.file is None and before.file_sha256 == instance.file_sha256:
+        return Outcome.RESTORED
+    return Outcome.HEADER_UPDATED if _same_acquisition(_described(before, settings), instance) else Outcome.REPLACED
 
 
-def _is_unchanged(instance: Instance, before: Row[int, int, int, str | None, bytes, bytes], settings: Settings) -> bool:
+def _is_unchanged(instance: Instance, before: Row[*tuple[Any, ...]], settings: Settings) -> bool:
     return bool(before.file_sha256 == instance.file_sha256) and _file(before, settings) is not None
 
 
-def _file(known: Row[int, int, int, str | None, bytes, bytes], settings: Settings) -> Path | None:
+def _file(known: Row[*tuple[Any, ...]], settings: Settings) -> Path | None:
     """A known instance's file; None where it is not there."""
     file = None if known.file is None else settings.instances_dir / known.file
     return file if file is not None and file.is_file() else None
 
 
-def _kept(file: Path) -> Instance | None:
+def _described(known: Row[*tuple[Any, ...]], settings: Settings) -> tuple[Attributes, Attributes] | None:
+    """What a known instance says of its series and itself; None where its file is missing or damaged."""
+    if known.file is None:
+        return known.series_attributes, known.attributes
+    file = _file(known, settings)
     try:
         with files.disk_errors():
-            return read_instance(file)
+            kept = None if file is None else read_instance(file)
     except InstanceError as error:
         log.warning("a stored file is damaged and is replaced", file=str(file), error=str(error))
         return None
+    return None if kept is None else (kept.series_attributes, kept.instance_attributes)
 
 
-def _same_acquisition(earlier: Instance | None, later: Instance) -> bool:
+def _same_acquisition(earlier: tuple[Attributes, Attributes] | None, later: Instance) -> bool:
     # Geometry and acquisition decide what is embedded. A multi-frame instance keeps them in sequences, which the
     # attributes leave out, so its header is never taken to be the same.
-    return (
-        earlier is not None
-        and (earlier.number_of_frames or 1) == (later.number_of_frames or 1) == 1
-        and earlier.series_attributes == later.series_attributes
-        and earlier.instance_attributes == later.instance_attributes
-    )
+    return (later.number_of_frames or 1) == 1 and earlier == (later.series_attributes, later.instance_attributes)
 
 
 def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> tuple[int, int]:

@@ -42,6 +42,17 @@ ENQUEUE = text("""
     DO UPDATE SET not_before = excluded.not_before
 """)
 
+# A running job is not asked: whoever runs it may have sent for the instances that arrive.
+ENQUEUE_UNFINISHED = text("""
+    INSERT INTO jobs (series_id, not_before)
+    SELECT id, clock_timestamp() + make_interval(secs => :settle_seconds)
+    FROM series WHERE id = :series_id
+     AND EXISTS (SELECT FROM jobs WHERE series_id = :series_id AND status IN ('waiting', 'parked'))
+    FOR KEY SHARE
+    ON CONFLICT (series_id) WHERE status = 'waiting'
+    DO UPDATE SET not_before = excluded.not_before
+""")
+
 # Jobs whose workers died at their last attempt. The DELETE sees the rows as they were: those parked earlier.
 PARK_EXPIRED = text("""
     WITH expired AS (
@@ -121,6 +132,11 @@ COUNT_RE_EMBED = text("SELECT count(*) FROM jobs WHERE re_embed AND status <> 'p
 def enqueue(connection: Connection, series_id: int, settle_seconds: float) -> None:
     """Make or move the series' one waiting job: due once nothing has arrived for the settle time (seconds)."""
     connection.execute(ENQUEUE, {"series_id": series_id, "settle_seconds": settle_seconds})
+
+
+def enqueue_unfinished(connection: Connection, series_id: int, settle_seconds: float) -> None:
+    """`enqueue`, where a job of the series waits or was parked; nothing where all was done."""
+    connection.execute(ENQUEUE_UNFINISHED, {"series_id": series_id, "settle_seconds": settle_seconds})
 
 
 def claim(connection: Connection, worker: str, settings: Settings) -> Job | None:

@@ -64,12 +64,14 @@ class StackOrigin:
     """What one stack was drawn from.
 
     Attributes:
+        series_id: row of its series.
         separated_by: what tells it from the series' other stacks.
         files: of all MR images that the series had when it was embedded, as paths below the instances directory:
             together they say which stacks there are.
         slices: of the stack, slice 1 first.
     """
 
+    series_id: int
     separated_by: Mapping[str, Any]
     files: tuple[str, ...]
     slices: tuple[SliceOrigin, ...]
@@ -78,7 +80,7 @@ class StackOrigin:
 # A series' stacks are written together, and name all instances that it had then. One that came again has other pixels
 # or another geometry only where there is a job for it: a corrected patient makes none.
 _ORIGIN = text("""
-    SELECT own.separated_by, own.sop_instance_uids, instances.sop_instance_uid, instances.file,
+    SELECT own.series_id, own.separated_by, own.sop_instance_uids, instances.sop_instance_uid, instances.file,
            instances.calling_ae_title, instances.received_at > own.created_at
            AND EXISTS (SELECT FROM jobs WHERE jobs.series_id = own.series_id) AS replaced
       FROM stacks AS own
@@ -111,7 +113,8 @@ def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | N
         .where(embeddings.c.stack_id == stack_id, embeddings.c.slice != WHOLE_STACK)
         .order_by(embeddings.c.slice)
     )
-    return StackOrigin(rows[0].separated_by, tuple(row.file for row in rows), tuple(SliceOrigin(*row) for row in drawn))
+    files = tuple(row.file for row in rows)
+    return StackOrigin(rows[0].series_id, rows[0].separated_by, files, tuple(SliceOrigin(*row) for row in drawn))
 
 
 def stack_files(connection: Connection) -> list[StackFile]:

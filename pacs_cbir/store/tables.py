@@ -38,8 +38,8 @@ def _id() -> Column[int]:
     return Column("id", BigInteger, Identity(always=True), primary_key=True)
 
 
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+def _now(name: str, comment: str | None = None) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp(), comment=comment)
 
 
 def _reference(name: str, target: str, *, cascade: bool = True) -> Column[int]:
@@ -155,6 +155,7 @@ series = Table(
     Column("attributes", JSONB, nullable=False, comment="keyword → values, Series level"),
     _now("created_at"),
     _now("updated_at"),
+    _now("used_at", comment="when its pixel data arrived or was read last, to within ten minutes"),
     UniqueConstraint("study_id", "series_instance_uid"),
 )
 
@@ -179,6 +180,15 @@ instances = Table(
     Column("pixel_sha256", LargeBinary, nullable=False, comment="of the encoded pixel data"),
     Column("calling_ae_title", Text, nullable=False),
     _now("received_at"),
+    Column(
+        "committed_at",
+        DateTime(timezone=True),
+        comment="when this service committed itself to keep it (PS3.4 Annex J)",
+    ),
+    Index(
+        "ix_instances_kept", "series_id", postgresql_where=text("file IS NOT NULL"), postgresql_include=["file_size"]
+    ),
+    Index("ix_instances_committed", "series_id", postgresql_where=text("committed_at IS NOT NULL")),
 )
 
 encoders = Table(

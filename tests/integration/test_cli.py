@@ -87,6 +87,7 @@ def test_the_embedded_database_starts_upgrades_itself_and_stops(tmp_path: Path) 
     assert first.returncode == 0, first.stderr
     assert "0 waiting" in first.stdout
     assert "1024 kept in reserve; receiving" in first.stdout
+    assert "pixel data: of 0 instances, 0 MiB; retention all" in first.stdout
     assert not (tmp_path / "d" / "postgres" / "postmaster.pid").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from running import wait_until
 from sqlalchemy import select, text
 from stored import let_go
 
+from pacs_cbir import worker as worker_module
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.errors import DecodingError, EncoderMismatch
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders
+from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import embeddings, jobs, stacks
-from pacs_cbir.worker import Worker
+from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
+from pacs_cbir.worker import Worker, run_worker
 from tests.dicom_factory import composite, mr_instance
 
 Receive = Callable[[Dataset], None]
@@ -85,6 +88,25 @@ def test_a_series_gets_an_embedding_a_slice_and_one_for_the_stack(
     vectors = np.array([np.frombuffer(row[5], "<f4") for row in found])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     assert rows(database, select(jobs)) == []
+
+
+def test_pixel_data_leaves_while_the_worker_runs(
+    receive: Receive, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "RETENTION_SECONDS", 0.05)
+    monkeypatch.setattr(retention, "QUIET_SECONDS", 0.0)
+    receive(mr_instance(number=1, size=32))
+    stop = threading.Event()
+    none = settings.model_copy(update={"retention": "none"})
+    running = threading.Thread(target=run_worker, args=(none, database, stop))
+    running.start()
+    try:
+        wait_until(lambda: rows(database, select(instances.c.file)) == [(None,)], 60)
+    finally:
+        stop.set()
+        running.join()
+    assert len(rows(database, select(stacks))) == 1
+    assert not list(settings.instances_dir.rglob("*.dcm"))
 
 
 def test_a_late_instance_of_a_series_whose_files_left_costs_no_embeddings(

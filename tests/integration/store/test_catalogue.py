@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 import pytest
 from rows import add_patient, add_series
 from sqlalchemy import insert, text
@@ -84,8 +86,8 @@ def test_attributes_by_row(database: Database) -> None:
 
 def test_a_file_is_found_by_its_three_uids(two_studies: Database) -> None:
     with two_studies.transaction() as connection:
-        assert stored_file(connection, "2", "2.1", "2.1.3") == StoredFile("00/2.1.3.dcm", 3, "TEST")
-        assert stored_file(connection, "2", "2.2", "2.2.1") == StoredFile("00/2.2.1.dcm", 1, "TEST")
+        assert stored_file(connection, "2", "2.1", "2.1.3") == StoredFile("00/2.1.3.dcm", 3, "TEST", ANY)
+        assert stored_file(connection, "2", "2.2", "2.2.1") == StoredFile("00/2.2.1.dcm", 1, "TEST", ANY)
         assert stored_file(connection, "1", "2.1", "2.1.3") is None
 
 
@@ -93,6 +95,7 @@ def test_status_of_an_empty_service(database: Database) -> None:
     with database.transaction() as connection:
         found = catalogue.status(connection)
     assert (found.patients, found.stacks, found.encoder) == (0, 0, None)
+    assert (found.with_pixel_data, found.pixel_data_bytes, found.committed) == (0, 0, 0)
     assert found.jobs == {"waiting": 0, "running": 0, "parked": 0}
 
 

@@ -172,7 +172,7 @@ def test_pixel_data_that_has_left_is_taken_again(
     receive(mr_image())
     let_go(database, settings)
     assert stored(settings) == set()
-    assert receive(mr_image()) is Outcome.REPLACED
+    assert receive(mr_image()) is Outcome.RESTORED
     assert files_are_the_rows(database, settings)
 
 
