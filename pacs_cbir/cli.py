@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from pacs_cbir import __version__, cli_bench, cli_dataset, cli_label, cli_learn, logs
+from pacs_cbir import __version__, cli_bench, cli_dataset, cli_encoder, cli_label, cli_learn, logs
 from pacs_cbir.errors import PacsCbirError, SettingsError
 from pacs_cbir.settings import Settings, load_settings
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 database_commands = typer.Typer(help="The database's schema.", no_args_is_help=True)
 app.add_typer(database_commands, name="db")
 app.add_typer(cli_label.commands, name="label")
+app.add_typer(cli_encoder.commands, name="encoder")
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_learn.commands)
 app.add_typer(cli_bench.commands, name="bench")
@@ -143,27 +144,36 @@ def status() -> None:
 
 @app.command()
 def reindex(
-    re_embed: Annotated[
-        bool, typer.Option("--re-embed", help="Embed every series again with the current encoder, then rebuild.")
-    ] = False,
+    encoder: Annotated[
+        str | None, typer.Option(help="Embed what this encoder lacks, beside the one that answers; see `encoder list`.")
+    ] = None,
+    source: Annotated[
+        Literal["pacs"] | None, typer.Option("--from", help="Fetch pixel data that is no longer here from there.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1000, help="Workers that do so at once, at most.")] = None,
+    hours: Annotated[str | None, typer.Option(help="Hours of the week in which they do so.")] = None,
 ) -> None:
-    """Rebuild the vector index from the rows in the database; every running API takes it over.
+    """Embed what is here with another encoder too; without one, build the vector index anew from the database's rows.
 
-    With --re-embed this process works beside the running workers until all is done; interrupted, the next call
-    goes on where it was.
+    The workers embed, and what arrives goes first. Interrupted, they go on; called again, it shows how far they are,
+    and tries again what was parked.
 
-    Example: `pacs-cbir reindex --re-embed`
+    Example: `pacs-cbir reindex --encoder our-hospital --hours "Mon-Fri 19:00-06:00, Sat-Sun"`
     """
-    from pacs_cbir.reindex import embed_all, rebuild
+    from pacs_cbir.reindex import rebuild, report_reindex, show_progress, start_reindex
     from pacs_cbir.store.session import open_database
 
     settings, stop = _service()
     with open_database(settings) as database:
-        if re_embed:
-            embed_all(settings, database, stop, Console())
-        if not stop.is_set():
+        if encoder is None:
+            if (source, workers, hours) != (None, None, None):
+                raise SettingsError("--from, --workers and --hours belong to --encoder")
             rebuild(settings, database, Console())
-    if stop.is_set():
+            return
+        encoder_id = start_reindex(database, encoder, hours=hours, workers=workers, from_pacs=source == "pacs")
+        done = show_progress(database, encoder_id, stop, Console())
+        report_reindex(database, encoder, Console(), done=done)
+    if not done:
         raise typer.Exit(EXIT_FAILURE)
 
 

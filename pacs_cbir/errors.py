@@ -10,7 +10,8 @@ PacsCbirError
 │   ├── PixelDataGone        the instance is known and its pixel data has left; says who sent it
 │   ├── JobLost              a job's lease ran out and another worker has it
 │   ├── IndexNotReady        the vector index is being loaded
-│   └── EncoderMismatch      the rows belong to another encoder than the one that is loaded
+│   ├── EncoderRefused       what was asked of an encoder of this installation cannot be; says why and what to do
+│   └── EncoderMismatch      this process cannot embed with the encoder that is asked for
 ├── InstanceError            received bytes that cannot become an instance
 │   ├── NotDicom             the bytes are not a DICOM data set
 │   ├── InvalidIdentifier    a UID that is missing or malformed
@@ -93,8 +94,12 @@ class IndexNotReady(StoreError):
     """The vector index is being loaded; the operation may be tried again."""
 
 
+class EncoderRefused(StoreError):
+    """What was asked of an encoder of this installation cannot be: its name, or its state, forbids it."""
+
+
 class EncoderMismatch(StoreError):
-    """Embeddings of one encoder were offered where those of another are kept."""
+    """This process cannot embed with the encoder that is asked for."""
 
 
 class InstanceError(PacsCbirError):

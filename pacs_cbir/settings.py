@@ -134,9 +134,6 @@ class Settings(BaseSettings):
     show_identity: bool = Field(
         default=False, description="Whether the page shows and searches names, patient IDs and accession numbers."
     )
-    checkpoint: Path | None = Field(
-        default=None, description="The encoder's checkpoint (.safetensors); without it the packaged one."
-    )
 
     @classmethod
     def settings_customise_sources(
@@ -192,6 +189,11 @@ class Settings(BaseSettings):
     def index_dir(self) -> Path:
         """Snapshots of the vector index; a cache."""
         return self.data_dir / "index"
+
+    @property
+    def encoders_dir(self) -> Path:
+        """Checkpoints of the encoders that were added."""
+        return self.data_dir / "encoders"
 
     @property
     def postgres_dir(self) -> Path:

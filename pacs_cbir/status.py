@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
-from pacs_cbir.store import catalogue
+from pacs_cbir.store import catalogue, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
 
@@ -29,7 +29,9 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
     counts.add_row(*(str(number) for number in numbers))
     console.print(counts)
-    console.print(f"encoder: {state.encoder or 'none yet; the first worker brings it'}")
+    console.print(
+        f"encoder: {state.encoder or 'none yet; the first worker brings it'}; `pacs-cbir encoder list` shows all"
+    )
     console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
     console.print(
         f"pixel data: of {state.with_pixel_data} instances, {state.pixel_data_bytes // MEBIBYTE} MiB; "
@@ -39,10 +41,16 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
     _print_rows(
         console,
-        "Parked; the next instance of the series, or `pacs-cbir reindex --re-embed`, tries again",
-        ("StudyInstanceUID", "SeriesInstanceUID", "Since", "Error"),
+        "Parked; the next instance of the series, or `pacs-cbir reindex --encoder NAME`, tries again",
+        ("StudyInstanceUID", "SeriesInstanceUID", "Encoder", "Since", "Error"),
         [
-            (job.study_instance_uid, job.series_instance_uid, f"{job.since:%Y-%m-%d %H:%M}", job.error)
+            (
+                job.study_instance_uid,
+                job.series_instance_uid,
+                job.encoder or "all",
+                f"{job.since:%Y-%m-%d %H:%M}",
+                job.error,
+            )
             for job in state.parked
         ],
     )
@@ -63,6 +71,22 @@ def _disk(settings: Settings) -> str:
         return str(error)
     state = "receiving" if now.free >= now.reserve else "instances are refused (A700H) until there is room"
     return f"{now.free // MEBIBYTE} MiB free, {now.reserve // MEBIBYTE} kept in reserve; {state}"
+
+
+def print_encoders(database: Database, console: Console) -> None:
+    """A line for each encoder: state, precision, how far it is, and how its reindexing goes.
+
+    Raises:
+        DatabaseUnavailable: the server is away.
+    """
+    with database.transaction() as connection:
+        listed = [(row, encoders.progress(connection, row.id)) for row in encoders.listed(connection)]
+    table = Table("Encoder", "State", "Precision", "Series", "Waiting", "Running", "Parked", "Hours", "Workers", "From")
+    for row, now in listed:
+        counts = (f"{now.series} of {now.all_series}", str(now.waiting), str(now.running), str(now.parked))
+        how = (row.hours or "always", str(row.workers or "all"), "PACS" if row.from_pacs else "disk")
+        table.add_row(row.name, row.state, row.precision, *counts, *how)
+    console.print(table)
 
 
 def _print_rows(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi.testclient import TestClient
 from rows import Given, add_series
 from running import wait_until
+from stack_rows import card, make_active, new_encoder
 
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
+from pacs_cbir.store.encoders import NewEncoder
 from pacs_cbir.store.session import Database
 from tests.conftest import free_port
 
-CARD = {"name": "test", "architecture": {"network": "resnet18", "appearance": 2, "weights": {"appearance": 1.0}}}
+TWO_NUMBERS = new_encoder(described=card(2))
 
 
 @contextmanager
@@ -46,7 +49,12 @@ class Api:
     database: Database
     settings: Settings
     follower: Follower
-    identity: str
+    encoder: NewEncoder
+
+    def activate(self, **described: Any) -> None:
+        """Let its encoder answer before anything is embedded, with a card that says something else."""
+        with self.database.transaction() as connection:
+            make_active(connection, replace(self.encoder, card=self.encoder.card | described))
 
     def add(
         self,
@@ -89,6 +97,8 @@ class Api:
                     SliceEmbedding(1, f"{series_uid}.1", 1, 0.0, vector),
                 ),
             )
-            embeddings.save(connection, added.series_id, encoders.register(connection, self.identity, CARD), [stack])
+            encoder = encoders.active(connection)
+            encoder_id = encoder.id if encoder else make_active(connection, self.encoder).id
+            embeddings.save(connection, added.series_id, {encoder_id: [stack]})
         self.follower.catch_up()
         return added.series_id

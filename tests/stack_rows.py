@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
+from pacs_cbir.store.encoders import EncoderRow, NewEncoder
+from pacs_cbir.store.tables import encoders as encoder_rows
 
 DIMENSION = 8
 
@@ -20,9 +22,23 @@ def card(dimension: int = DIMENSION) -> dict[str, Any]:
     return {"name": "test", "architecture": {"appearance": dimension, "weights": {"appearance": 1.0}}}
 
 
-def add_encoder(connection: Connection, identity: str = "a" * 64, dimension: int = DIMENSION) -> int:
-    """The active encoder."""
-    return encoders.activate(connection, identity, card(dimension))
+def new_encoder(identity: str = "a" * 64, described: dict[str, Any] | None = None) -> NewEncoder:
+    """An encoder that has no checkpoint: its rows are all that is looked at."""
+    return NewEncoder(f"test-{identity[:8]}", identity, "float32", identity, described or card())
+
+
+def make_active(connection: Connection, new: NewEncoder) -> EncoderRow:
+    """Let an encoder answer, whatever it lacks; it is added where it is not here yet, and its card is replaced."""
+    there = next((row for row in encoders.listed(connection) if row.identity == new.identity), None)
+    name = (there or encoders.add(connection, new)).name
+    if there is not None:
+        connection.execute(update(encoder_rows).where(encoder_rows.c.id == there.id).values(card=new.card))
+    return encoders.activate(connection, name, incomplete=True)
+
+
+def add_encoder(connection: Connection, identity: str = "a" * 64, dimension: int = DIMENSION, **described: Any) -> int:
+    """The active encoder; its card says a dimension, and what else is given."""
+    return make_active(connection, new_encoder(identity, card(dimension) | described)).id
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -88,4 +104,6 @@ def not_embedded(reason: str, *instance_uids: str) -> NewStack:
 
 def save(connection: Connection, series_id: int, encoder_id: int, *found: NewStack) -> None:
     """As a worker does at the end of its job."""
-    embeddings.save(connection, series_id, encoder_id, list(found))
+    embeddings.save(connection, series_id, {encoder_id: list(found)})
+    if not found:
+        embeddings.drop_empty(connection, series_id)

@@ -13,6 +13,7 @@ from pacs_cbir.bench.cohort import SEQUENCES, SLICES, Cohort, Vectors, instance_
 from pacs_cbir.embed.parts import pool
 from pacs_cbir.store import bulk, encoders
 from pacs_cbir.store.embeddings import VECTOR_TYPE
+from pacs_cbir.store.encoders import NewEncoder
 from pacs_cbir.store.session import Connection, Database
 
 STUDIES_OF_A_PATIENT = 2
@@ -30,7 +31,8 @@ def fill(database: Database, cohort: Cohort, card: dict[str, Any], advance: Call
         advance: called with the studies that were written.
     """
     with database.transaction() as connection:
-        encoder_id = encoders.register(connection, "bench", card)
+        new = NewEncoder(card["name"], "bench", "float32", card["weights_sha256"], card)
+        encoder_id = encoders.activate(connection, encoders.add(connection, new).name).id
     for first in range(0, cohort.studies, BATCH):
         batch = range(first, min(first + BATCH, cohort.studies))
         with database.transaction() as connection:

@@ -132,24 +132,55 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     card_path = path.with_suffix(".json")
     try:
-        content = path.read_bytes()
-        card = Card.model_validate_json(card_path.read_bytes())
+        described = card_path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
+    try:
+        card = Card.model_validate_json(described)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'as a whole'}: {e['msg']}" for e in error.errors())
-        raise CheckpointError(f"{card_path} is no checkpoint's card: {faults}; copy both files again") from error
+        raise CheckpointError(
+            f"{card_path} is no checkpoint's card: {_faults(error)}; copy both files again"
+        ) from error
+    return with_weights(card, path)
+
+
+def card_of(described: Mapping[str, object]) -> Card:
+    """The card that was kept as JSON.
+
+    Raises:
+        CheckpointError: it is none of this version's.
+    """
+    try:
+        return Card.model_validate(described)
+    except ValidationError as error:
+        raise CheckpointError(f"the encoder's card is none of this version's: {_faults(error)}") from error
+
+
+def with_weights(card: Card, path: Path) -> Checkpoint:
+    """A card and the .safetensors file that it describes.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read, or is not what the card says.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise CheckpointError(f"{path} is not the file its card describes: the SHA-256 differs; copy both files again")
     if card.preprocessing.revision != REVISION:
         raise CheckpointError(
-            f"{card_path} asks for preprocessing {card.preprocessing.revision}, this version of pacs-cbir has "
-            f"{REVISION}; take a checkpoint that belongs to it"
+            f"the card of {card.name} asks for preprocessing {card.preprocessing.revision}, this version of pacs-cbir "
+            f"has {REVISION}; take a checkpoint that belongs to it"
         )
     try:
         return Checkpoint(card, load(content))
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'as a whole'}: {e['msg']}" for e in error.errors())
 
 
 def save_checkpoint(

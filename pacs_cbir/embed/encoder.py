@@ -25,8 +25,15 @@ FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
 """The same on a GPU, which rounds to 8 bits and may choose another algorithm for another batch."""
+DEVICES: Mapping[str, Literal["cuda", "cpu"]] = {"float32": "cpu", "bfloat16": "cuda"}
+"""Precision → where it is computed."""
 FADING_PIXELS = 3.0
 """Standard deviation of a region's soft edge: a hard one looks like a lesion's."""
+
+
+def has_device(precision: str) -> bool:
+    """Whether this process can embed with that precision."""
+    return DEVICES.get(precision) == "cpu" or (DEVICES.get(precision) == "cuda" and torch.cuda.is_available())
 
 
 class Encoder:
@@ -51,7 +58,7 @@ class Encoder:
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.card = checkpoint.card
         self.dimension = self.card.architecture.embedding_dimension
-        self.precision = "bfloat16" if self._device == "cuda" else "float32"
+        self.precision = next(precision for precision, device in DEVICES.items() if device == self._device)
         self.identity = checkpoint.identity(self.precision)
         network = build_network(self.card.architecture)
         _load_weights(network, checkpoint.weights)

@@ -74,7 +74,7 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
     stacks = examples.embedded_rows(connection, example, named.series_ids, encoder_id)
     vectors = tuple(_vector(rows, example) for rows in stacks)
     if not vectors:
-        reason = examples.why_not_embedded(connection, named.series_ids)
+        reason = examples.why_not_embedded(connection, named.series_ids, encoder_id)
         raise ExampleNotEmbedded(f"the example has no embeddings: {reason}")
     return ResolvedExample(named.study_id, named.series_ids, vectors)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder, draw_stack
 from pacs_cbir.embed.preprocess import Slices
 from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
-from pacs_cbir.errors import EncoderBusy, SeriesChanged, UnknownExample
+from pacs_cbir.errors import EncoderBusy, EncoderMismatch, SeriesChanged, UnknownExample
+from pacs_cbir.kept_encoders import KeptEncoders
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.embeddings import instance_paths
@@ -48,7 +48,7 @@ class Embedder:
         self.decoder = Decoder(
             min(settings.decode_seconds, DRAW_SECONDS), min(settings.decode_megabytes, DRAW_MEGABYTES)
         )
-        self._encoder: Encoder | None = None
+        self._encoders = KeptEncoders(settings.encoders_dir)
         self._places, self._turn = threading.BoundedSemaphore(1 + WAITING), threading.Lock()
 
     def __enter__(self) -> Self:
@@ -129,14 +129,11 @@ class Embedder:
         return origin, instance_paths(self._settings.instances_dir, origin.files)
 
     def _active_encoder(self) -> Encoder:
-        if self._encoder is None:
-            # torch takes seconds to import, and an API that is never asked for this does without it.
-            from pacs_cbir.embed.encoder import Encoder  # noqa: PLC0415
-
-            self._encoder = Encoder(load_checkpoint(self._settings.checkpoint or default_checkpoint_path()))
         with self._database.transaction() as connection:
-            encoders.require_active(connection, self._encoder.identity)
-        return self._encoder
+            row = encoders.active(connection)
+        if row is None:
+            raise EncoderMismatch("nothing is embedded here yet: start a worker (`pacs-cbir worker`)")
+        return self._encoders.encoder(row)
 
 
 def _check_same(origin: StackOrigin, slices: Slices) -> None:

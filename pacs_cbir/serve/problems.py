@@ -128,7 +128,9 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
     SchemaOutdated: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE, "The database's schema is another version's", "Then ask again."
     ),
-    EncoderMismatch: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "The embeddings are another encoder's", "Then ask again."),
+    EncoderMismatch: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "This process cannot embed with the encoder", "Then ask again."
+    ),
     EncoderBusy: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The encoder is busy",
@@ -138,7 +140,7 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
     CheckpointError: Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The encoder cannot be loaded",
-        "Correct PACS_CBIR_CHECKPOINT and start the API again.",
+        "Copy it again with `pacs-cbir encoder add`.",
     ),
 }
 

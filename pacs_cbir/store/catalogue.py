@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause
 from pacs_cbir.store import conflicts, encoders
 from pacs_cbir.store.conflicts import Conflict
 from pacs_cbir.store.matching import Level, conditions, some_instance, some_series
+from pacs_cbir.store.tables import encoders as encoder_rows
 from pacs_cbir.store.tables import instances, jobs, patients, series, stacks, studies, study_patients
 
 _TABLES: dict[Level, Table] = {Level.STUDY: studies, Level.SERIES: series, Level.INSTANCE: instances}
@@ -76,12 +77,14 @@ class ParkedJob:
 
     Attributes:
         since: when the job was made, by the database's clock.
+        encoder: name of the one that it was reindexed with; None: it was not embedded when it arrived.
     """
 
     study_instance_uid: str
     series_instance_uid: str
     error: str
     since: datetime
+    encoder: str | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Status:
         with_pixel_data: instances whose pixel data is here; of the others it has left.
         pixel_data_bytes: their files together.
         committed: instances that this service has committed itself to keep.
+        stacks, embedded, embedded_series, not_embedded: of the encoder whose embeddings are searched.
         embedded: stacks that have embeddings.
         embedded_series: series with at least one such stack.
         not_embedded: reason → stacks.
@@ -207,8 +211,12 @@ def stored_file(
 def status(connection: Connection) -> Status:
     """Count everything, and list what needs a person's look."""
     encoder = encoders.active(connection)
+    searched = stacks.c.encoder_id == (None if encoder is None else encoder.id)
     reasons = connection.execute(
-        select(stacks.c.not_embedded, func.count()).group_by(stacks.c.not_embedded).order_by(stacks.c.not_embedded)
+        select(stacks.c.not_embedded, func.count())
+        .where(searched)
+        .group_by(stacks.c.not_embedded)
+        .order_by(stacks.c.not_embedded)
     ).all()
     not_embedded = {reason: count for reason, count in reasons if reason is not None}
     embedded = sum(count for reason, count in reasons if reason is None)
@@ -224,14 +232,14 @@ def status(connection: Connection) -> Status:
         stacks=embedded + sum(not_embedded.values()),
         embedded=embedded,
         embedded_series=connection.execute(
-            select(func.count(stacks.c.series_id.distinct())).where(stacks.c.not_embedded.is_(None))
+            select(func.count(stacks.c.series_id.distinct())).where(searched, stacks.c.not_embedded.is_(None))
         ).scalar_one(),
         not_embedded=not_embedded,
         jobs=count_jobs(connection),
         parked=_parked(connection),
         conflicts=conflicts.flagged(connection, MAX_LISTED),
         studies_without_patient_id=_studies_without_patient_id(connection),
-        encoder=None if encoder is None else str(encoder.card.get("name", "")),
+        encoder=None if encoder is None else encoder.name,
         encoder_identity=None if encoder is None else encoder.identity,
     )
 
@@ -299,8 +307,15 @@ def _count(connection: Connection, table: Table) -> int:
 
 def _parked(connection: Connection) -> tuple[ParkedJob, ...]:
     rows = connection.execute(
-        select(studies.c.study_instance_uid, series.c.series_instance_uid, jobs.c.error, jobs.c.created_at)
+        select(
+            studies.c.study_instance_uid,
+            series.c.series_instance_uid,
+            jobs.c.error,
+            jobs.c.created_at,
+            encoder_rows.c.name,
+        )
         .select_from(jobs)
+        .outerjoin(encoder_rows, encoder_rows.c.id == jobs.c.encoder_id)
         .join(series, series.c.id == jobs.c.series_id)
         .join(studies, studies.c.id == series.c.study_id)
         .where(jobs.c.status == "parked")
@@ -308,7 +323,8 @@ def _parked(connection: Connection) -> tuple[ParkedJob, ...]:
         .limit(MAX_LISTED)
     )
     return tuple(
-        ParkedJob(row.study_instance_uid, row.series_instance_uid, row.error or "", row.created_at) for row in rows
+        ParkedJob(row.study_instance_uid, row.series_instance_uid, row.error or "", row.created_at, row.name)
+        for row in rows
     )
 
 

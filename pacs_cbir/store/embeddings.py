@@ -7,7 +7,7 @@ which stacks it holds knows what to drop and what to load.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,38 +118,46 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
     return {row.sop_instance_uid: (row.sop_class_uid, row.file) for row in rows}
 
 
-def save(connection: Connection, series_id: int, encoder_id: int, found: list[NewStack]) -> None:
-    """Replace a series' stacks; a series that has lost its last instance goes, and an empty study.
+def save(connection: Connection, series_id: int, found: Mapping[int, Sequence[NewStack]]) -> None:
+    """Replace a series' stacks of some encoders; one that was retired meanwhile is left out.
 
-    Raises:
-        EncoderMismatch: another encoder became the active one meanwhile.
+    Args:
+        found: encoder's row → what it found.
     """
-    encoders.hold_active(connection, encoder_id)
-    connection.execute(delete(stacks).where(stacks.c.series_id == series_id))
-    if not found:
-        study_id = connection.execute(LOCK_STUDY, {"series_id": series_id}).scalar()
-        connection.execute(LOCK_SERIES, {"series_id": series_id})
-        connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
-        connection.execute(DROP_EMPTY_STUDY, {"study_id": study_id})
-    for stack in found:
-        stack_id = uuid.uuid4()
-        connection.execute(
-            insert(stacks).values(
-                id=stack_id,
-                series_id=series_id,
-                encoder_id=encoder_id,
-                sequence=stack.sequence,
-                plane=stack.plane,
-                body_part=stack.body_part,
-                in_domain=stack.in_domain,
-                not_embedded=stack.not_embedded,
-                separated_by=stack.separated_by,
-                evidence=stack.evidence,
-                sop_instance_uids=list(stack.sop_instance_uids),
-            )
+    held = encoders.hold(connection, list(found))
+    connection.execute(delete(stacks).where(stacks.c.series_id == series_id, stacks.c.encoder_id.in_(found)))
+    for encoder_id in sorted(held):
+        for stack in found[encoder_id]:
+            _insert(connection, series_id, encoder_id, stack)
+
+
+def drop_empty(connection: Connection, series_id: int) -> None:
+    """Drop a series that has lost its last instance, and an empty study."""
+    study_id = connection.execute(LOCK_STUDY, {"series_id": series_id}).scalar()
+    connection.execute(LOCK_SERIES, {"series_id": series_id})
+    connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
+    connection.execute(DROP_EMPTY_STUDY, {"study_id": study_id})
+
+
+def _insert(connection: Connection, series_id: int, encoder_id: int, stack: NewStack) -> None:
+    stack_id = uuid.uuid4()
+    connection.execute(
+        insert(stacks).values(
+            id=stack_id,
+            series_id=series_id,
+            encoder_id=encoder_id,
+            sequence=stack.sequence,
+            plane=stack.plane,
+            body_part=stack.body_part,
+            in_domain=stack.in_domain,
+            not_embedded=stack.not_embedded,
+            separated_by=stack.separated_by,
+            evidence=stack.evidence,
+            sop_instance_uids=list(stack.sop_instance_uids),
         )
-        if stack.embeddings:
-            connection.execute(insert(embeddings), [_row(stack_id, embedding) for embedding in stack.embeddings])
+    )
+    if stack.embeddings:
+        connection.execute(insert(embeddings), [_row(stack_id, embedding) for embedding in stack.embeddings])
 
 
 def _row(stack_id: uuid.UUID, embedding: SliceEmbedding) -> dict[str, Any]:

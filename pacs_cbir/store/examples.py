@@ -28,7 +28,8 @@ class Example:
 _DUE = text("""
     SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
                            ELSE 0 END)
-    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked' AND NOT EXISTS (
+    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked'
+    AND (jobs.encoder_id IS NULL OR jobs.encoder_id = :encoder_id) AND NOT EXISTS (
         SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
 """).columns(due=Float)
 
@@ -111,14 +112,16 @@ def embedded_rows(
 
 
 WHY_NOT = text("""
-    SELECT (SELECT max(error) FROM jobs WHERE status = 'parked' AND series_id = ANY(:series_ids)) AS parked,
-           (SELECT string_agg(DISTINCT not_embedded, '; ') FROM stacks WHERE series_id = ANY(:series_ids)) AS reasons
+    SELECT (SELECT max(error) FROM jobs WHERE status = 'parked' AND series_id = ANY(:series_ids)
+               AND (encoder_id IS NULL OR encoder_id = :encoder_id)) AS parked,
+           (SELECT string_agg(DISTINCT not_embedded, '; ') FROM stacks WHERE series_id = ANY(:series_ids)
+               AND encoder_id = :encoder_id) AS reasons
 """)
 
 
-def why_not_embedded(connection: Connection, series_ids: Collection[int]) -> str:
-    """The error with which a series' job was parked, or why nothing of it is embedded."""
-    row = connection.execute(WHY_NOT, {"series_ids": list(series_ids)}).one()
+def why_not_embedded(connection: Connection, series_ids: Collection[int], encoder_id: int | None) -> str:
+    """The error with which a series' job was parked, or why an encoder has embedded nothing of it."""
+    row = connection.execute(WHY_NOT, {"series_ids": list(series_ids), "encoder_id": encoder_id}).one()
     return str(row.parked or row.reasons or "no part of it could be embedded")
 
 

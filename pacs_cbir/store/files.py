@@ -46,7 +46,7 @@ def prepare(settings: Settings) -> None:
     with disk_errors():
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         folders = settings.incoming_dir, settings.instances_dir, settings.uploads_dir
-        for folder in (*folders, settings.orphans_dir, settings.index_dir):
+        for folder in (*folders, settings.orphans_dir, settings.index_dir, settings.encoders_dir):
             folder.mkdir(mode=0o700, exist_ok=True)
         for name in FOLDERS:
             (settings.instances_dir / name).mkdir(mode=0o700, exist_ok=True)

@@ -1,21 +1,26 @@
-"""Jobs are rows: "embed this series once it has settled".
+"""Jobs are rows: "embed this series once it has settled", or "embed it with that encoder too".
 
     waiting ──claim──▶ running ──finish──▶ (row deleted)
        ▲                  │ fail, or its lease runs out
        └──── retry ◀──────┴──── after the last attempt ──▶ parked (with its error)
 
-At most one waiting and one running job a series (partial unique indexes). An instance that arrives while the job
-runs makes a new waiting row, which is claimed only after the running one ended. All times are the database's.
+An arrival's job names no encoder: it embeds with every one that is kept up. `reindex` makes jobs that name one. A
+series has at most one waiting job of its arrivals and one of each encoder, and one running job (partial unique
+indexes). An instance that arrives while a job runs makes a new waiting row, which is claimed only after the running
+one ended. All times are the database's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from pacs_cbir.errors import JobLost
+from pacs_cbir.hours import Hours
 from pacs_cbir.settings import Settings
+from pacs_cbir.store.encoders import EncoderRow
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,13 @@ class Job:
     Attributes:
         id: its row.
         series_id: the series to embed.
+        encoder_id: to embed it with; None: with all that are kept up.
         attempt: which attempt this is, counted from 1; with the id it fences off a worker that lost its lease.
     """
 
     id: int
     series_id: int
+    encoder_id: int | None
     attempt: int
 
 
@@ -38,7 +45,7 @@ ENQUEUE = text("""
     INSERT INTO jobs (series_id, not_before)
     SELECT id, clock_timestamp() + make_interval(secs => :settle_seconds)
     FROM series WHERE id = :series_id FOR KEY SHARE
-    ON CONFLICT (series_id) WHERE status = 'waiting'
+    ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting'
     DO UPDATE SET not_before = excluded.not_before
 """)
 
@@ -47,10 +54,19 @@ ENQUEUE_UNFINISHED = text("""
     INSERT INTO jobs (series_id, not_before)
     SELECT id, clock_timestamp() + make_interval(secs => :settle_seconds)
     FROM series WHERE id = :series_id
-     AND EXISTS (SELECT FROM jobs WHERE series_id = :series_id AND status IN ('waiting', 'parked'))
+     AND EXISTS (SELECT FROM jobs WHERE series_id = :series_id
+                     AND (status = 'parked' OR status = 'waiting' AND encoder_id IS NULL))
     FOR KEY SHARE
-    ON CONFLICT (series_id) WHERE status = 'waiting'
+    ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting'
     DO UPDATE SET not_before = excluded.not_before
+""")
+
+ENQUEUE_WITH = text("""
+    INSERT INTO jobs (series_id, encoder_id, not_before)
+    SELECT series.id, encoders.id, clock_timestamp()
+    FROM series JOIN encoders ON encoders.id = ANY(:encoder_ids)
+    WHERE series.id = :series_id FOR KEY SHARE OF series
+    ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting' DO NOTHING
 """)
 
 # Jobs whose workers died at their last attempt. The DELETE sees the rows as they were: those parked earlier.
@@ -59,24 +75,51 @@ PARK_EXPIRED = text("""
         UPDATE jobs SET status = 'parked', lease_until = NULL,
                error = 'the worker died or hung ' || attempts || ' times while it embedded this series'
         WHERE status = 'running' AND lease_until < clock_timestamp() AND attempts >= :job_attempts
-        RETURNING series_id
+        RETURNING series_id, encoder_id
     )
-    DELETE FROM jobs WHERE status = 'parked' AND series_id IN (SELECT series_id FROM expired)
+    DELETE FROM jobs USING expired WHERE status = 'parked' AND jobs.series_id = expired.series_id
+       AND jobs.encoder_id IS NOT DISTINCT FROM expired.encoder_id
 """)
 
-CLAIM = text("""
+EXPIRED = text("""
+    SELECT id, series_id FROM jobs
+    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempts < :job_attempts
+      AND (encoder_id IS NULL OR encoder_id = ANY(:open))
+    ORDER BY lease_until LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+# The series is locked too: of its several waiting jobs no two are started at once. Ingest's locks let this one in.
+ARRIVED = text("""
+    SELECT due.id, due.series_id FROM jobs AS due JOIN series ON series.id = due.series_id
+    WHERE status = 'waiting' AND encoder_id IS NULL AND not_before <= clock_timestamp() AND NOT EXISTS (
+        SELECT FROM jobs AS other WHERE other.series_id = due.series_id AND other.status = 'running')
+    ORDER BY not_before LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+# Whoever counts an encoder's workers keeps others from it until its own claim is committed.
+LOCK_LIMITED = text("""
+    SELECT id FROM encoders WHERE id = ANY(:open) AND workers IS NOT NULL ORDER BY id FOR NO KEY UPDATE
+""")
+
+REINDEX = text("""
+    SELECT due.id, due.series_id FROM jobs AS due JOIN series ON series.id = due.series_id
+    WHERE status = 'waiting' AND encoder_id = ANY(:open) AND not_before <= clock_timestamp() AND NOT EXISTS (
+              SELECT FROM jobs AS other WHERE other.series_id = due.series_id AND other.status = 'running')
+      AND encoder_id NOT IN (
+              SELECT encoders.id FROM encoders JOIN jobs AS held ON held.encoder_id = encoders.id
+              WHERE held.status = 'running' AND held.lease_until > clock_timestamp() AND held.worker <> :worker
+              GROUP BY encoders.id HAVING count(DISTINCT held.worker) >= encoders.workers)
+    ORDER BY not_before, due.id LIMIT 1 FOR NO KEY UPDATE OF due, series SKIP LOCKED
+""")
+
+# A statement of its own: what another worker committed before this one had its locks is visible to it alone.
+START = text("""
     UPDATE jobs SET status = 'running', worker = :worker, attempts = attempts + 1,
            lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
-    WHERE id = (
-        SELECT id FROM jobs AS due
-        WHERE (status = 'running' AND lease_until < clock_timestamp() AND attempts < :job_attempts)
-           OR (status = 'waiting' AND not_before <= clock_timestamp() AND NOT EXISTS (
-                  SELECT FROM jobs AS other WHERE other.series_id = due.series_id AND other.status = 'running'))
-        ORDER BY not_before
-        LIMIT 1
-        FOR UPDATE SKIP LOCKED
-    )
-    RETURNING id, series_id, attempts AS attempt
+    WHERE id = :id AND NOT EXISTS (
+        SELECT FROM jobs AS other WHERE other.series_id = jobs.series_id AND other.status = 'running'
+           AND other.id <> jobs.id)
+    RETURNING id, series_id, encoder_id, attempts AS attempt
 """)
 
 EXTEND = text("""
@@ -84,20 +127,23 @@ EXTEND = text("""
     WHERE id = :id AND status = 'running' AND attempts = :attempt
 """)
 
-# Parked jobs of the series are history once a later one succeeded.
+# Parked jobs of what was embedded are history, and waiting ones of these encoders have nothing left to do.
 FINISH = text("""
     WITH finished AS (
-        DELETE FROM jobs WHERE id = :id AND status = 'running' AND attempts = :attempt RETURNING series_id
-    ), parked AS (
-        DELETE FROM jobs WHERE status = 'parked' AND series_id IN (SELECT series_id FROM finished)
+        DELETE FROM jobs WHERE id = :id AND status = 'running' AND attempts = :attempt RETURNING series_id, encoder_id
+    ), done AS (
+        DELETE FROM jobs USING finished WHERE jobs.series_id = finished.series_id AND jobs.status <> 'running'
+           AND (jobs.encoder_id = ANY(:encoder_ids)
+                OR jobs.status = 'parked' AND jobs.encoder_id IS NOT DISTINCT FROM finished.encoder_id)
     )
     SELECT count(*) FROM finished
 """)
 
-# A waiting job of the same series takes this one's place.
+# A waiting job of the same series takes this one's place, if it embeds with the same encoder.
 SUPERSEDED = text("""
     DELETE FROM jobs AS failed WHERE id = :id AND status = 'running' AND attempts = :attempt
-       AND EXISTS (SELECT FROM jobs AS next WHERE next.series_id = failed.series_id AND next.status = 'waiting')
+       AND EXISTS (SELECT FROM jobs AS next WHERE next.series_id = failed.series_id AND next.status = 'waiting'
+                      AND (next.encoder_id IS NULL OR next.encoder_id = failed.encoder_id))
 """)
 
 RETRY = text("""
@@ -109,24 +155,45 @@ RETRY = text("""
 PARK = text("""
     WITH failed AS (
         UPDATE jobs SET status = 'parked', lease_until = NULL, error = :error
-        WHERE id = :id AND status = 'running' AND attempts = :attempt RETURNING series_id
+        WHERE id = :id AND status = 'running' AND attempts = :attempt RETURNING series_id, encoder_id
     ), older AS (
-        DELETE FROM jobs WHERE status = 'parked' AND series_id IN (SELECT series_id FROM failed)
+        DELETE FROM jobs USING failed WHERE status = 'parked' AND jobs.series_id = failed.series_id
+           AND jobs.encoder_id IS NOT DISTINCT FROM failed.encoder_id
     )
     SELECT count(*) FROM failed
 """)
 
-# Where an earlier call's jobs are under way, they stay, and what that call did with another encoder is done again.
-ENQUEUE_ALL = text("""
-    INSERT INTO jobs (series_id, not_before, re_embed)
-    SELECT id, clock_timestamp(), true FROM series
-    WHERE NOT :under_way
-       OR NOT EXISTS (SELECT FROM stacks WHERE stacks.series_id = series.id AND encoder_id = :encoder_id)
-      AND NOT EXISTS (SELECT FROM jobs WHERE jobs.series_id = series.id AND re_embed AND status <> 'parked')
-    ON CONFLICT (series_id) WHERE status = 'waiting' DO UPDATE SET re_embed = true
+# What has an embedding by this encoder, or will have one by a job that waits, is left out.
+ENQUEUE_BATCH = text("""
+    WITH batch AS (
+        SELECT id FROM series WHERE id > :after ORDER BY id LIMIT :batch FOR KEY SHARE
+    ), made AS (
+        INSERT INTO jobs (series_id, encoder_id, not_before)
+        SELECT id, :encoder_id, clock_timestamp() FROM batch
+        WHERE NOT EXISTS (SELECT FROM stacks WHERE stacks.series_id = batch.id AND stacks.encoder_id = :encoder_id)
+          AND NOT EXISTS (SELECT FROM jobs WHERE jobs.series_id = batch.id
+                             AND (encoder_id = :encoder_id AND status <> 'parked'
+                                  OR encoder_id IS NULL AND status = 'waiting'))
+        ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting' DO NOTHING
+    )
+    SELECT max(id) FROM batch
 """)
 
-COUNT_RE_EMBED = text("SELECT count(*) FROM jobs WHERE re_embed AND status <> 'parked'")
+UNPARK = text("""
+    WITH parked AS (
+        DELETE FROM jobs WHERE status = 'parked' AND (encoder_id = :encoder_id OR encoder_id IS NULL)
+        RETURNING series_id, encoder_id
+    )
+    INSERT INTO jobs (series_id, encoder_id, not_before) SELECT series_id, encoder_id, clock_timestamp() FROM parked
+    ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting' DO NOTHING
+""")
+
+COUNT_LEFT = text("SELECT count(*) FROM jobs WHERE encoder_id = :encoder_id AND status <> 'parked'")
+
+FORGET = text("DELETE FROM jobs WHERE encoder_id = :encoder_id")
+
+BATCH = 1000
+"""Series that one transaction of `reindex` looks at: what arrives meanwhile waits for no more than that."""
 
 
 def enqueue(connection: Connection, series_id: int, settle_seconds: float) -> None:
@@ -139,13 +206,39 @@ def enqueue_unfinished(connection: Connection, series_id: int, settle_seconds: f
     connection.execute(ENQUEUE_UNFINISHED, {"series_id": series_id, "settle_seconds": settle_seconds})
 
 
-def claim(connection: Connection, worker: str, settings: Settings) -> Job | None:
-    """Take the job that is due longest, or one whose lease ran out; None where nothing is due."""
+def enqueue_with(connection: Connection, series_id: int, encoder_ids: Collection[int]) -> None:
+    """Jobs to embed a series with some encoders, where none waits already."""
+    connection.execute(ENQUEUE_WITH, {"series_id": series_id, "encoder_ids": list(encoder_ids)})
+
+
+def claim(connection: Connection, worker: str, settings: Settings, able: Sequence[EncoderRow]) -> Job | None:
+    """Take a job whose lease ran out, else the arrival that is due longest, else a series to reindex.
+
+    What is reindexed keeps to the encoder's hours, by the database's clock in this machine's time zone, and to its
+    number of workers.
+
+    Args:
+        able: encoders that this worker can embed with; it is given no job of another.
+
+    Returns:
+        None where nothing is due.
+    """
     connection.execute(PARK_EXPIRED, {"job_attempts": settings.job_attempts})
-    row = connection.execute(
-        CLAIM, {"worker": worker, "lease_seconds": settings.lease_seconds, "job_attempts": settings.job_attempts}
-    ).one_or_none()
-    return None if row is None else Job(row.id, row.series_id, row.attempt)
+    now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    open_ = [encoder.id for encoder in able if encoder.hours is None or Hours.parse(encoder.hours).allows(now)]
+    given = {"open": open_, "worker": worker, "job_attempts": settings.job_attempts}
+    for candidates in (EXPIRED, ARRIVED, REINDEX):
+        if candidates is REINDEX:
+            if not open_:
+                continue
+            connection.execute(LOCK_LIMITED, given)
+        # Another worker may start a job of the same series first; then the next candidate is another's.
+        while (due := connection.execute(candidates, given).one_or_none()) is not None:
+            started = {"id": due.id, "worker": worker, "lease_seconds": settings.lease_seconds}
+            row = connection.execute(START, started).one_or_none()
+            if row is not None:
+                return Job(row.id, row.series_id, row.encoder_id, row.attempt)
+    return None
 
 
 def extend(connection: Connection, job: Job, lease_seconds: float) -> None:
@@ -157,13 +250,17 @@ def extend(connection: Connection, job: Job, lease_seconds: float) -> None:
     _fenced(connection.execute(EXTEND, {"id": job.id, "attempt": job.attempt, "lease_seconds": lease_seconds}).rowcount)
 
 
-def finish(connection: Connection, job: Job) -> None:
+def finish(connection: Connection, job: Job, encoder_ids: Collection[int]) -> None:
     """End the job, in the transaction that writes its results.
+
+    Args:
+        encoder_ids: that the series was embedded with.
 
     Raises:
         JobLost: it is no longer ours; the transaction must not be committed.
     """
-    _fenced(connection.execute(FINISH, {"id": job.id, "attempt": job.attempt}).scalar_one())
+    done = {"id": job.id, "attempt": job.attempt, "encoder_ids": list(encoder_ids)}
+    _fenced(connection.execute(FINISH, done).scalar_one())
 
 
 def fail(connection: Connection, job: Job, error: str, settings: Settings) -> bool:
@@ -189,20 +286,30 @@ def fail(connection: Connection, job: Job, error: str, settings: Settings) -> bo
     return False
 
 
-def enqueue_all(connection: Connection, encoder_id: int) -> int:
-    """Jobs to embed every series with an encoder; those that an interrupted call left are gone on with.
+def unpark(connection: Connection, encoder_id: int) -> None:
+    """Try again what was parked: an encoder's jobs, and arrivals' jobs, which embed with it too."""
+    connection.execute(UNPARK, {"encoder_id": encoder_id})
+
+
+def enqueue_batch(connection: Connection, encoder_id: int, after: int) -> int | None:
+    """Jobs for some series that an encoder lacks, those with the lowest ids above `after`.
 
     Returns:
-        how many are to be done.
+        the `after` of the next call; None where there is no series above.
     """
-    under_way = count_re_embed(connection) > 0
-    connection.execute(ENQUEUE_ALL, {"under_way": under_way, "encoder_id": encoder_id})
-    return count_re_embed(connection)
+    batch = {"encoder_id": encoder_id, "after": after, "batch": BATCH}
+    last: int | None = connection.execute(ENQUEUE_BATCH, batch).scalar()
+    return last
 
 
-def count_re_embed(connection: Connection) -> int:
-    """How many of `enqueue_all`'s jobs are not finished and not parked."""
-    return int(connection.execute(COUNT_RE_EMBED).scalar_one())
+def count_left(connection: Connection, encoder_id: int) -> int:
+    """How many of an encoder's jobs are not finished and not parked."""
+    return int(connection.execute(COUNT_LEFT, {"encoder_id": encoder_id}).scalar_one())
+
+
+def forget(connection: Connection, encoder_id: int) -> None:
+    """Drop the jobs of an encoder that is retired."""
+    connection.execute(FORGET, {"encoder_id": encoder_id})
 
 
 def _fenced(rows: int) -> None:

@@ -54,7 +54,7 @@ SERIES = text("""
         ORDER BY not_embedded IS NOT NULL, cardinality(sop_instance_uids) DESC, id LIMIT 1) AS stack ON true
     LEFT JOIN LATERAL (
         SELECT bool_or(status <> 'parked') AS under_way, max(error) FILTER (WHERE status = 'parked') AS error
-        FROM jobs WHERE series_id = series.id) AS job ON true
+        FROM jobs WHERE series_id = series.id AND (encoder_id IS NULL OR encoder_id = :encoder_id)) AS job ON true
     WHERE study_instance_uid = ANY(:uids) AND came.uids IS NOT NULL
     ORDER BY series.id
 """)

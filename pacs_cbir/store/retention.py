@@ -4,9 +4,9 @@
     cache   so many gigabytes of files stay; the series that were used least recently leave first.
     none    a series' files leave once it is embedded and was left alone for `QUIET_SECONDS`.
 
-A series may leave once each encoder that is kept up has looked at it and it has no job: one that waits, runs or was
-parked needs its files. It never leaves once one of its instances was committed to (PS3.4 Annex J): the sender may have
-deleted its copy.
+A series may leave once the active encoder has looked at it and it has no job: one that waits, runs or was parked
+needs its files, and `reindex` makes one for each series that another encoder lacks. It never leaves once one of its
+instances was committed to (PS3.4 Annex J): the sender may have deleted its copy.
 
 The rows say first that the files are gone, then the files are removed. A process that dies in between leaves files that
 no row names; `files.sweep` knows them by the row that they had, and removes them.
@@ -35,9 +35,8 @@ log = structlog.get_logger()
 _MAY_LEAVE = """
     NOT EXISTS (SELECT FROM jobs WHERE jobs.series_id = series.id)
     AND NOT EXISTS (SELECT FROM instances AS one WHERE one.series_id = series.id AND one.committed_at IS NOT NULL)
-    AND EXISTS (SELECT FROM encoders WHERE active)
-    AND NOT EXISTS (SELECT FROM encoders WHERE active AND NOT EXISTS (
-        SELECT FROM stacks WHERE stacks.series_id = series.id AND stacks.encoder_id = encoders.id))
+    AND EXISTS (SELECT FROM stacks JOIN encoders ON encoders.id = stacks.encoder_id
+                WHERE stacks.series_id = series.id AND state = 'active')
 """
 
 KEPT_BYTES = text("SELECT coalesce(sum(file_size), 0) FROM instances WHERE file IS NOT NULL")

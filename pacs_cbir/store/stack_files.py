@@ -77,15 +77,16 @@ class StackOrigin:
     slices: tuple[SliceOrigin, ...]
 
 
-# A series' stacks are written together, and name all instances that it had then. One that came again has other pixels
-# or another geometry only where there is a job for it: a corrected patient makes none.
+# A series' stacks of one encoder are written together, and name all instances that it had then. One that came again
+# has other pixels or another geometry only where there is a job for it: a corrected patient makes none.
 _ORIGIN = text("""
     SELECT own.series_id, own.separated_by, own.sop_instance_uids, instances.sop_instance_uid, instances.file,
            instances.calling_ae_title, instances.received_at > own.created_at
-           AND EXISTS (SELECT FROM jobs WHERE jobs.series_id = own.series_id) AS replaced
+           AND EXISTS (SELECT FROM jobs WHERE jobs.series_id = own.series_id
+                          AND (jobs.encoder_id IS NULL OR jobs.encoder_id = own.encoder_id)) AS replaced
       FROM stacks AS own
       LEFT JOIN instances ON instances.series_id = own.series_id AND instances.sop_class_uid = ANY(:sop_classes)
-       AND EXISTS (SELECT FROM stacks WHERE stacks.series_id = own.series_id
+       AND EXISTS (SELECT FROM stacks WHERE stacks.series_id = own.series_id AND stacks.encoder_id = own.encoder_id
                       AND instances.sop_instance_uid = ANY(stacks.sop_instance_uids))
      WHERE own.id = :stack_id
      ORDER BY instances.id

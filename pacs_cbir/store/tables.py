@@ -191,15 +191,30 @@ instances = Table(
     Index("ix_instances_committed", "series_id", postgresql_where=text("committed_at IS NOT NULL")),
 )
 
+encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
+
 encoders = Table(
     "encoders",
     metadata,
     _id(),
+    Column("name", Text, nullable=False, unique=True),
     Column("identity", Text, nullable=False, unique=True, comment="sha256 of weights, preprocessing and precision"),
+    Column("precision", Text, nullable=False),
+    Column("checkpoint_sha256", Text, nullable=False, comment="names the weights' file below the data directory"),
     Column("card", JSONB, nullable=False),
-    Column("active", Boolean, nullable=False),
+    Column("state", encoder_state, nullable=False),
+    Column("hours", Text, comment="of the week, in which it reindexes; null: always"),
+    Column("workers", SmallInteger, comment="that reindex with it at once; null: all"),
+    Column(
+        "from_pacs",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether its reindexing fetches what is no longer here",
+    ),
     _now("created_at"),
-    Index("uq_encoders_active", "active", unique=True, postgresql_where=text("active")),
+    Index("uq_encoders_active", "state", unique=True, postgresql_where=text("state = 'active'")),
+    Index("uq_encoders_former", "state", unique=True, postgresql_where=text("state = 'former'")),
 )
 
 job_status = Enum("waiting", "running", "parked", name="job_status", metadata=metadata)
@@ -209,17 +224,31 @@ jobs = Table(
     metadata,
     _id(),
     _reference("series_id", "series.id"),
+    Column(
+        "encoder_id",
+        BigInteger,
+        ForeignKey("encoders.id", ondelete="CASCADE"),
+        index=True,
+        comment="to embed with, made by `reindex`; null: with all that are kept up, made by an arrival",
+    ),
     Column("status", job_status, nullable=False, server_default="waiting"),
-    Column("re_embed", Boolean, nullable=False, server_default=text("false"), comment="made by `reindex --re-embed`"),
     Column("not_before", DateTime(timezone=True), nullable=False),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("lease_until", DateTime(timezone=True)),
     Column("worker", Text),
     Column("error", Text),
     _now("created_at"),
-    Index("uq_jobs_waiting", "series_id", unique=True, postgresql_where=text("status = 'waiting'")),
+    Index(
+        "uq_jobs_waiting",
+        "series_id",
+        "encoder_id",
+        unique=True,
+        postgresql_where=text("status = 'waiting'"),
+        postgresql_nulls_not_distinct=True,
+    ),
     Index("uq_jobs_running", "series_id", unique=True, postgresql_where=text("status = 'running'")),
-    Index("ix_jobs_due", "not_before", postgresql_where=text("status = 'waiting'")),
+    Index("ix_jobs_arrived", "not_before", postgresql_where=text("status = 'waiting' AND encoder_id IS NULL")),
+    Index("ix_jobs_reindex", "not_before", postgresql_where=text("status = 'waiting' AND encoder_id IS NOT NULL")),
 )
 
 stacks = Table(

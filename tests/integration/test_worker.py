@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,21 @@ from sqlalchemy import select, text
 from stored import let_go
 
 from pacs_cbir import worker as worker_module
+from pacs_cbir.embed.checkpoint import DEFAULT_NAME
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.errors import DecodingError, EncoderMismatch
+from pacs_cbir.errors import CheckpointError, DecodingError, EncoderRefused
+from pacs_cbir.kept_encoders import activate_first, add_encoder, retire_encoder
+from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, retention
+from pacs_cbir.store.encoders import State
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
+from pacs_cbir.store.tables import encoders as encoder_rows
 from pacs_cbir.worker import Worker, run_worker
 from tests.dicom_factory import composite, mr_instance
+from tests.untrained import TWO_NUMBERS, Untrained, save_untrained
 
 Receive = Callable[[Dataset], None]
 
@@ -188,29 +196,143 @@ def test_a_crash_a_hang_and_hunger_end_in_the_child() -> None:
         assert decoder.run(sum, (1, 2)) == 3
 
 
-def test_another_encoder_is_refused_until_everything_is_embedded_with_it(
-    settings: Settings, database: Database, decoder: Decoder, worker: Worker
-) -> None:
-    with database.transaction() as connection:
-        connection.execute(text("UPDATE encoders SET identity = 'another'"))
-    with pytest.raises(EncoderMismatch, match="reindex --re-embed"):
-        Worker(settings, database, decoder)
-    Worker(settings, database, decoder, re_embed=True)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> list[Untrained]:
+    """Three encoders of different weights; the last looks at larger slices."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made = (save_untrained(folder / f"{name}.safetensors", TWO_NUMBERS, seed=seed) for seed, name in enumerate("ab"))
+    large = save_untrained(folder / "large.safetensors", TWO_NUMBERS, seed=2, size=96)
+    return [Untrained.of(path) for path in (*made, large)]
+
+
+def embedded_by(database: Database) -> dict[str, set[int]]:
+    """Name of each encoder → the series that it has embedded, each once."""
+    names = select(encoder_rows.c.name, stacks.c.series_id).join(stacks, stacks.c.encoder_id == encoder_rows.c.id)
+    found: dict[str, set[int]] = {}
+    for name, series_id in rows(database, names):
+        assert series_id not in found.setdefault(str(name), set())
+        found[str(name)].add(int(str(series_id)))
+    return found
+
+
+def reindex(database: Database, name: str) -> None:
+    start_reindex(database, name, hours=None, workers=None, from_pacs=False)
+
+
+def test_the_first_worker_brings_the_packaged_encoder(worker: Worker, settings: Settings, database: Database) -> None:
     with database.transaction() as connection:
         active = encoders.active(connection)
     assert active is not None
-    assert active.identity != "another"
+    assert (active.name, active.precision) == (DEFAULT_NAME, "float32")
+    assert worker is not None
+    assert [path.stem for path in settings.encoders_dir.iterdir()] == [active.checkpoint_sha256]
 
 
-def test_a_worker_whose_encoder_was_replaced_claims_nothing_more(
-    worker: Worker, receive: Receive, database: Database
-) -> None:
-    receive(mr_instance(size=32))
+def test_workers_that_start_first_at_once_agree(settings: Settings, database: Database) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: activate_first(settings, database), range(4)))
     with database.transaction() as connection:
-        encoders.activate(connection, "another", {})
-    with pytest.raises(EncoderMismatch, match="reindex --re-embed"):
-        worker.work_once()
+        assert [row.state for row in encoders.listed(connection)] == [State.ACTIVE]
+
+
+def test_what_arrives_is_embedded_by_all_encoders_and_what_is_here_by_reindexing(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    small[0].add(settings, database, active=True)
+    worker = Worker(settings, database, decoder)
+    receive(mr_instance(series="early", size=32))
+    work(worker)
+    for one in small[1:]:
+        # While the worker runs.
+        one.add(settings, database)
+    receive(mr_instance(series="late", size=32))
+    work(worker)
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {"a": 2, "b": 1, "large": 1}
+    for one in small[1:]:
+        reindex(database, one.new.name)
+    assert work(worker) == 2
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {"a": 2, "b": 2, "large": 2}
+    vectors = rows(database, select(stacks.c.encoder_id, embeddings.c.vector).join(embeddings))
+    assert len({vector for _, vector in vectors}) >= 3, "each has its own"
+
+
+def test_a_retired_encoder_leaves_nothing_behind(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    for one in small[:2]:
+        one.add(settings, database, active=True)
+    worker = Worker(settings, database, decoder)
+    receive(mr_instance(size=32))
+    work(worker)
+    with pytest.raises(EncoderRefused, match="active"):
+        retire_encoder(settings, database, "b")
+    assert retire_encoder(settings, database, "a") == 1
+    assert embedded_by(database).keys() == {"b"}
+    assert [path.stem for path in settings.encoders_dir.iterdir()] == [small[1].new.checkpoint_sha256]
+    receive(mr_instance(series="after", size=32))
+    work(worker)
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {"b": 2}
+    # What went can come back.
+    added = add_encoder(settings, database, small[0].path)
+    reindex(database, added.name)
+    work(worker)
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {"a": 2, "b": 2}
+
+
+def test_a_checkpoint_that_is_gone_keeps_no_arrival_from_the_other_encoders(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    for one in small[:2]:
+        one.add(settings, database, active=True)
+    lost = settings.encoders_dir / f"{small[0].new.checkpoint_sha256}.safetensors"
+    lost.unlink()
+    worker = Worker(settings, database, decoder)
+    receive(mr_instance(size=32))
+    work(worker)
+    assert embedded_by(database).keys() == {"b"}
+    [(status, error)] = rows(database, select(jobs.c.status, jobs.c.error))
+    assert status == "parked"
+    assert str(error).startswith("CheckpointError")
+    with pytest.raises(EncoderRefused, match="added already"):
+        add_encoder(settings, database, small[0].path)
+    reindex(database, "a")
+    work(worker)
+    assert embedded_by(database).keys() == {"a", "b"}
+
+
+def test_an_encoder_that_needs_a_gpu_waits_for_a_worker_that_has_one(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    small[0].add(settings, database, active=True)
+    with database.transaction() as connection:
+        encoders.add(connection, replace(small[1].new, precision="bfloat16"))
+    worker = Worker(settings, database, decoder)
+    if worker._encoders.can_load(replace(encoder_row(database, "b"))):
+        pytest.skip("there is a GPU")
+    receive(mr_instance(size=32))
+    work(worker)
+    assert embedded_by(database).keys() == {"a"}
     assert rows(database, select(jobs.c.status, jobs.c.attempts)) == [("waiting", 0)]
+
+
+def encoder_row(database: Database, name: str) -> encoders.EncoderRow:
+    with database.transaction() as connection:
+        return encoders.named(connection, name)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_not_added(
+    small: list[Untrained], settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(small[0].path.read_bytes()[:-1] + b"?")
+    broken.with_suffix(".json").write_bytes(small[0].path.with_suffix(".json").read_bytes())
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        add_encoder(settings, database, broken)
+    with pytest.raises(EncoderRefused, match="small letters"):
+        add_encoder(settings, database, small[0].path, "Our Hospital")
+    with database.transaction() as connection:
+        assert encoders.listed(connection) == []
+    assert list(settings.encoders_dir.iterdir()) == []
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"

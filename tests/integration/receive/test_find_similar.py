@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as StudyRoot
 from running import listens, scp_thread, wait_until
 from scu import answers, association, identifier
-from served import Api
+from served import TWO_NUMBERS, Api
 
 from pacs_cbir.dicom import private_block as ours
 from pacs_cbir.search.follow import Follower
@@ -42,7 +42,7 @@ def api(settings: Settings, database: Database) -> Iterator[Api]:
     try:
         wait_until(lambda: listens(settings.http_port))
         with scp_thread(settings, database):
-            yield Api(None, database, settings, follower, "test")  # type: ignore[arg-type]  # asked over the network
+            yield Api(None, database, settings, follower, TWO_NUMBERS)  # type: ignore[arg-type]  # asked over the network
     finally:
         server.should_exit = True
         thread.join()

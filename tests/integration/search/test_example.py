@@ -155,7 +155,7 @@ def test_what_is_waiting_running_and_parked(database: Database, encoder_id: int,
     assert 95 < waiting.value.retry_after <= 105
     with database.transaction() as connection:
         jobs.enqueue(connection, added.series_id, 0)
-        job = jobs.claim(connection, "worker", once)
+        job = jobs.claim(connection, "worker", once, [])
     assert job is not None
     with pytest.raises(ExampleNotReady) as running:
         ask(database, "1.2.3")

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from rows import add_series
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
-from stack_rows import DIMENSION, add_encoder, card, new_stack, not_embedded, random_vectors, save, unit
+from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
 from pacs_cbir.errors import DatabaseUnavailable
 from pacs_cbir.search import follow
@@ -420,7 +420,7 @@ def test_another_encoder_takes_over(database: Database, tmp_path: Path) -> None:
     follower.catch_up()
     former = follower.current
     with database.transaction() as connection:
-        encoder_id = encoders.activate(connection, "b" * 64, card(16))
+        encoder_id = add_encoder(connection, "b" * 64, 16)
     follower.catch_up()
     assert follower.ready
     assert (follower.current.encoder_id, len(follower.current.index)) == (encoder_id, 0)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from rows import Added, add_series
 from sqlalchemy import text
-from stack_rows import DIMENSION, add_encoder, card, new_stack, not_embedded, random_vectors, save, unit
+from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, IndexNotReady, InvalidQuery, UnknownExample
 from pacs_cbir.search.follow import Follower
@@ -346,7 +346,7 @@ def test_an_example_the_index_has_not_yet_is_answered_without_slices(database: D
 
 def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Database, cohort: Cohort) -> None:
     with database.transaction() as connection:
-        encoders.activate(connection, "a" * 64, {**card(), "unrelated": {"T1": 0.8, "FLAIR": 0.4}})
+        add_encoder(connection, unrelated={"T1": 0.8, "FLAIR": 0.4})
     for study, t1, flair, other in (("1.1", 1.0, 1.0, 1.0), ("1.2", 0.7, 0.6, 0.65), ("1.3", 0.7, 0.45, 0.55)):
         add(database, study, f"{study}.1", study, new_stack(axis(1, t1)))
         add(database, study, f"{study}.2", study, new_stack(axis(1, flair), sequence="FLAIR"))
@@ -376,7 +376,7 @@ def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Dat
 def test_slices_have_a_floor_of_their_own(database: Database, cohort: Cohort) -> None:
     known = {"unrelated": {"T1": 0.8}, "unrelated_slices": {"T1": 0.5}}
     with database.transaction() as connection:
-        encoders.activate(connection, "a" * 64, {**card(), **known})
+        add_encoder(connection, **known)
     for study, cosine in (("1.1", 1.0), ("1.2", 0.7), ("1.3", 0.4)):
         uids = [f"{study}.1.1"]
         add(database, study, f"{study}.1", study, new_stack(axis(1, cosine), instance_uids=uids))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from served import Api
-from untrained import save_untrained
+from untrained import TWO_NUMBERS, Untrained, save_untrained
 
-from pacs_cbir.embed.architecture import Architecture
-from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
@@ -28,22 +24,15 @@ def decoder() -> Iterator[Decoder]:
 
 
 @pytest.fixture(scope="session")
-def encoder_identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A checkpoint as `served.CARD` describes it, and whose its embeddings are."""
-    path = tmp_path_factory.mktemp("checkpoint") / "two.safetensors"
-    save_untrained(path, Architecture(appearance=2, weights={"appearance": 1.0}))
-    return path, Encoder(load_checkpoint(path)).identity
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
+    """An encoder of two numbers, which tests turn to angles."""
+    return Untrained.of(save_untrained(tmp_path_factory.mktemp("checkpoint") / "two.safetensors", TWO_NUMBERS))
 
 
 @pytest.fixture
-def settings(settings: Settings, encoder_identity: tuple[Path, str]) -> Settings:
-    """With that checkpoint."""
-    return settings.model_copy(update={"checkpoint": encoder_identity[0]})
-
-
-@pytest.fixture
-def api(settings: Settings, database: Database, decoder: Decoder, encoder_identity: tuple[Path, str]) -> Iterator[Api]:
+def api(settings: Settings, database: Database, decoder: Decoder, untrained: Untrained) -> Iterator[Api]:
     follower = Follower(database, settings.index_dir)
     follower.catch_up()
+    untrained.add(settings, database)
     with TestClient(create_app(settings, database, Searcher(database, follower), decoder)) as client:
-        yield Api(client, database, settings, follower, encoder_identity[1])
+        yield Api(client, database, settings, follower, untrained.new)

@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from dicom_factory import mr_instance
 from pydicom import Dataset
 from running import wait_until
 from sqlalchemy import delete, select, update
+from stack_rows import make_active
 from stored import let_go
+from untrained import Untrained
 
+from pacs_cbir.embed.checkpoint import default_checkpoint_path
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.errors import EncoderBusy, EncoderMismatch, PixelDataGone, SeriesChanged, UnknownExample
 from pacs_cbir.serve.embedder import WAITING, Embedder
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
@@ -148,12 +151,18 @@ def test_a_slice_whose_pixel_data_has_left_is_not_drawn(
         embedder.slice_pixels(stack, 1)
 
 
-def test_another_encoder_is_refused(settings: Settings, database: Database, embedder: Embedder) -> None:
+def test_without_an_active_encoder_nothing_is_embedded(embedder: Embedder) -> None:
     with pytest.raises(EncoderMismatch, match="start a worker"), embedder.turn():
         pass
+
+
+def test_an_encoder_that_needs_another_device_is_refused(
+    settings: Settings, database: Database, embedder: Embedder
+) -> None:
+    new = replace(Untrained.of(default_checkpoint_path()).new, precision="bfloat16")
     with database.transaction() as connection:
-        encoders.activate(connection, "another", {})
-    with pytest.raises(EncoderMismatch, match="PACS_CBIR_CHECKPOINT"), embedder.turn():
+        make_active(connection, new)
+    with pytest.raises(EncoderMismatch, match="GPU"), embedder.turn():
         pass
 
 

@@ -13,10 +13,11 @@ from httpx import Response
 from PIL import Image
 from served import Api
 from sqlalchemy import delete
+from untrained import Untrained
 
+from pacs_cbir.embed.checkpoint import default_checkpoint_path
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
-from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import instances
 from pacs_cbir.worker import Worker
@@ -24,10 +25,10 @@ from pacs_cbir.worker import Worker
 PLAIN = {"Accept": "application/json"}
 
 
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """With the packaged checkpoint, which has a heat of its own to show."""
-    return settings.model_copy(update={"checkpoint": None})
+@pytest.fixture(scope="module")
+def untrained() -> Untrained:
+    """The packaged checkpoint, which has a heat of its own to show."""
+    return Untrained.of(default_checkpoint_path())
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from pydicom import Dataset
-from served import CARD, Api
+from served import Api
 
 from pacs_cbir.dicom.private_block import PRIVATE_CREATOR
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
-from pacs_cbir.store import encoders, jobs
+from pacs_cbir.store import jobs
 
 PLAIN = {"Accept": "application/json"}
 
@@ -146,8 +146,7 @@ def test_a_floor_leaves_out_what_is_less_alike(cohort: Api) -> None:
 
 
 def test_nothing_similar_is_said_and_not_shown(api: Api) -> None:
-    with api.database.transaction() as connection:
-        encoders.register(connection, api.identity, {**CARD, "unrelated": {"T1": 0.6}})
+    api.activate(unrelated={"T1": 0.6})
     for study, degrees in (("1", 0), ("2", 40), ("3", 60), ("4", 80)):
         api.add(study, f"{study}.1", degrees)
     answer = api.client.get("/similar/studies?example=1", headers=PLAIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from dicom_factory import mr_instance, uid
 from PIL import Image
 from pydicom import Dataset
 from served import Api
+from untrained import Untrained
 
-from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
+from pacs_cbir.embed.checkpoint import default_checkpoint_path
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.worker import Worker
 
@@ -28,9 +27,9 @@ LESIONS = {"both": (LEFT, RIGHT), "left": (LEFT,), "right": (RIGHT,), "none": ()
 
 
 @pytest.fixture(scope="module")
-def encoder_identity() -> tuple[Path, str]:
-    path = default_checkpoint_path()
-    return path, Encoder(load_checkpoint(path)).identity
+def untrained() -> Untrained:
+    """The packaged checkpoint, which has lesions of its own to show."""
+    return Untrained.of(default_checkpoint_path())
 
 
 def head(study: str, number: int, turned: bool) -> Dataset:

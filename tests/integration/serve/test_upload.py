@@ -17,13 +17,10 @@ from PIL import Image
 from pydicom import Dataset
 from served import Api, listening
 from sqlalchemy import func, select
-from untrained import save_untrained
+from untrained import Untrained, save_untrained
 
 from pacs_cbir.dicom.private_block import EXAMPLE_FILE, PRIVATE_CREATOR
-from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.embed.encoder import Encoder
-from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import metadata
 from pacs_cbir.worker import Worker
@@ -33,10 +30,9 @@ SLICES = 4
 
 
 @pytest.fixture(scope="module")
-def encoder_identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
     """Of all parts, in place of the two numbers that other tests turn to angles."""
-    path = save_untrained(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors")
-    return path, Encoder(load_checkpoint(path)).identity
+    return Untrained.of(save_untrained(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors"))
 
 
 def series(study: str, sequence: str = "T2", **attributes: Any) -> list[Dataset]:
@@ -80,6 +76,7 @@ def archive(api: Api, decoder: Decoder) -> Api:
             path = api.settings.incoming_dir / "transfer.part"
             ds.save_as(path, enforce_file_format=True)
             ingest(path, Source("TEST"), api.database, api.settings)
+    api.activate()
     worker = Worker(api.settings, api.database, decoder)
     while worker.work_once():
         pass
@@ -238,9 +235,9 @@ def test_what_a_header_holds_does_not_break_the_warning(archive: Api) -> None:
     assert "RGB??X-Injected" in answer.headers["warning"]
 
 
-def test_another_encoder_than_the_workers_is_said(archive: Api) -> None:
-    with archive.database.transaction() as connection:
-        encoders.activate(connection, "another", {})
+def test_a_checkpoint_that_is_gone_is_said(archive: Api) -> None:
+    for path in archive.settings.encoders_dir.iterdir():
+        path.unlink()
     answer = ask(archive, "/similar/studies", picture())
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-    assert "PACS_CBIR_CHECKPOINT" in answer.json()["detail"]
+    assert "pacs-cbir encoder add" in answer.json()["detail"]

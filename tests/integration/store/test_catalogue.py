@@ -7,8 +7,9 @@ from unittest.mock import ANY
 import pytest
 from rows import add_patient, add_series
 from sqlalchemy import insert, text
+from stack_rows import add_encoder, not_embedded, save
 
-from pacs_cbir.store import catalogue, conflicts, encoders
+from pacs_cbir.store import catalogue, conflicts
 from pacs_cbir.store.catalogue import StoredFile, attributes, find, stored_file
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.matching import Level
@@ -105,7 +106,7 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
         add_patient(connection, good.study_id, "1", "P2")
         conflicts.record(connection, [good.study_id], Kind.SEVERAL_PATIENTS, "1.1.1")
         bad = add_series(connection, "2", "2.1")
-        encoder = encoders.register(connection, "abc", {"name": "first"})
+        encoder = add_encoder(connection)
         for reason in (None, "localiser", "localiser"):
             connection.execute(
                 insert(stacks).values(
@@ -123,6 +124,9 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
         now = text("clock_timestamp()")
         connection.execute(insert(jobs).values(series_id=good.series_id, not_before=now))
         connection.execute(insert(jobs).values(series_id=bad.series_id, not_before=now, status="parked", error="why"))
+        beside = add_encoder(connection, "b" * 64)
+        add_encoder(connection)
+        save(connection, bad.series_id, beside, not_embedded("an encoder that does not answer"))
     with database.transaction() as connection:
         found = catalogue.status(connection)
     assert (found.patients, found.studies, found.series, found.instances) == (3, 2, 2, 2)
@@ -135,6 +139,6 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
         ("1", "several patients", 1)
     ]
     assert found.studies_without_patient_id == ("2",)
-    assert (found.encoder, found.encoder_identity) == ("first", "abc")
+    assert (found.encoder, found.encoder_identity) == ("test-aaaaaaaa", "a" * 64)
     assert "Doe" not in repr(found)
     assert "P1" not in repr(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,14 @@ import numpy as np
 import pytest
 from rows import Added, add_series
 from sqlalchemy import Connection, insert, select, text
-from stack_rows import add_encoder, card, new_stack, not_embedded, random_vectors, save, unit
+from stack_rows import add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
-from pacs_cbir.errors import EncoderMismatch, PixelDataGone
-from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.errors import PixelDataGone
+from pacs_cbir.store import embeddings
 from pacs_cbir.store.moment import now
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings as embedding_rows
-from pacs_cbir.store.tables import instances, series, stack_changes, stacks
+from pacs_cbir.store.tables import instances, series, stack_changes
 
 DICE = np.random.default_rng(7)
 
@@ -212,81 +211,6 @@ def test_a_series_that_has_lost_pixel_data_has_no_files(database: Database) -> N
         connection.execute(instances.update().where(instances.c.sop_instance_uid == "1.2").values(file=None))
         with pytest.raises(PixelDataGone, match="TEST sent it"):
             embeddings.series_files(connection, added.series_id)
-
-
-def test_the_first_encoder_becomes_active_and_another_is_refused(database: Database) -> None:
-    with database.transaction() as connection:
-        assert encoders.active(connection) is None
-        first = encoders.register(connection, "a" * 64, card())
-        assert encoders.register(connection, "a" * 64, card()) == first
-        with pytest.raises(EncoderMismatch, match="reindex --re-embed"):
-            encoders.register(connection, "b" * 64, card())
-
-
-def test_workers_that_start_at_once_agree_on_one_encoder(database: Database) -> None:
-    together = threading.Barrier(6)
-
-    def start(number: int) -> int | None:
-        together.wait(10)
-        try:
-            with database.transaction() as connection:
-                return encoders.register(connection, str(number % 2) * 64, card())
-        except EncoderMismatch:
-            return None
-
-    with ThreadPoolExecutor(6) as pool:
-        started = list(pool.map(start, range(6)))
-    assert sorted(row is not None for row in started) == [False] * 3 + [True] * 3
-    assert len({row for row in started if row is not None}) == 1
-
-
-def test_encoders_that_are_activated_at_once_leave_one_active(database: Database) -> None:
-    together = threading.Barrier(6)
-
-    def switch(number: int) -> None:
-        together.wait(10)
-        with database.transaction() as connection:
-            encoders.activate(connection, str(number) * 64, card())
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(switch, range(6)))
-    with database.transaction() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM encoders WHERE active")) == 1
-        assert connection.scalar(text("SELECT count(*) FROM encoders")) == 6
-
-
-def test_a_worker_of_the_former_encoder_saves_nothing(database: Database, one: tuple[Added, int]) -> None:
-    """Its embeddings would be in no index, and the job that was to make them would be done."""
-    added, former = one
-    with database.transaction() as connection:
-        save(connection, added.series_id, former, new_stack(random_vectors(DICE, 2)))
-    with database.transaction() as connection:
-        now = encoders.activate(connection, "b" * 64, card())
-    with database.transaction() as connection, pytest.raises(EncoderMismatch):
-        save(connection, added.series_id, former, new_stack(random_vectors(DICE, 2)))
-    with database.transaction() as connection:
-        save(connection, added.series_id, now, new_stack(random_vectors(DICE, 2)))
-        assert list(connection.scalars(select(stacks.c.encoder_id))) == [now]
-
-
-def test_a_switch_waits_for_the_saves_under_way(database: Database, one: tuple[Added, int]) -> None:
-    added, former = one
-
-    def switch() -> None:
-        with database.transaction() as connection:
-            encoders.activate(connection, "b" * 64, card())
-
-    with ThreadPoolExecutor(1) as pool:
-        with database.transaction() as connection:
-            save(connection, added.series_id, former, new_stack(random_vectors(DICE, 2)))
-            switching = pool.submit(switch)
-            wait_for_blocked(database)
-            assert encoders.active(connection) == encoders.EncoderRow(former, "a" * 64, card())
-        switching.result(10)
-    with database.transaction() as connection:
-        active = encoders.active(connection)
-    assert active is not None
-    assert active.identity == "b" * 64
 
 
 def slices_of(connection: Connection) -> dict[uuid.UUID, list[int]]:

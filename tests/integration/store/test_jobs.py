@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
+import itertools
 import random
 import threading
 import time
@@ -28,12 +30,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from rows import add_series
-from sqlalchemy import text
-from stack_rows import add_encoder, new_stack
+from sqlalchemy import Connection, text
+from stack_rows import add_encoder, new_stack, save
 
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, jobs
+from pacs_cbir.store import encoders, jobs
 from pacs_cbir.store.jobs import Job
 from pacs_cbir.store.session import Database
 
@@ -53,7 +55,7 @@ def enqueue(database: Database, series_id: int, settle_seconds: float = 0) -> No
 
 def claim(database: Database, settings: Settings, worker: str = "worker") -> Job | None:
     with database.transaction() as connection:
-        return jobs.claim(connection, worker, settings)
+        return jobs.claim(connection, worker, settings, encoders.kept(connection))
 
 
 def claim_one(database: Database, settings: Settings) -> Job:
@@ -64,7 +66,11 @@ def claim_one(database: Database, settings: Settings) -> Job:
 
 def finish(database: Database, job: Job) -> None:
     with database.transaction() as connection:
-        jobs.finish(connection, job)
+        jobs.finish(connection, job, embeds_with(connection, job))
+
+
+def embeds_with(connection: Connection, job: Job) -> list[int]:
+    return [row.id for row in encoders.kept(connection) if job.encoder_id in {None, row.id}]
 
 
 def fail(database: Database, job: Job, settings: Settings, error: str = "VolumeError: no") -> bool:
@@ -111,9 +117,14 @@ class JobMachine(RuleBasedStateMachine):
         with self.database.transaction() as connection:
             connection.execute(text("DELETE FROM studies"))
             connection.execute(text("DELETE FROM patients"))
+            if not encoders.kept(connection):
+                add_encoder(connection)
+                add_encoder(connection, "b" * 64)
+            self.encoders = [row.id for row in encoders.kept(connection)]
         self.series = make_series(self.database, SERIES)
         self.arrived = dict.fromkeys(self.series, 0)
-        self.embedded = dict.fromkeys(self.series, 0)
+        # By series and encoder.
+        self.embedded = dict.fromkeys(itertools.product(self.series, self.encoders), 0)
         self.seen: dict[tuple[int, int], int] = {}
 
     @rule(series=st.integers(0, SERIES - 1), settled=st.booleans())
@@ -163,9 +174,10 @@ class JobMachine(RuleBasedStateMachine):
                 finish(self.database, job)
             return
         finish(self.database, job)
-        # A zombie's content never replaces newer content.
-        assert self.seen[job.id, job.attempt] >= self.embedded[job.series_id]
-        self.embedded[job.series_id] = self.seen[job.id, job.attempt]
+        for encoder in self.encoders if job.encoder_id is None else [job.encoder_id]:
+            # A zombie's content never replaces newer content.
+            assert self.seen[job.id, job.attempt] >= self.embedded[job.series_id, encoder]
+            self.embedded[job.series_id, encoder] = self.seen[job.id, job.attempt]
 
     @rule(job=consumes(held))
     def fail(self, job: Job) -> None:
@@ -187,30 +199,31 @@ class JobMachine(RuleBasedStateMachine):
         else:
             assert owned
 
-    @rule()
-    def embed_all_again(self) -> None:
+    @rule(encoder=st.integers(0, 1), again=st.booleans())
+    def reindex(self, encoder: int, again: bool) -> None:
         with self.database.transaction() as connection:
-            query = text("SELECT series_id FROM jobs WHERE re_embed AND status <> 'parked'")
-            under_way = set(connection.scalars(query))
+            if again:
+                jobs.unpark(connection, self.encoders[encoder])
             # Nothing of this machine leaves stacks, so nothing counts as embedded already.
-            assert jobs.enqueue_all(connection, 0) >= SERIES
-        for series in set(self.series) - under_way:
-            self.arrived[series] += 1
+            assert jobs.enqueue_batch(connection, self.encoders[encoder], 0) == max(self.series)
 
     @invariant()
     def one_of_each(self) -> None:
-        counts = Counter((row.series_id, row.status) for row in self.rows())
+        rows = self.rows()
+        counts = Counter((row.series_id, row.status, row.encoder_id) for row in rows)
         assert all(count == 1 for count in counts.values())
+        running = Counter(row.series_id for row in rows if row.status == "running")
+        assert all(count == 1 for count in running.values())
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        for series in self.series:
-            if self.embedded[series] == self.arrived[series]:
+        for series, encoder in self.embedded:
+            if self.embedded[series, encoder] == self.arrived[series]:
                 continue
             covered = [
                 row.status == "waiting" or self.seen[row.id, row.attempts] == self.arrived[series]
                 for row in self.rows()
-                if row.series_id == series
+                if row.series_id == series and row.encoder_id in {None, encoder}
             ]
             assert any(covered)
 
@@ -229,7 +242,6 @@ class JobMachine(RuleBasedStateMachine):
             self.finish(job)
         for row in self.rows():
             assert row.status == "parked"
-            assert self.embedded[row.series_id] < self.arrived[row.series_id]
         self.nothing_is_lost()
 
 
@@ -257,7 +269,7 @@ def test_workers_that_claim_at_once_get_different_jobs(database: Database, setti
     def hold(number: int) -> Job | None:
         with database.transaction() as connection:
             together.wait(10)
-            job = jobs.claim(connection, str(number), settings)
+            job = jobs.claim(connection, str(number), settings, [])
             # Nobody commits before all have claimed, so nobody may wait for another.
             together.wait(10)
             return job
@@ -469,42 +481,174 @@ def test_a_failure_waits_for_an_arrival_that_is_not_committed(
     assert states(database) == [(series_id, "waiting")]
 
 
-def test_embedding_everything_anew_is_counted_and_resumed(database: Database, settings: Settings) -> None:
-    made = make_series(database, 3)
+def reindex(database: Database, encoder_id: int) -> None:
+    with database.transaction() as connection:
+        jobs.unpark(connection, encoder_id)
+        after = 0
+        while (last := jobs.enqueue_batch(connection, encoder_id, after)) is not None:
+            after = last
+
+
+def left(database: Database, encoder_id: int) -> int:
+    with database.transaction() as connection:
+        return jobs.count_left(connection, encoder_id)
+
+
+@pytest.fixture
+def two(database: Database) -> tuple[int, int]:
+    """The active encoder, and one beside it."""
+    with database.transaction() as connection:
+        beside = add_encoder(connection, "b" * 64)
+        return add_encoder(connection), beside
+
+
+def test_reindexing_makes_jobs_for_what_an_encoder_lacks(
+    database: Database, settings: Settings, two: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BATCH", 2)
+    active, beside = two
+    made = make_series(database, 5)
+    with database.transaction() as connection:
+        save(connection, made[0], beside, new_stack(np.eye(8, dtype=np.float32)[:1]))
+        save(connection, made[1], active, new_stack(np.eye(8, dtype=np.float32)[:1]))
+    enqueue(database, made[2], 30)
+    for _ in range(2):
+        reindex(database, beside)
+        assert left(database, beside) == 3, "what is embedded, or will be with all encoders, is left out"
+        assert left(database, active) == 0
+    claimed = [claim_one(database, settings) for _ in range(3)]
+    assert {job.series_id for job in claimed} == {made[1], made[3], made[4]}
+    assert {job.encoder_id for job in claimed} == {beside}
+
+
+def test_what_arrives_goes_before_what_is_reindexed(
+    database: Database, settings: Settings, two: tuple[int, int]
+) -> None:
+    made = make_series(database, 2)
+    reindex(database, two[1])
+    enqueue(database, made[1])
+    first = claim_one(database, settings)
+    assert (first.series_id, first.encoder_id) == (made[1], None)
+    assert claim_one(database, settings).series_id == made[0]
+    assert claim(database, settings) is None, "a series has one running job"
+    finish(database, first)
+    assert left(database, two[1]) == 1, "it was embedded with all: nothing is left to reindex"
+
+
+def test_a_worker_is_given_jobs_of_the_encoders_that_it_has(
+    database: Database, settings: Settings, two: tuple[int, int]
+) -> None:
+    made = make_series(database, 2)
+    reindex(database, two[1])
+    with database.transaction() as connection:
+        able = [row for row in encoders.kept(connection) if row.id != two[1]]
+        assert jobs.claim(connection, "without a GPU", settings, able) is None
+        assert jobs.claim(connection, "without any", settings, []) is None
     enqueue(database, made[0])
     with database.transaction() as connection:
-        encoder_id = add_encoder(connection)
-        assert jobs.enqueue_all(connection, encoder_id) == 3
-    job = claim_one(database, settings)
-    with database.transaction() as connection:
-        jobs.finish(connection, job)
-        embeddings.save(connection, job.series_id, encoder_id, [new_stack(np.eye(8, dtype=np.float32)[:1])])
-    with database.transaction() as connection:
-        assert jobs.enqueue_all(connection, encoder_id) == 2
-        assert jobs.count_re_embed(connection) == 2
+        job = jobs.claim(connection, "without a GPU", settings, able)
+        assert job is not None
+        assert job.encoder_id is None
+        jobs.finish(connection, job, [two[0]])
+        jobs.enqueue_with(connection, made[0], [two[1]])
+    assert left(database, two[1]) == 2
 
 
-def test_what_an_interrupted_call_did_with_another_encoder_is_done_again(
-    database: Database, settings: Settings
+def test_at_most_so_many_workers_reindex_at_once(database: Database, settings: Settings, two: tuple[int, int]) -> None:
+    make_series(database, 12)
+    reindex(database, two[1])
+    with database.transaction() as connection:
+        encoders.set_reindex(connection, two[1], hours=None, workers=2, from_pacs=False)
+    together = threading.Barrier(6)
+
+    def work(number: int) -> list[Job]:
+        together.wait(10)
+        found = (claim(database, settings, str(number)) for _ in range(2))
+        return [job for job in found if job is not None]
+
+    with ThreadPoolExecutor(6) as pool:
+        claimed = list(pool.map(work, range(6)))
+    assert sum(bool(jobs_) for jobs_ in claimed) == 2
+    (first, *_) = [jobs_ for jobs_ in claimed if jobs_]
+    for job in first:
+        finish(database, job)
+    assert claim(database, settings, "another") is not None
+
+
+def test_outside_its_hours_an_encoder_reindexes_nothing_and_arrivals_go(
+    database: Database, settings: Settings, two: tuple[int, int]
 ) -> None:
-    make_series(database, 2)
+    made = make_series(database, 2)
+    reindex(database, two[1])
     with database.transaction() as connection:
-        former = add_encoder(connection)
-        jobs.enqueue_all(connection, former)
-    job = claim_one(database, settings)
+        now = connection.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone()
+        # Of another day than today and tomorrow: the test may run at midnight.
+        other = f"{now + datetime.timedelta(days=3):%a}"
+        encoders.set_reindex(connection, two[1], hours=other, workers=None, from_pacs=False)
+    assert claim(database, settings) is None
+    enqueue(database, made[0])
+    finish(database, claim_one(database, settings))
+    assert claim(database, settings) is None
     with database.transaction() as connection:
-        jobs.finish(connection, job)
-        embeddings.save(connection, job.series_id, former, [new_stack(np.eye(8, dtype=np.float32)[:1])])
-        latter = add_encoder(connection, "b" * 64)
-        assert jobs.enqueue_all(connection, latter) == 2
+        today = f"{now:%a}, {now + datetime.timedelta(days=1):%a}"
+        encoders.set_reindex(connection, two[1], hours=today, workers=None, from_pacs=False)
+    assert claim_one(database, settings).series_id == made[1]
 
 
-def test_a_parked_job_is_not_waited_for(database: Database, settings: Settings) -> None:
-    make_series(database, 2)
-    with database.transaction() as connection:
-        jobs.enqueue_all(connection, 0)
+def test_many_workers_that_claim_a_series_several_jobs_start_one(
+    database: Database, settings: Settings, two: tuple[int, int]
+) -> None:
+    """The unique index would end the other's transaction with an error."""
+    made = make_series(database, 3)
+    for _ in range(8):
+        for encoder_id in two:
+            reindex(database, encoder_id)
+        for series_id in made:
+            enqueue(database, series_id)
+        together = threading.Barrier(6)
+
+        def work(number: int) -> Job | None:
+            together.wait(10)  # noqa: B023 - all are done before the next
+            return claim(database, settings, str(number))
+
+        with ThreadPoolExecutor(6) as pool:
+            claimed = [job for job in pool.map(work, range(6)) if job is not None]
+        assert len({job.series_id for job in claimed}) == len(claimed) == 3
+        while (job := claim(database, settings)) is not None:
+            claimed.append(job)
+        for job in claimed:
+            finish(database, job)
+        assert states(database) == []
+
+
+def test_what_was_parked_is_tried_again(database: Database, settings: Settings, two: tuple[int, int]) -> None:
     once = settings.model_copy(update={"job_attempts": 1})
-    fail(database, claim_one(database, once), once)
-    finish(database, claim_one(database, once))
-    with database.transaction() as connection:
-        assert jobs.count_re_embed(connection) == 0
+    made = make_series(database, 2)
+    enqueue(database, made[0])
+    reindex(database, two[1])
+    for _ in range(2):
+        assert fail(database, claim_one(database, once), once)
+    assert states(database) == [(made[0], "parked"), (made[1], "parked")]
+    assert left(database, two[1]) == 0
+    reindex(database, two[1])
+    assert states(database) == [(made[0], "waiting"), (made[1], "waiting")]
+    for _ in range(2):
+        job = claim_one(database, settings)
+        assert job.attempt == 1
+        finish(database, job)
+    assert states(database) == []
+
+
+def test_a_failed_job_of_one_encoder_gives_way_to_a_job_of_all(
+    database: Database, settings: Settings, two: tuple[int, int]
+) -> None:
+    (series_id,) = make_series(database)
+    reindex(database, two[1])
+    job = claim_one(database, settings)
+    enqueue(database, series_id)
+    assert fail(database, job, settings) is False
+    assert left(database, two[1]) == 0
+    job = claim_one(database, settings)
+    reindex(database, two[0])
+    assert fail(database, job, settings) is False
+    assert sorted(states(database)) == [(series_id, "waiting")] * 2
