@@ -24,7 +24,6 @@ from pacs_cbir.serve.parameters import (
     LABEL,
     ReturnKeys,
     example_of,
-    matching_keys,
     region_of,
     sequence_weights_of,
     sequences_of,
@@ -33,6 +32,7 @@ from pacs_cbir.serve.parameters import (
 from pacs_cbir.store import labels
 from pacs_cbir.store.embeddings import Source
 from pacs_cbir.store.examples import Example
+from pacs_cbir.store.matching import matching_keys
 
 MAX_RESULTS = 1000
 MAX_OFFSET = MAX_RESULTS * 100

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import model
-from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys, matching_keys
+from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
 from pacs_cbir.serve.warning import warning
 from pacs_cbir.store import catalogue, labels
-from pacs_cbir.store.matching import Level
+from pacs_cbir.store.matching import Level, matching_keys
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_uid
 

@@ -105,23 +105,6 @@ def _sequence(parameter: str, name: str) -> str:
     return found
 
 
-def matching_keys(parameters: Iterable[tuple[str, str]], reserved: Collection[str]) -> dict[str, str]:
-    """All parameters that are not `reserved`: keyword → value.
-
-    Raises:
-        InvalidQuery: a name is no attribute's, or is given twice.
-    """
-    keys: dict[str, str] = {}
-    for name, value in parameters:
-        if name in reserved:
-            continue
-        keyword = keyword_of(name)
-        if keyword in keys:
-            raise InvalidQuery(f"{keyword} is given twice; a list of UIDs has a comma between them")
-        keys[keyword] = value
-    return keys
-
-
 class ReturnKeys:
     """Which attributes an answer holds (PS3.18 8.3.4.3).
 

@@ -13,13 +13,13 @@ from pydicom.tag import Tag
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.dicom_json import plain
 from pacs_cbir.serve.outcome import report_url, with_age
-from pacs_cbir.serve.parameters import FUZZY, matching_keys
+from pacs_cbir.serve.parameters import FUZZY
 from pacs_cbir.serve.schemas import NOTHING_FOUND, ListedStudy, problems
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, conflicts, encoders, listing
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.listing import ListedSeries
-from pacs_cbir.store.matching import Level
+from pacs_cbir.store.matching import Level, matching_keys
 from pacs_cbir.store.session import Database
 
 MAX_STUDIES = 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -69,6 +69,23 @@ def keyword_of(name: str) -> str:
             "PatientSex, and tags of eight hexadecimal digits, as 00100040"
         )
     return keyword
+
+
+def matching_keys(parameters: Iterable[tuple[str, str]], reserved: Collection[str]) -> dict[str, str]:
+    """A query's parameters that are not `reserved`, as matching keys: keyword → value.
+
+    Raises:
+        InvalidQuery: a name is no attribute's, or is given twice.
+    """
+    keys: dict[str, str] = {}
+    for name, value in parameters:
+        if name in reserved:
+            continue
+        keyword = keyword_of(name)
+        if keyword in keys:
+            raise InvalidQuery(f"{keyword} is given twice; a list of UIDs has a comma between them")
+        keys[keyword] = value
+    return keys
 
 
 def level_of(keyword: str) -> Level:

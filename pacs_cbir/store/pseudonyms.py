@@ -50,6 +50,10 @@ class Pseudonyms:
         value = value & ~(0xF << 76) & ~(0x3 << 62) | 8 << 76 | 2 << 62
         return f"2.25.{uuid.UUID(int=value).int}"
 
+    def token(self, *texts: str) -> str:
+        """What tells whether texts are the same as another time, and nothing else of them; hexadecimal."""
+        return self._digest("token", *texts).hex()
+
     def _of_patient(self, purpose: str, issuer_of_patient_id: str, patient_id: str, study_instance_uid: str) -> bytes:
         if patient_id:
             return self._digest(purpose, issuer_of_patient_id, patient_id)

@@ -28,9 +28,7 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
     """
     with database.transaction() as connection:
         found, status = stack_files(connection), catalogue.status(connection)
-    paths: dict[str | None, Path] = {
-        file.file: settings.instances_dir / file.file for file in found if file.file is not None
-    }
+    paths = {file.file: settings.instances_dir / file.file for file in found if file.file is not None}
     rows, notes = pseudonymous_rows(found, site_pseudonyms(settings), paths)
     if waiting := sum(status.jobs.values()):
         notes.insert(0, f"{waiting} series wait for a worker, or were given up: see pacs-cbir status")
@@ -41,7 +39,7 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
 
 
 def pseudonymous_rows(
-    found: list[StackFile], pseudonyms: Pseudonyms, paths: Mapping[str | None, Path]
+    found: list[StackFile], pseudonyms: Pseudonyms, paths: Mapping[str, Path]
 ) -> tuple[list[Row], list[str]]:
     """Stored instances of embedded stacks as a manifest's rows. The label is the study's one curated label; a study
     that has several has none here, since no one can tell which is meant.
@@ -77,7 +75,7 @@ def pseudonymous_rows(
         notes.append(f"left out: {len(conflicts)} studies that hold several patients: see pacs-cbir status")
     if several:
         notes.append(f"without label: {len(several)} studies that have several")
-    return [_row(file, pseudonyms, paths[file.file]) for file in kept if file.file in paths], notes
+    return [_row(file, pseudonyms, paths[file.file]) for file in kept if file.file and file.file in paths], notes
 
 
 def _row(file: StackFile, pseudonyms: Pseudonyms, path: Path) -> Row:

@@ -8,8 +8,9 @@ import pytest
 
 from pacs_cbir.embed.region import Box
 from pacs_cbir.errors import InvalidQuery
-from pacs_cbir.serve.parameters import ReturnKeys, example_of, matching_keys, region_of
+from pacs_cbir.serve.parameters import ReturnKeys, example_of, region_of
 from pacs_cbir.store.examples import Example
+from pacs_cbir.store.matching import matching_keys
 
 
 @pytest.mark.parametrize(
