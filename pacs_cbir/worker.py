@@ -244,6 +244,7 @@ def _embed_stack(stack: DrawnStack, encoder: Encoder) -> NewStack:
         evidence=stack.evidence,
         sop_instance_uids=stack.sop_instance_uids,
         embeddings=vectors,
+        thumbnails=stack.thumbnails,
     )
 
 

@@ -17,6 +17,7 @@ from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import build_volume
 from pacs_cbir.embed.picture import Picture, Window, render_frame
 from pacs_cbir.embed.preprocess import Preprocessing, Slices, draw_slices
+from pacs_cbir.embed.thumbnail import Thumbnail, draw_thumbnails
 from pacs_cbir.errors import DecodingError, NotAVolume, PacsCbirError, SeriesChanged
 
 _Result = TypeVar("_Result")
@@ -37,6 +38,7 @@ class DrawnStack:
         separated_by: what tells it from the series' other stacks.
         sop_instance_uids: the instances it is made of.
         slices: None where `not_embedded` says why.
+        thumbnails: of the frames that the slices were drawn from, where they were asked for.
     """
 
     sequence: str
@@ -46,20 +48,21 @@ class DrawnStack:
     sop_instance_uids: tuple[str, ...]
     slices: Slices | None
     not_embedded: str | None
+    thumbnails: tuple[Thumbnail, ...] = ()
 
 
 def draw_series(paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:
-    """Split a series into stacks and draw the slices of each.
+    """Split a series into stacks and draw the slices of each, with thumbnails.
 
     Raises:
         DecodingError: pixel data cannot be decoded; the series as a whole is not to be trusted.
         NotDicom: a file is not a DICOM data set any more.
     """
-    return list(draw_each(paths, preprocessing))
+    return [_draw(stack, preprocessing, with_thumbnails=True) for stack in read_stacks(paths)]
 
 
 def draw_each(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[DrawnStack]:
-    """`draw_series`, each stack as it is asked for."""
+    """`draw_series` without thumbnails, each stack as it is asked for."""
     return (_draw(stack, preprocessing) for stack in read_stacks(paths))
 
 
@@ -80,11 +83,14 @@ def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preproces
     raise SeriesChanged("the series has changed since it was embedded")
 
 
-def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:
+def _draw(stack: Stack, preprocessing: Preprocessing, *, with_thumbnails: bool = False) -> DrawnStack:
     slices, reason = None, stack.reason
+    thumbnails: tuple[Thumbnail, ...] = ()
     if reason is None:
         try:
-            slices = draw_slices(build_volume(stack), preprocessing)
+            volume = build_volume(stack)
+            slices = draw_slices(volume, preprocessing)
+            thumbnails = draw_thumbnails(stack, volume, slices) if with_thumbnails else ()
         except NotAVolume as error:
             reason = f"not a volume: {error}"
     return DrawnStack(
@@ -95,6 +101,7 @@ def _draw(stack: Stack, preprocessing: Preprocessing) -> DrawnStack:
         sop_instance_uids=tuple(dict.fromkeys(frame.sop_instance_uid for frame in stack.frames)),
         slices=slices,
         not_embedded=reason,
+        thumbnails=thumbnails,
     )
 
 

@@ -87,6 +87,11 @@ def _colour(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 def _grey(stored: npt.NDArray[np.generic], frame: Frame, asked: Window | None) -> Picture:
     slope, intercept = frame.number_of("RescaleSlope"), frame.number_of("RescaleIntercept")
     values = stored.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
+    return draw_values(values, frame, asked)
+
+
+def draw_values(values: npt.NDArray[np.float64], frame: Frame, asked: Window | None = None) -> Picture:
+    """Draw a frame's rescaled values by the window that is asked for, else the header's, else two percentiles."""
     values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     window = asked or _header_window(frame) or _percentiles(values)
     drawn = apply_voi_window(

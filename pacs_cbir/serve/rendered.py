@@ -1,4 +1,7 @@
-"""Pictures of instances and frames (PS3.18 8.7, 10.4.1.1.3): PNG or JPEG, decoded in the child process."""
+"""Pictures of instances and frames (PS3.18 8.7, 10.4.1.1.3): PNG or JPEG, decoded in the child process.
+
+Where the pixel data has left, the thumbnail that the worker kept is answered, with a Warning; 410 where there is none.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.embed.picture import Function, Window
-from pacs_cbir.errors import InvalidQuery, PixelDataGone
+from pacs_cbir.embed.picture import Function, Picture, Window
+from pacs_cbir.errors import InvalidQuery, PixelDataGone, VolumeError
 from pacs_cbir.serve.accept import JPEG, PNG, negotiate
 from pacs_cbir.serve.schemas import problems
+from pacs_cbir.serve.warning import warning
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, retention
+from pacs_cbir.store import catalogue, retention, thumbnails
 from pacs_cbir.store.catalogue import StoredFile
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_uid
@@ -32,6 +36,8 @@ WINDOW_FIELD = "PACS-CBIR-Window"
 FUNCTIONS: dict[str, Function] = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
 """PS3.18 8.3.5.1.4 → PS3.3 C.11.2.1.3."""
 LARGEST_VALUE = 1e12
+
+THUMBNAIL_WARNING = "a small picture in the header's window: the pixel data is no longer here; {} sent it"
 
 INSTANCE = "/studies/{study}/series/{series}/instances/{instance}"
 
@@ -56,10 +62,12 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
     ) -> Response:
         media_type = negotiate(request.headers.get("accept"), (JPEG, PNG))
         size, window = _size(viewport), _window(windowing)
-        if stored.file is None:
-            raise PixelDataGone(stored.calling_ae_title)
-        drawn = decoder.render(settings.instances_dir / stored.file, number, window)
-        headers = None if drawn.window is None else {WINDOW_FIELD: _window_text(drawn.window)}
+        drawn = _drawn(stored, number, window, settings, decoder)
+        if drawn is None:
+            pixels = _thumbnail(stored, number, database)
+            headers = {"Warning": warning(THUMBNAIL_WARNING.format(stored.calling_ae_title))}
+            return Response(_encode(pixels, media_type, size), media_type=media_type, headers=headers)
+        headers = {} if drawn.window is None else {WINDOW_FIELD: _window_text(drawn.window)}
         return Response(_encode(drawn.pixels, media_type, size), media_type=media_type, headers=headers)
 
     def stored_file(study: str, series: str, instance: str) -> StoredFile:
@@ -107,6 +115,30 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         return picture(request, stored, frame, viewport, windowing)
 
     return router
+
+
+def _drawn(
+    stored: StoredFile, number: int, window: Window | None, settings: Settings, decoder: Decoder
+) -> Picture | None:
+    """A frame's picture; None where its file has left."""
+    if stored.file is None:
+        return None
+    path = settings.instances_dir / stored.file
+    try:
+        return decoder.render(path, number, window)
+    except VolumeError:
+        # Retention may have let it go since its row was read.
+        if path.is_file():
+            raise
+        return None
+
+
+def _thumbnail(stored: StoredFile, number: int, database: Database) -> npt.NDArray[np.uint8]:
+    with database.transaction() as connection:
+        kept = thumbnails.picture(connection, stored.id, number)
+    if kept is None:
+        raise PixelDataGone(stored.calling_ae_title)
+    return np.asarray(Image.open(io.BytesIO(kept)))
 
 
 def _size(viewport: str | None) -> tuple[int, int] | None:
@@ -169,7 +201,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             WINDOW_FIELD: {
                 "description": "The window that it was drawn with, as `window` takes it; colour has none.",
                 "schema": {"type": "string"},
-            }
+            },
+            "Warning": {
+                "description": "The pixel data has left, and this is the small picture that was kept.",
+                "schema": {"type": "string"},
+            },
         },
     },
     **problems(400, 404, 406, 410, 422, 503),

@@ -62,12 +62,13 @@ class StoredFile:
         file: path below the instances directory; None where the pixel data is no longer here.
         number_of_frames: at least 1.
         calling_ae_title: who sent it.
-        series_id: row of its series.
+        id, series_id: its row, and that of its series.
     """
 
     file: str | None
     number_of_frames: int
     calling_ae_title: str
+    id: int
     series_id: int
 
 
@@ -188,6 +189,7 @@ def stored_file(
     """Where an instance is; None where it is not here."""
     row = connection.execute(
         select(
+            instances.c.id,
             instances.c.file,
             instances.c.calling_ae_title,
             instances.c.series_id,
@@ -205,7 +207,7 @@ def stored_file(
         return None
     frames = row.frames or ""
     number = int(frames) if frames.isdecimal() and int(frames) else 1
-    return StoredFile(row.file, number, row.calling_ae_title, row.series_id)
+    return StoredFile(row.file, number, row.calling_ae_title, row.id, row.series_id)
 
 
 def status(connection: Connection) -> Status:

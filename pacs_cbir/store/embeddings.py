@@ -17,9 +17,10 @@ import numpy.typing as npt
 from sqlalchemy import Connection, delete, insert, select, text
 
 from pacs_cbir.errors import PixelDataGone
-from pacs_cbir.store import encoders
+from pacs_cbir.store import encoders, thumbnails
 from pacs_cbir.store.moment import SNAPSHOT, Moment
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
+from pacs_cbir.store.thumbnails import Thumbnail
 
 CHANNEL = "pacs_cbir_stacks"
 WHOLE_STACK = 0
@@ -65,6 +66,7 @@ class NewStack:
     evidence: dict[str, str]
     sop_instance_uids: tuple[str, ...]
     embeddings: tuple[SliceEmbedding, ...]
+    thumbnails: tuple[Thumbnail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def save(connection: Connection, series_id: int, found: Mapping[int, Sequence[Ne
     """
     held = encoders.hold(connection, list(found))
     connection.execute(delete(stacks).where(stacks.c.series_id == series_id, stacks.c.encoder_id.in_(found)))
+    of_all = [one for of_one in found.values() for stack in of_one for one in stack.thumbnails]
+    thumbnails.save(connection, series_id, {(one.sop_instance_uid, one.frame_number): one for one in of_all}.values())
     for encoder_id in sorted(held):
         for stack in found[encoder_id]:
             _insert(connection, series_id, encoder_id, stack)

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import conflicts, files, jobs, patients, retention
+from pacs_cbir.store import conflicts, files, jobs, patients, retention, thumbnails
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.room import require_room
@@ -106,13 +106,12 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
                     .where(series.c.id == series_id)
                     .values(attributes=instance.series_attributes, updated_at=func.clock_timestamp())
                 )
+                if outcome is Outcome.REPLACED:
+                    thumbnails.forget(connection, before.id)
+                if before.series_id != series_id:
+                    jobs.enqueue(connection, before.series_id, settings.settle_seconds)
             retention.record_use(connection, series_id)
-            if outcome is Outcome.RESTORED:
-                jobs.enqueue_unfinished(connection, series_id, settings.settle_seconds)
-            elif outcome is not Outcome.HEADER_UPDATED:
-                jobs.enqueue(connection, series_id, settings.settle_seconds)
-            if before is not None and before.series_id != series_id:
-                jobs.enqueue(connection, before.series_id, settings.settle_seconds)
+            _enqueue(connection, outcome, series_id, settings.settle_seconds)
     except BaseException:
         # After a lost connection the commit may have happened all the same.
         if kept is not None and not _committed(database, kept):
@@ -121,6 +120,13 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
     if before is not None and before.file is not None:
         files.discard(settings.instances_dir / before.file)
     return outcome
+
+
+def _enqueue(connection: Connection, outcome: Outcome, series_id: int, settle_seconds: float) -> None:
+    if outcome is Outcome.RESTORED:
+        jobs.enqueue_unfinished(connection, series_id, settle_seconds)
+    elif outcome is not Outcome.HEADER_UPDATED:
+        jobs.enqueue(connection, series_id, settle_seconds)
 
 
 def _committed(database: Database, kept: str) -> bool:

@@ -191,6 +191,15 @@ instances = Table(
     Index("ix_instances_committed", "series_id", postgresql_where=text("committed_at IS NOT NULL")),
 )
 
+thumbnails = Table(
+    "thumbnails",
+    metadata,
+    Column("instance_id", BigInteger, ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("frame_number", Integer, primary_key=True),
+    Column("picture", LargeBinary, nullable=False, comment="JPEG"),
+    comment="small pictures of what was embedded, for when the pixel data has left",
+)
+
 encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
 
 encoders = Table(

@@ -27,13 +27,15 @@ from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.encoders import State
 from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.jobs import enqueue
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
+from pacs_cbir.store.tables import embeddings, instances, jobs, stacks, thumbnails
 from pacs_cbir.store.tables import encoders as encoder_rows
 from pacs_cbir.worker import Worker, run_worker
 from tests.dicom_factory import composite, mr_instance
 from tests.untrained import TWO_NUMBERS, Untrained, save_untrained
 
+JPEG = b"\xff\xd8\xff"
 Receive = Callable[[Dataset], None]
 
 
@@ -115,6 +117,35 @@ def test_pixel_data_leaves_while_the_worker_runs(
         running.join()
     assert len(rows(database, select(stacks))) == 1
     assert not list(settings.instances_dir.rglob("*.dcm"))
+
+
+def test_small_pictures_stay_and_are_replaced_with_what_they_show(
+    worker: Worker, receive: Receive, database: Database
+) -> None:
+    for number in (1, 2):
+        receive(mr_instance(number=number, size=32, ImagePositionPatient=["-120", "-120", str(6 * number)]))
+    assert work(worker) == 1
+    every = select(thumbnails).order_by(thumbnails.c.instance_id)
+    first = rows(database, every)
+    assert [frame for _, frame, _ in first] == [1, 1]
+    assert all(bytes(picture).startswith(JPEG) for _, _, picture in first)  # type: ignore[arg-type]
+    with database.transaction() as connection:
+        enqueue(connection, connection.execute(select(instances.c.series_id).limit(1)).scalar_one(), 0)
+    assert work(worker) == 1
+    assert rows(database, every) == first
+    # Other pixels: the picture of the earlier ones is gone at once.
+    other = mr_instance(number=1, size=32, ImagePositionPatient=["-120", "-120", "6"])
+    other.PixelData = other.PixelData[::-1]
+    receive(other)
+    assert rows(database, every) == first[1:]
+    assert work(worker) == 1
+    second = rows(database, every)
+    assert second[1] == first[1]
+    assert second[0][:2] == first[0][:2]
+    assert second[0] != first[0]
+    with database.transaction() as connection:
+        connection.execute(instances.delete())
+    assert rows(database, every) == []
 
 
 def test_a_late_instance_of_a_series_whose_files_left_costs_no_embeddings(

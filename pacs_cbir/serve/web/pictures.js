@@ -11,8 +11,9 @@ let under_way = 0;
 let bytes = 0;
 let drawn = false;
 
-/** A frame's picture: {bitmap, window}. `viewport` is [width, height]; `window` {centre, width} of rescaled values;
- *  `now`: someone scrolls and looks at it, so that it goes before all that were asked for earlier. */
+/** A frame's picture: {bitmap, window, reduced}, reduced where its pixel data is no longer here. `viewport` is [width,
+ *  height]; `window` {centre, width} of rescaled values; `now`: someone scrolls and looks at it, so that it goes before
+ *  all that were asked for earlier. */
 export function picture({ study, series, instance, frame }, { window, viewport, now = false } = {}) {
   const path = `/dicom-web/studies/${study}/series/${series}/instances/${instance}`;
   const query = new URLSearchParams();
@@ -78,7 +79,8 @@ async function load(url, accept) {
   const answer = await request(url, { accept });
   const said = (answer.headers.get('PACS-CBIR-Window') ?? '').split(',');
   const bitmap = await createImageBitmap(await answer.blob());
-  return { bitmap, window: said.length === 3 ? { centre: Number(said[0]), width: Number(said[1]) } : null };
+  const reduced = answer.headers.has('Warning');
+  return { bitmap, reduced, window: said.length === 3 ? { centre: Number(said[0]), width: Number(said[1]) } : null };
 }
 
 function keep(entry, size) {

@@ -113,10 +113,10 @@ export class Viewport {
 
   async fetchAndDraw() {
     try {
-      const { bitmap, window } = await picture(this.slice, { window: this.window, now: true });
+      const { bitmap, window, reduced } = await picture(this.slice, { window: this.window, now: true });
       this.bitmap = bitmap;
       this.drawnWindow = window;
-      this.windowText.textContent = text(window);
+      this.windowText.textContent = reduced ? 'small picture; see the archive' : text(window);
       this.message.textContent = '';
       this.draw();
       markFirst();

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dicom_factory import mr_instance
 from PIL import Image
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
@@ -15,7 +16,12 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from served import Api
 from stored import let_go
 
+from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.thumbnail import EDGE
+from pacs_cbir.serve.rendered import WINDOW_FIELD
 from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.tables import thumbnails
+from pacs_cbir.worker import Worker
 
 BASE = "/dicom-web/studies/1.2/series/1.3/instances"
 PNG = {"Accept": "image/png"}
@@ -66,6 +72,35 @@ def test_pixel_data_that_has_left(api: Api) -> None:
         answer = api.client.get(BASE + path)
         assert (answer.status_code, answer.json()["type"]) == (410, "urn:pacs-cbir:problem:pixel-data-gone")
         assert "TEST sent it" in answer.json()["detail"]
+
+
+def test_a_small_picture_stands_for_pixel_data_that_has_left(api: Api, decoder: Decoder) -> None:
+    paths = []
+    for number in (1, 2, 3):
+        ds = mr_instance(number=number, size=256)
+        paths.append(
+            f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+        )
+        received = api.settings.incoming_dir / "transfer.part"
+        ds.save_as(received, enforce_file_format=True)
+        ingest(received, Source("ARCHIVE"), api.database, api.settings)
+    assert Worker(api.settings, api.database, decoder).work_once()
+    whole = api.client.get(f"{paths[0]}/rendered", headers=PNG, params={"viewport": "64,64"})
+    assert "warning" not in whole.headers
+    let_go(api.database, api.settings)
+    for path in (f"{paths[0]}/rendered", f"{paths[0]}/frames/1/rendered"):
+        answer = api.client.get(path, headers=PNG, params={"viewport": "64,64", "window": "1,2,linear"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert "pixel data is no longer here; ARCHIVE sent it" in answer.headers["warning"]
+        assert WINDOW_FIELD not in answer.headers
+        one, other = (np.asarray(Image.open(io.BytesIO(found.content)), float) for found in (whole, answer))
+        assert np.abs(one - other).mean() < 6
+    small = api.client.get(f"{paths[0]}/rendered", headers=PNG)
+    assert Image.open(io.BytesIO(small.content)).size == (EDGE, EDGE)
+    # Of what was not embedded there is none.
+    with api.database.transaction() as connection:
+        connection.execute(thumbnails.delete())
+    assert api.client.get(f"{paths[0]}/rendered").status_code == 410
 
 
 def test_percentiles_where_there_is_no_window(api: Api) -> None:
@@ -158,4 +193,4 @@ def test_a_file_that_is_gone_is_no_crash(api: Api) -> None:
     send(api, "1.4", np.zeros((2, 2)))
     for file in Path(api.settings.instances_dir).rglob("*.dcm"):
         file.unlink()
-    assert api.client.get(f"{BASE}/1.4/rendered").status_code == 422
+    assert api.client.get(f"{BASE}/1.4/rendered").status_code == 410

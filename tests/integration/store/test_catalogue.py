@@ -87,8 +87,8 @@ def test_attributes_by_row(database: Database) -> None:
 
 def test_a_file_is_found_by_its_three_uids(two_studies: Database) -> None:
     with two_studies.transaction() as connection:
-        assert stored_file(connection, "2", "2.1", "2.1.3") == StoredFile("00/2.1.3.dcm", 3, "TEST", ANY)
-        assert stored_file(connection, "2", "2.2", "2.2.1") == StoredFile("00/2.2.1.dcm", 1, "TEST", ANY)
+        assert stored_file(connection, "2", "2.1", "2.1.3") == StoredFile("00/2.1.3.dcm", 3, "TEST", ANY, ANY)
+        assert stored_file(connection, "2", "2.2", "2.2.1") == StoredFile("00/2.2.1.dcm", 1, "TEST", ANY, ANY)
         assert stored_file(connection, "1", "2.1", "2.1.3") is None
 
 
