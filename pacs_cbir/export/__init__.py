@@ -1,0 +1,1 @@
+"""Research sets from the site's own studies, without their patients' identities."""
