@@ -30,6 +30,8 @@ _CHUNK = 2**20
 _TRANSFER_SYNTAX_UID = 0x00020010
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _ENCAPSULATED_DOCUMENT = 0x00420011
+# SOP Class UID, SOP Instance UID, Study Instance UID, Series Instance UID.
+_IDENTITY = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
 # Float Pixel Data, Double Float Pixel Data, Pixel Data.
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
@@ -37,6 +39,16 @@ _NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 # PS3.5 9.1, save that components may begin with a zero, as some devices write them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MAX_UID_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which instance a file holds: valid UIDs (PS3.5 9.1)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,32 @@ def read_instance(path: Path) -> Instance:
     )
 
 
+def read_identity(path: Path) -> Identity:
+    """Which instance a file says that it holds; what follows the last of the UIDs is not looked at.
+
+    Raises:
+        NotDicom, InvalidIdentifier, OSError: as `read_instance`.
+    """
+    kept: dict[int, Element] = {}
+    with path.open("rb") as file:
+        try:
+            _, elements, _ = _data_set(file)
+            for element in elements:
+                if element.tag in _IDENTITY and element.value:
+                    kept[element.tag] = element
+                if len(kept) == len(_IDENTITY):
+                    break
+        except MalformedDataSet as error:
+            raise NotDicom(str(error)) from error
+    found = _attributes(list(kept.values()))
+    return Identity(
+        sop_class_uid=_identifier(found, "SOPClassUID"),
+        sop_instance_uid=_identifier(found, "SOPInstanceUID"),
+        study_instance_uid=_identifier(found, "StudyInstanceUID"),
+        series_instance_uid=_identifier(found, "SeriesInstanceUID"),
+    )
+
+
 @dataclass(frozen=True)
 class _Header:
     transfer_syntax_uid: str
@@ -147,23 +185,30 @@ class _Header:
 
 
 def _read_header(file: BinaryIO) -> _Header:
-    end = file.seek(0, io.SEEK_END)
-    transfer_syntax_uid = seek_data_set(file)
+    transfer_syntax_uid, elements, whole = _data_set(file)
+    deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
     try:
-        data_set, whole = file, True
-        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-            data_set, end, whole = _inflate(file)
-        elements = read_elements(
-            data_set,
-            end,
-            implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
-            little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-            until=_PIXELS,
-        )
         kept, has_pixels, pixels_at = _collect(elements, whole)
     except MalformedDataSet as error:
         raise NotDicom(str(error)) from error
-    return _Header(transfer_syntax_uid, _attributes(kept), has_pixels, pixels_at if data_set is file else 0)
+    return _Header(transfer_syntax_uid, _attributes(kept), has_pixels, 0 if deflated else pixels_at)
+
+
+def _data_set(file: BinaryIO) -> tuple[str, Iterator[Element], bool]:
+    """The transfer syntax, the elements up to the pixels, and whether these are all that there are."""
+    end = file.seek(0, io.SEEK_END)
+    transfer_syntax_uid = seek_data_set(file)
+    data_set, whole = file, True
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        data_set, end, whole = _inflate(file)
+    elements = read_elements(
+        data_set,
+        end,
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+        until=_PIXELS,
+    )
+    return transfer_syntax_uid, elements, whole
 
 
 def seek_data_set(file: BinaryIO) -> str:
@@ -203,11 +248,11 @@ def _inflate(file: BinaryIO) -> tuple[BinaryIO, int, bool]:
     while not inflater.eof and len(inflated) < MAX_INFLATED_HEADER:
         chunk = inflater.unconsumed_tail or file.read(_CHUNK)
         if not chunk:
-            raise MalformedDataSet("the deflated data set is cut off")
+            raise NotDicom("the deflated data set is cut off")
         try:
             inflated += inflater.decompress(chunk, MAX_INFLATED_HEADER - len(inflated))
         except zlib.error as error:
-            raise MalformedDataSet("the deflated data set is damaged") from error
+            raise NotDicom("the deflated data set is damaged") from error
     return io.BytesIO(inflated), len(inflated), inflater.eof
 
 

@@ -23,6 +23,7 @@ from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.page import page_router
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
+from pacs_cbir.serve.stow import stow_router
 from pacs_cbir.serve.studies import studies_router
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
@@ -58,6 +59,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(similar_router(settings, database, searcher, embedder))
     app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
+    app.include_router(stow_router(settings, database))
     app.include_router(labels_router(database))
     app.include_router(corrections_router(database))
     app.include_router(rendered_router(settings, database, decoder))

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
-from threading import Semaphore
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,7 +18,9 @@ from pacs_cbir.embed.preprocess import MAX_SLICES
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.asked import FORM, MAX_EXAMPLES, Asked, Parameters, asked_of, check_url, validated
 from pacs_cbir.serve.limited_body import limited_body
-from pacs_cbir.serve.multipart import DICOM, FORM_DATA, RELATED, media_type, receive_multipart
+from pacs_cbir.serve.multipart import DICOM, FORM_DATA, RELATED, media_type
+from pacs_cbir.serve.places import Places
+from pacs_cbir.serve.upload import receive_upload
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.uploads import upload_folder
 
@@ -28,7 +29,6 @@ MAX_FORM_BYTES = 262_144
 MAX_FIELDS = 1000
 MAX_UPLOADS = 16
 """Under way at once, from a body's first byte to its answer: what trickles in lies on the disk."""
-UPLOAD_RETRY_SECONDS = 5
 
 
 class UploadParameters(Parameters):
@@ -69,7 +69,7 @@ BODY: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def asked_in_body(request: Request, settings: Settings, places: Semaphore) -> AsyncIterator[Asked]:
+async def asked_in_body(request: Request, settings: Settings, places: Places) -> AsyncIterator[Asked]:
     """Read a POST request; its pictures are on disk until the block ends.
 
     Args:
@@ -89,8 +89,8 @@ async def asked_in_body(request: Request, settings: Settings, places: Semaphore)
     if kind == FORM:
         yield await _asked_in_form(request)
         return
-    async with _place(places), contextmanager_in_threadpool(upload_folder(settings)) as folder:
-        received = await receive_multipart(request, folder, settings.upload_megabytes << 20)
+    async with places.one(), contextmanager_in_threadpool(upload_folder(settings)) as folder:
+        received = await receive_upload(request, folder, settings.upload_megabytes << 20)
         items = request.query_params.multi_items() if kind == RELATED else received.fields
         if not received.files:
             raise HTTPException(HTTPStatus.BAD_REQUEST, f"The body brings no picture; without one, send {FORM}.")
@@ -98,20 +98,6 @@ async def asked_in_body(request: Request, settings: Settings, places: Semaphore)
         if asked.region is not None:
             raise InvalidQuery("region is of a stored frame: it goes with no uploaded file")
         yield replace(asked, files=tuple(received.files))
-
-
-@asynccontextmanager
-async def _place(places: Semaphore) -> AsyncIterator[None]:
-    if not places.acquire(blocking=False):
-        raise HTTPException(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MAX_UPLOADS} uploads are under way. Ask again after the seconds in Retry-After.",
-            {"Retry-After": str(UPLOAD_RETRY_SECONDS)},
-        )
-    try:
-        yield
-    finally:
-        places.release()
 
 
 async def _asked_in_form(request: Request) -> Asked:

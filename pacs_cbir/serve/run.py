@@ -27,10 +27,11 @@ def run_api(settings: Settings, database: Database, stop: threading.Event) -> No
     """Serve until `stop` is set.
 
     Raises:
-        SettingsError: the address is taken or not ours.
+        SettingsError: the address is taken or not ours, or the data directory is another database's.
         DiskUnavailable: the data directory cannot be written.
     """
     files.prepare(settings)
+    files.claim(settings, database)
     purge_uploads(settings)
     follower = Follower(database, settings.index_dir)
     following = threading.Thread(target=follower.run, args=(stop,), name="follower")

@@ -128,6 +128,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 NOTHING_FOUND: dict[str, Any] = {"description": "Nothing matches."}
 _MEANING = {
     400: "A parameter cannot be understood; `detail` says which and what is accepted.",
+    403: "Not for this sender; `detail` says what allows it.",
     404: "Not here.",
     408: "The body took too long.",
     406: "Nothing on offer is in Accept.",
@@ -139,4 +140,5 @@ _MEANING = {
     415: "The body is of a type that is not read here.",
     422: "Here, and without embeddings or a picture, or an uploaded file is none; `detail` says why.",
     503: "The database is away, the encoder is busy, or the service is not ready.",
+    507: "The disk is full.",
 }

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
-from threading import Semaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -21,6 +20,7 @@ from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.next_page import DESCRIBED, page_fields
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.outside import resolved
+from pacs_cbir.serve.places import Places
 from pacs_cbir.serve.return_keys import with_availability
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.serve.warning import warning
@@ -39,7 +39,7 @@ UNRELATED_WARNING = (
 def similar_router(settings: Settings, database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
     """Routes of the query by example."""
     router = APIRouter(prefix="/similar", tags=["query by example"])
-    uploads = Semaphore(MAX_UPLOADS)
+    uploads = Places(MAX_UPLOADS, "uploads")
 
     async def asked(request: Request) -> AsyncIterator[Asked]:
         async with asked_in_body(request, settings, uploads) as query:

@@ -47,12 +47,14 @@ class Source:
 
     Attributes:
         calling_ae_title: the peer.
-        sop_class_uid, sop_instance_uid: of the request (PS3.7 9.1.1.1); None where the door has no request.
+        sop_class_uid, sop_instance_uid: of a C-STORE request (PS3.7 9.1.1.1); None where the door has none.
+        study_instance_uid: the study that is to be stored (PS3.18 10.5); None where the door does not say.
     """
 
     calling_ae_title: str
     sop_class_uid: str | None = None
     sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
 
 
 def ingest(received: Path, source: Source, database: Database, settings: Settings) -> Outcome:
@@ -79,6 +81,7 @@ def _check_request(instance: Instance, source: Source) -> None:
     for keyword, claimed, found in (
         ("SOPClassUID", source.sop_class_uid, instance.sop_class_uid),
         ("SOPInstanceUID", source.sop_instance_uid, instance.sop_instance_uid),
+        ("StudyInstanceUID", source.study_instance_uid, instance.study_instance_uid),
     ):
         if claimed is not None and claimed != found:
             raise WrongIdentifier(f"the data set's {keyword} is not the one that the request announced")

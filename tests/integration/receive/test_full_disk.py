@@ -16,9 +16,9 @@ from scu import association, store
 from stored import files, rows
 
 from pacs_cbir.errors import DiskFull
-from pacs_cbir.receive.transfer import LOOK_AT_ROOM_BYTES
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files as store_files
+from pacs_cbir.store.incoming import LOOK_AT_ROOM_BYTES
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.room import MEBIBYTE, require_room, room
 from pacs_cbir.store.session import Database

@@ -1,13 +1,17 @@
-"""The listings as dicomweb-client reads them, over a real socket."""
+"""dicomweb-client reads the listings and stores instances, over a real socket."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from dicom_factory import mr_instance, uid
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
 from served import Api, listening
+from stored import rows
+
+from pacs_cbir.store.tables import instances
 
 
 @pytest.fixture
@@ -39,3 +43,19 @@ def test_searches(client: DICOMwebClient) -> None:
 def test_nothing_is_an_empty_list(client: DICOMwebClient) -> None:
     assert client.search_for_studies(search_filters={"PatientID": "nobody"}) == []
     assert client.search_for_series("9.9") == []
+
+
+def test_stores(api: Api) -> None:
+    sent = [mr_instance(number=1), mr_instance(number=2), mr_instance(study="other")]
+    with listening(api) as url:
+        client = DICOMwebClient(f"{url}/dicom-web")
+        stored = client.store_instances(sent[:2])
+        assert [item.ReferencedSOPInstanceUID for item in stored.ReferencedSOPSequence] == [
+            ds.SOPInstanceUID for ds in sent[:2]
+        ]
+        mixed = client.store_instances(sent[1:], uid("study"))
+        assert [item.ReferencedSOPInstanceUID for item in mixed.FailedSOPSequence] == [sent[2].SOPInstanceUID]
+        assert uids(client.search_for_instances(uid("study")), "SOPInstanceUID") == [
+            ds.SOPInstanceUID for ds in sent[:2]
+        ]
+    assert len(rows(api.database, instances)) == 2

@@ -26,7 +26,7 @@ from pacs_cbir.embed.outside import MAX_INFLATED_BYTES
 from pacs_cbir.embed.preprocess import MAX_SLICES
 from pacs_cbir.serve.asked import MAX_EXAMPLES
 from pacs_cbir.serve.body import MAX_UPLOADS
-from pacs_cbir.serve.multipart import MAX_FIELD_BYTES, MAX_PARTS
+from pacs_cbir.serve.upload import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import uploads
 
