@@ -39,12 +39,10 @@ class Explained:
     Attributes:
         by_sequence: of every sequence that both have, the most alike first.
         weights: part → what it counted.
-        encoder: identity of the encoder whose embeddings these are.
     """
 
     by_sequence: tuple[Explanation, ...]
     weights: Mapping[Part, float]
-    encoder: str
 
 
 def explanations(

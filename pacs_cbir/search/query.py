@@ -35,7 +35,6 @@ class Query:
     Attributes:
         examples: several mean what they have in common.
         resolved: examples whose vectors are no stored rows, beside those; one of the two is not empty.
-        encoder: identity of the encoder that `resolved` is of.
         like, unlike: answers that were found right and wrong: the examples' vectors move towards the ones and away
             from the others (Rocchio). Studies or series named as unlike are no answers any more.
         only: MR sequences that are looked at; empty: all.
@@ -53,7 +52,6 @@ class Query:
 
     examples: tuple[Example, ...]
     resolved: tuple[ResolvedExample, ...] = ()
-    encoder: str | None = None
     like: tuple[Example, ...] = ()
     unlike: tuple[Example, ...] = ()
     only: frozenset[str] = frozenset()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pacs_cbir.errors import EncoderMismatch, IndexNotReady
+from pacs_cbir.errors import IndexNotReady
 from pacs_cbir.search.as_of import AsOf
+from pacs_cbir.search.encoder_index import Current
 from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.explanation import Explained, explanations
 from pacs_cbir.search.faiss_index import Ids
-from pacs_cbir.search.follow import Current, Follower
+from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.intent import Intent, Slot
 from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch, Unrelated
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE
@@ -70,33 +71,51 @@ class Searcher:
         """Slices in the index."""
         return self._follower.current.index.slices if self.ready else 0
 
-    def similar_studies(self, query: Query) -> Answer:
+    def current(self, encoder: str | None = None) -> Current:
+        """What answers: an encoder's index by its name, or the active one's; the whole of a request is to use one.
+
+        Raises:
+            InvalidQuery: there is no such encoder; says which there are.
+            IndexNotReady: it is being loaded.
+            DatabaseUnavailable.
+        """
+        if encoder is not None:
+            return self._follower.named(encoder)
+        current = self._follower.current
+        if not current.loaded:
+            # A database that is away is the likelier cause, and says so itself.
+            self._database.ping()
+            raise IndexNotReady("the index is being loaded")
+        return current
+
+    def similar_studies(self, query: Query, current: Current | None = None) -> Answer:
         """Studies most like the examples, best first.
 
         A study's similarity is the mean, over the sequences of the examples that it has too, of the best pair's
         cosine. A stack of unknown sequence compares with all, and does not count for the coverage.
 
+        Args:
+            current: that answers, and whose encoder has embedded what the query brings; None: the active encoder's.
+
         Raises:
             InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
         """
-        ranking = self._prepare(query, whole_study=True)
+        ranking = self._prepare(query, current or self.current(), whole_study=True)
         with ranking.index.reading():
             return ranking.studies(query)
 
-    def similar_series(self, query: Query) -> Answer:
+    def similar_series(self, query: Query, current: Current | None = None) -> Answer:
         """Series most like the examples, best first; errors as `similar_studies`."""
-        ranking = self._prepare(query, whole_study=False)
+        ranking = self._prepare(query, current or self.current(), whole_study=False)
         with ranking.index.reading():
             return ranking.series(query)
 
-    def explain(self, query: Query, match: Example) -> Explained:
+    def explain(self, query: Query, match: Example, current: Current) -> Explained:
         """Why a match is like the query's one example: by sequence, and what the parts counted.
 
         Raises:
             InvalidQuery, UnknownExample, ExampleNotReady, ExampleNotEmbedded, IndexNotReady, DatabaseUnavailable.
-            EncoderMismatch: the example was embedded by another encoder.
         """
-        current = self._current(query)
         with self._database.reading() as connection:
             named = [resolve(connection, example, current.encoder_id) for example in query.examples]
             other = resolve(connection, match, current.encoder_id)
@@ -104,22 +123,10 @@ class Searcher:
         intent = Intent(current.architecture, Unrelated(), query, (), ())
         with current.index.reading():
             by_sequence = explanations(current.index, intent, one, other)
-        return Explained(by_sequence, intent.part_weights, current.identity)
+        return Explained(by_sequence, intent.part_weights)
 
-    def _current(self, query: Query) -> Current:
-        if not self.ready:
-            # A database that is away is the likelier cause, and says so itself.
-            self._database.ping()
-            raise IndexNotReady("the index is being loaded")
-        # After `ready`: an index that is taken earlier may be one that holds nothing yet.
-        current = self._follower.current
-        if query.encoder not in {None, current.identity}:
-            raise EncoderMismatch("another encoder became the active one while the picture was embedded")
-        return current
-
-    def _prepare(self, query: Query, *, whole_study: bool) -> _Ranking:
+    def _prepare(self, query: Query, current: Current, *, whole_study: bool) -> _Ranking:
         condition = series_filter(query.keys, fuzzy=query.fuzzy, labels=query.labels)
-        current = self._current(query)
         with self._database.reading() as connection:
             if query.as_of is not None:
                 query.as_of.check(connection, current.encoder_id, current.index.moment)

@@ -81,6 +81,12 @@ class Parameters(BaseModel):
         description="What the embedding's parts count, as `lesion:1,grey:0.2`; parts not named count nothing. "
         "Without it, as the encoder's card says.",
     )
+    encoder: str = Field(
+        "",
+        max_length=MAX_CHARACTERS,
+        description="The name of the encoder that is to answer, to compare it; without it the active one does. Its "
+        "index is loaded when it is asked for first: 503 with Retry-After until then.",
+    )
     min_similarity: float | None = Field(
         None,
         ge=-1,
@@ -117,6 +123,7 @@ class Asked:
         url: that asks it; None where a body does.
         files: pictures that are examples too; they are gone once the request is answered.
         region: of the one example's frame.
+        encoder: name of the one that is to answer; None: the active one.
         sources: where slices that are not stored come from: SOP Instance UID and frame number, or no UID and the
             number of the file in the upload.
         warnings: texts for the Warning field.
@@ -130,6 +137,7 @@ class Asked:
     url: URL | None
     files: tuple[Path, ...] = ()
     region: Box | None = None
+    encoder: str | None = None
     sources: Mapping[tuple[uuid.UUID, int], Source] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -204,6 +212,7 @@ def asked_of(request: Request, parameters: Parameters, items: Sequence[tuple[str
         example_study=examples[0].study_instance_uid if examples else None,
         url=request.url if request.method == "GET" else None,
         region=region_of(parameters.region, examples),
+        encoder=parameters.encoder or None,
     )
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pacs_cbir.embed.decode import Decoder, draw_stack
-from pacs_cbir.embed.preprocess import Slices
+from pacs_cbir.embed.preprocess import Preprocessing, Slices
 from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
 from pacs_cbir.errors import EncoderBusy, EncoderMismatch, SeriesChanged, UnknownExample
 from pacs_cbir.kept_encoders import KeptEncoders
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.embeddings import instance_paths
+from pacs_cbir.store.encoders import EncoderRow
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.stack_files import StackOrigin, stack_origin
 
@@ -38,9 +39,9 @@ SAME_PLACE_MM = 0.001
 
 
 class Embedder:
-    """The active encoder, and a decoder child of its own: thumbnails never wait for what is drawn here.
+    """The encoders that answer, and a decoder child of its own: thumbnails never wait for what is drawn here.
 
-    Use as a context manager. The encoder is loaded when it is first asked for, the child started with its first work.
+    Use as a context manager. An encoder is loaded when it is first asked for, the child started with its first work.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -60,15 +61,18 @@ class Embedder:
         self.decoder.close()
 
     @contextmanager
-    def turn(self) -> Iterator[Encoder]:
+    def turn(self, row: EncoderRow | None) -> Iterator[Encoder]:
         """Wait for one's turn to draw and embed, and hold it.
 
+        Args:
+            row: of the encoder whose embeddings are searched; None where there is none yet.
+
         Yields:
-            the encoder whose embeddings are searched.
+            that encoder.
 
         Raises:
             EncoderBusy: too many wait already, or the wait was too long.
-            EncoderMismatch: this process' encoder is not the active one.
+            EncoderMismatch: there is none, or this process cannot embed with it.
             CheckpointError: it cannot be loaded.
             DatabaseUnavailable.
         """
@@ -78,17 +82,18 @@ class Embedder:
             if not self._turn.acquire(timeout=WAIT_SECONDS):
                 raise EncoderBusy(f"the encoder was not free for {WAIT_SECONDS:g} s")
             try:
-                yield self._active_encoder()
+                yield self._encoder(row)
             finally:
                 self._turn.release()
         finally:
             self._places.release()
 
-    def slice_pixels(self, stack_id: uuid.UUID, number: int) -> npt.NDArray[np.float32]:
+    def slice_pixels(self, stack_id: uuid.UUID, number: int, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         """Draw a slice of a stored stack again, as it was embedded; to be called in one's turn.
 
         Args:
             number: of the slice in its stack, counted from 1.
+            preprocessing: of the encoder that embedded it.
 
         Returns:
             float32, shape (size, size), in [0, 1].
@@ -102,13 +107,14 @@ class Embedder:
         origin, paths = self._origin(stack_id)
         if not 1 <= number <= len(origin.slices):
             raise UnknownExample("the slice is not here any more")
-        preprocessing = self._active_encoder().card.preprocessing
         slices = self.decoder.run(draw_stack, paths, dict(origin.separated_by), preprocessing)
         _check_same(origin, slices)
         drawn: npt.NDArray[np.float32] = slices.pixels[number - 1]
         return drawn
 
-    def region(self, stack_id: uuid.UUID, picture: tuple[str, int | None], box: Box) -> DrawnRegion | None:
+    def region(
+        self, stack_id: uuid.UUID, picture: tuple[str, int | None], box: Box, preprocessing: Preprocessing
+    ) -> DrawnRegion | None:
         """Draw the slice of a stored stack that shows a box, as `draw_region`; to be called in one's turn.
 
         Raises:
@@ -116,7 +122,6 @@ class Embedder:
             SeriesChanged, PixelDataGone, InvalidQuery, VolumeError: as `slice_pixels` and `draw_region`.
         """
         origin, paths = self._origin(stack_id)
-        preprocessing = self._active_encoder().card.preprocessing
         return self.decoder.run(draw_region, paths, dict(origin.separated_by), picture, box, preprocessing)
 
     def _origin(self, stack_id: uuid.UUID) -> tuple[StackOrigin, list[Path]]:
@@ -128,11 +133,11 @@ class Embedder:
             raise UnknownExample("the slice is not here any more")
         return origin, instance_paths(self._settings.instances_dir, origin.files)
 
-    def _active_encoder(self) -> Encoder:
-        with self._database.transaction() as connection:
-            row = encoders.active(connection)
+    def _encoder(self, row: EncoderRow | None) -> Encoder:
         if row is None:
             raise EncoderMismatch("nothing is embedded here yet: start a worker (`pacs-cbir worker`)")
+        with self._database.reading() as connection:
+            self._encoders.keep_only([row, *encoders.kept(connection)])
         return self._encoders.encoder(row)
 
 

@@ -12,14 +12,16 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from pacs_cbir.embed.heat_picture import heat_picture
-from pacs_cbir.errors import EncoderMismatch, InvalidQuery
+from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search import query as search
+from pacs_cbir.search.encoder_index import Current
 from pacs_cbir.search.explanation import Explained, Explanation
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import JSON, PNG, negotiate
 from pacs_cbir.serve.answers import Uids, explained_plain
 from pacs_cbir.serve.asked import MAX_CHARACTERS
 from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.serve.encoder_field import ENCODER_DESCRIBED, encoder_field
 from pacs_cbir.serve.parameters import example_of, region_of, sequences_of, weights_of
 from pacs_cbir.serve.region import RegionExample, drawn_region
 from pacs_cbir.serve.schemas import ExplainedSeries, problems
@@ -48,6 +50,7 @@ class ExplainParameters(BaseModel):
         "", max_length=MAX_CHARACTERS, description="Look at these MR sequences alone, as `T1CE` or `T1,FLAIR`."
     )
     parts: str = Field("", max_length=MAX_CHARACTERS, description="What the embedding's parts count, as in the query.")
+    encoder: str = Field("", max_length=MAX_CHARACTERS, description="Whose answer is explained, as in the query.")
 
 
 def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -> APIRouter:
@@ -66,13 +69,17 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
         _check_once(request)
         example = example_of(asked.example)
         box = region_of(asked.region, (example,))
-        region = None if box is None else drawn_region(example, box, database, embedder)
+        current = searcher.current(asked.encoder or None)
+        region = None if box is None else drawn_region(example, box, current, database, embedder)
         query = search.Query((example,), only=sequences_of([asked.sequence]), parts=weights_of("parts", asked.parts))
-        explained = searcher.explain(query if region is None else region.asked(query), example_of(asked.match))
+        asked_for = query if region is None else region.asked(query)
+        explained = searcher.explain(asked_for, example_of(asked.match), current)
+        headers = encoder_field(current)
         if media_type == PNG:
-            return Response(_picture(embedder, explained, region), media_type=PNG)
+            return Response(_picture(embedder, current, explained, region), media_type=PNG, headers=headers)
         uids = _uids(database, explained.by_sequence, region)
-        return Response(json.dumps([explained_plain(one, uids) for one in explained.by_sequence]), media_type=JSON)
+        content = json.dumps([explained_plain(one, uids) for one in explained.by_sequence])
+        return Response(content, media_type=JSON, headers=headers)
 
     return router
 
@@ -83,16 +90,15 @@ def _check_once(request: Request) -> None:
         raise InvalidQuery(f"{', '.join(repeated)}: given more than once; one example is explained by one match")
 
 
-def _picture(embedder: Embedder, explained: Explained, region: RegionExample | None) -> bytes:
+def _picture(embedder: Embedder, current: Current, explained: Explained, region: RegionExample | None) -> bytes:
     best = explained.by_sequence[0]
     slices = best.match.slices
     assert slices is not None  # noqa: S101  # an explanation is of a pair of slices
-    with embedder.turn() as encoder:
-        if encoder.identity != explained.encoder:
-            raise EncoderMismatch("another encoder became the active one while the match was explained")
-        found, inside = embedder.slice_pixels(slices.found.stack_id, slices.found.slice), None
+    with embedder.turn(current.encoder) as encoder:
+        preprocessing = encoder.card.preprocessing
+        found, inside = embedder.slice_pixels(slices.found.stack_id, slices.found.slice, preprocessing), None
         if region is None:
-            example = embedder.slice_pixels(slices.example.stack_id, slices.example.slice)
+            example = embedder.slice_pixels(slices.example.stack_id, slices.example.slice, preprocessing)
         else:
             box = region.slices[slices.example.stack_id]
             example, inside = box.pixels, np.stack([box.inside, np.ones_like(box.inside)])
@@ -118,6 +124,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": list[ExplainedSeries],
         "description": "The picture, or the scores.",
         "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
+        "headers": ENCODER_DESCRIBED,
     },
     **problems(400, 404, 406, 409, 410, 422, 503),
 }

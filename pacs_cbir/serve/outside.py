@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pacs_cbir.embed.outside import OutsideStack, draw_outside, format_of
 from pacs_cbir.errors import ExampleNotEmbedded, InvalidQuery, UnreadableUpload
+from pacs_cbir.search.encoder_index import Current
 from pacs_cbir.search.example import ExampleVector, ResolvedExample
 from pacs_cbir.search.query import Picture, Query
 from pacs_cbir.search.stack_index import ANYTHING, UNKNOWN_SEQUENCE, Kind
@@ -40,8 +41,11 @@ class _Uploaded:
     sources: Mapping[tuple[uuid.UUID, int], Source]
 
 
-def resolved(asked: Asked, database: Database, embedder: Embedder) -> Asked:
+def resolved(asked: Asked, current: Current, database: Database, embedder: Embedder) -> Asked:
     """The question with its examples embedded, where they are no stored rows.
+
+    Args:
+        current: that is to be searched.
 
     Raises:
         UnreadableUpload, VolumeError: a file cannot be drawn.
@@ -51,22 +55,22 @@ def resolved(asked: Asked, database: Database, embedder: Embedder) -> Asked:
         EncoderBusy, EncoderMismatch, CheckpointError, DatabaseUnavailable.
     """
     if asked.files:
-        return _with_files(asked, database, embedder)
+        return _with_files(asked, current, database, embedder)
     if asked.region is None:
         return asked
     (example,) = asked.query.examples
-    drawn = drawn_region(example, asked.region, database, embedder)
+    drawn = drawn_region(example, asked.region, current, database, embedder)
     return replace(asked, query=drawn.asked(asked.query), sources=drawn.sources)
 
 
-def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
+def _with_files(asked: Asked, current: Current, database: Database, embedder: Embedder) -> Asked:
     # Before one's turn: what is nothing at all does not wait for the encoder.
     pictures = [format_of(path, number) != "DICOM" for number, path in enumerate(asked.files, start=1)]
     if any(pictures) and len(asked.query.only) > 1:
         raise InvalidQuery("sequence: a picture that does not tell its MR sequence is compared as one, or as any")
     if sum(pictures) > MAX_EXAMPLES:
         raise UnreadableUpload(f"the files are more than {MAX_EXAMPLES} pictures; send fewer")
-    with embedder.turn() as encoder:
+    with embedder.turn(current.encoder) as encoder:
         drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing, MAX_EXAMPLES)
         uploaded = [_embedded(stack, encoder, asked.query) for stack in drawn if stack.stack.slices is not None]
     reasons = sorted({stack.stack.not_embedded for stack in drawn if stack.stack.not_embedded})
@@ -79,7 +83,7 @@ def _with_files(asked: Asked, database: Database, embedder: Embedder) -> Asked:
         warnings.append(LEFT_OUT_WARNING.format("; ".join(reasons)))
     return replace(
         asked,
-        query=replace(asked.query, resolved=found, encoder=encoder.identity),
+        query=replace(asked.query, resolved=found),
         sources={key: source for one in uploaded for key, source in one.sources.items()},
         warnings=tuple(warnings),
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from pacs_cbir.search.encoder_index import Current
 from pacs_cbir.search.query import Answer, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
@@ -17,6 +18,7 @@ from pacs_cbir.serve.answers import Uids, series_model, series_plain, study_mode
 from pacs_cbir.serve.asked import Asked, asked_in_url
 from pacs_cbir.serve.body import BODY, MAX_UPLOADS, asked_in_body
 from pacs_cbir.serve.embedder import Embedder
+from pacs_cbir.serve.encoder_field import ENCODER_DESCRIBED, encoder_field
 from pacs_cbir.serve.next_page import DESCRIBED, page_fields
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.outside import resolved
@@ -45,8 +47,10 @@ def similar_router(settings: Settings, database: Database, searcher: Searcher, e
         async with asked_in_body(request, settings, uploads) as query:
             yield query
 
-    def resolve(query: Asked) -> Asked:
-        return resolved(query, database, embedder)
+    def resolve(query: Asked) -> tuple[Asked, Current]:
+        # Taken once: a switch of the encoder meanwhile concerns the next request.
+        current = searcher.current(query.encoder)
+        return resolved(query, current, database, embedder), current
 
     answers = _Answers(settings, database, searcher)
     for answer, plain in ((answers.similar_studies, SimilarStudy), (answers.similar_series, SimilarSeries)):
@@ -60,14 +64,14 @@ class _Answers:
     def __init__(self, settings: Settings, database: Database, searcher: Searcher) -> None:
         self._settings, self._database, self._searcher = settings, database, searcher
 
-    def similar_studies(self, query: Asked) -> Response:
+    def similar_studies(self, query: Asked, current: Current) -> Response:
         """Studies that look like the example, best first.
 
         Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in C-FIND, for instance
         `PatientSex=F&StudyDate=20200101-20241231&SeriesDescription=*FLAIR*`. Similarity is of appearance, and no
         probability of a diagnosis. Where nothing matches, the answer is 204.
         """
-        answer = self._searcher.similar_studies(query.query)
+        answer = self._searcher.similar_studies(query.query, current)
         compared = [match for study in answer.studies for match in study.series]
         with self._database.reading() as connection:
             studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
@@ -81,12 +85,12 @@ class _Answers:
             if match.study_id in studies
         ]
         if query.media_type == JSON:
-            return _response([study_plain(*one) for one in found], query, answer)
-        return _response([study_model(*one) for one in found], query, answer)
+            return _response([study_plain(*one) for one in found], query, answer, current)
+        return _response([study_model(*one) for one in found], query, answer, current)
 
-    def similar_series(self, query: Asked) -> Response:
+    def similar_series(self, query: Asked, current: Current) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
-        answer = self._searcher.similar_series(query.query)
+        answer = self._searcher.similar_series(query.query, current)
         with self._database.reading() as connection:
             series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
             names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
@@ -95,8 +99,8 @@ class _Answers:
             (match, series[match.series_id], uids, query.fields) for match in answer.series if match.series_id in series
         ]
         if query.media_type == JSON:
-            return _response([series_plain(*one) for one in found], query, answer)
-        return _response([series_model(*one) for one in found], query, answer)
+            return _response([series_plain(*one) for one in found], query, answer, current)
+        return _response([series_model(*one) for one in found], query, answer, current)
 
     def _outcomes(self, connection: Connection, studies: Mapping[int, Attributes], query: Asked) -> dict[int, Outcome]:
         example = {} if query.example_study is None else catalogue.header(connection, query.example_study)
@@ -111,19 +115,19 @@ class _Answers:
 
 def _add_routes(
     router: APIRouter,
-    answer: Callable[[Asked], Response],
+    answer: Callable[[Asked, Current], Response],
     responses: dict[int | str, Any],
     asked: Callable[[Request], AsyncIterator[Asked]],
-    resolve: Callable[[Asked], Asked],
+    resolve: Callable[[Asked], tuple[Asked, Current]],
 ) -> None:
     """The same answer to a question in a URL and to one in a body."""
 
     def in_url(query: Annotated[Asked, Depends(asked_in_url)]) -> Response:
-        return answer(resolve(query))
+        return answer(*resolve(query))
 
     # As a default, since FastAPI finds no local name in an annotation; pictures are gone before the answer is sent.
     def in_body(query: Asked = Depends(asked, scope="function")) -> Response:  # noqa: B008
-        return answer(resolve(query))
+        return answer(*resolve(query))
 
     path = f"/{answer.__name__.removeprefix('similar_')}"
     shared: dict[str, Any] = {"response_class": Response, "description": inspect.getdoc(answer)}
@@ -152,8 +156,8 @@ def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping
     return Uids(names, {**sources, **query.sources})
 
 
-def _response(content: list[dict[str, Any]], query: Asked, answer: Answer) -> Response:
-    headers = page_fields(query, answer)
+def _response(content: list[dict[str, Any]], query: Asked, answer: Answer, current: Current) -> Response:
+    headers = page_fields(query, answer) | encoder_field(current)
     warnings = [*query.warnings, *([UNRELATED_WARNING.format(answer.unrelated)] if answer.unrelated else [])]
     if warnings:
         headers["Warning"] = ", ".join(map(warning, warnings))
@@ -168,6 +172,6 @@ def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:
         "description": "A list, best first. The default is the DICOM JSON Model with the similarity in a private block "
         "(group 0075, private creator PACS_CBIR); with `Accept: application/json` it is plain JSON.",
         "content": {DICOM_JSON: {"schema": {"type": "array", "items": {"type": "object"}}}},
-        "headers": DESCRIBED,
+        "headers": {**DESCRIBED, **ENCODER_DESCRIBED},
     }
     return {200: described, 204: NOTHING_FOUND, **problems(400, 404, 406, 409, 410, 422, 503)}

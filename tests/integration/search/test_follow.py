@@ -25,14 +25,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from rows import add_series
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
-from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
+from stack_rows import DIMENSION, add_encoder, card, new_encoder, new_stack, not_embedded, random_vectors, save, unit
 
-from pacs_cbir.errors import DatabaseUnavailable
-from pacs_cbir.search import follow
+from pacs_cbir.errors import DatabaseUnavailable, IndexNotReady, InvalidQuery
+from pacs_cbir.search import encoder_index, follow
 from pacs_cbir.search.follow import CHANNEL_REBUILD, Follower
 from pacs_cbir.search.snapshot import snapshot_path
 from pacs_cbir.store import embeddings, encoders
 from pacs_cbir.store.embedded import EmbeddedPostgres
+from pacs_cbir.store.embeddings import StoredStack
+from pacs_cbir.store.encoders import EncoderRow
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings as embedding_rows
 from pacs_cbir.store.tables import series, studies
@@ -394,7 +396,7 @@ def test_the_snapshot_is_written_beside_the_following(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("SNAPSHOT_CHANGES", 1), ("SNAPSHOT_SHARE", 0.0), ("SNAPSHOT_SECONDS", 0.0)):
-        monkeypatch.setattr(follow, name, value)
+        monkeypatch.setattr(encoder_index, name, value)
     abandoned, recent = tmp_path / "x.1.part", tmp_path / "x.2.part"
     for part in (abandoned, recent):
         part.touch()
@@ -458,13 +460,13 @@ def test_a_follower_that_slept_for_long_compares_everything(
     add(database, name="1.2.2", seed=2)
     with database.transaction() as connection:
         embeddings.forget_changes(connection, -1)
-    monkeypatch.setattr(follow, "LONGEST_SLEEP_SECONDS", 0.0)
+    monkeypatch.setattr(encoder_index, "LONGEST_SLEEP_SECONDS", 0.0)
     follower.catch_up()
     assert held(follower) == table(database)
 
 
 def test_more_stacks_than_one_batch(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "LOAD_BATCH", 3)
+    monkeypatch.setattr(encoder_index, "LOAD_BATCH", 3)
     for number in range(1, 9):
         add(database, name=f"1.2.{number}", seed=number)
     follower = Follower(database, tmp_path)
@@ -474,3 +476,81 @@ def test_more_stacks_than_one_batch(database: Database, tmp_path: Path, monkeypa
         add(database, name=f"1.2.{number}", seed=number)
     follower.catch_up()
     assert held(follower) == table(database)
+
+
+@pytest.fixture
+def beside(database: Database) -> EncoderRow:
+    """An encoder beside the active one; each has embedded three series."""
+    dice = np.random.default_rng(9)
+    with database.transaction() as connection:
+        row = encoders.add(connection, new_encoder("b" * 64, card(16)))
+        active = add_encoder(connection, IDENTITY)
+        for number in range(3):
+            series_id = add_series(connection, "1.2.3", f"1.2.3.{number}").series_id
+            save(connection, series_id, active, new_stack(random_vectors(dice, 2)))
+            save(connection, series_id, row.id, new_stack(random_vectors(dice, 2, 16)))
+    return row
+
+
+def test_until_a_switch_is_loaded_the_former_answers_and_follows(
+    database: Database, tmp_path: Path, beside: EncoderRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(database, tmp_path)
+    follower.catch_up()
+    former = follower.current
+    assert former.encoder is not None
+    monkeypatch.setattr(encoder_index, "LOAD_BATCH", 1)
+    load, sizes, dice = embeddings.load, [], np.random.default_rng(10)
+
+    def arrive_and_load(connection: Connection, encoder_id: int, ids: list[uuid.UUID]) -> Iterator[StoredStack]:
+        if encoder_id == beside.id:
+            assert follower.ready
+            assert follower.current is former
+            sizes.append(len(former.index))
+            with database.transaction() as arriving:
+                series_id = add_series(arriving, "1.2.4", f"1.2.4.{len(sizes)}").series_id
+                save(arriving, series_id, former.encoder.id, new_stack(random_vectors(dice, 2)))
+        return load(connection, encoder_id, ids)
+
+    monkeypatch.setattr(embeddings, "load", arrive_and_load)
+    with database.transaction() as connection:
+        encoders.activate(connection, beside.name)
+    follower.catch_up()
+    assert sizes == [3, 4, 5]
+    assert follower.current.encoder_id == beside.id
+    assert len(follower.current.index) == 3
+
+
+def test_an_encoder_that_is_named_is_loaded_followed_and_let_go(
+    database: Database, tmp_path: Path, beside: EncoderRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(database, tmp_path)
+    follower.catch_up()
+    with pytest.raises(InvalidQuery, match=f"encoder accepts .*{beside.name}"):
+        follower.named("another")
+    with pytest.raises(IndexNotReady, match=beside.name):
+        follower.named(beside.name)
+    follower.catch_up()
+    named = follower.named(beside.name)
+    assert (named.encoder_id, len(named.index), named.index.dimension) == (beside.id, 3, 16)
+    assert follower.current.encoder_id != beside.id
+    with database.transaction() as connection:
+        connection.execute(text("DELETE FROM series WHERE series_instance_uid = '1.2.3.0'"))
+    follower.catch_up()
+    assert len(follower.named(beside.name).index) == len(follower.current.index) == 2
+    # The active one needs no second index under its name.
+    assert follower.current.encoder is not None
+    assert follower.named(follower.current.encoder.name) is follower.current
+    monkeypatch.setattr(follow, "IDLE_SECONDS", -1)
+    follower.catch_up()
+    with pytest.raises(IndexNotReady):
+        follower.named(beside.name)
+    assert follower.ready
+    monkeypatch.undo()
+    follower.catch_up()
+    follower.named(beside.name)
+    with database.transaction() as connection:
+        encoders.retire(connection, beside.name)
+    follower.catch_up()
+    with pytest.raises(InvalidQuery, match="encoder accepts"):
+        follower.named(beside.name)

@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +20,25 @@ from stack_rows import make_active
 from stored import let_go
 from untrained import Untrained
 
-from pacs_cbir.embed.checkpoint import default_checkpoint_path
+from pacs_cbir.embed.checkpoint import default_checkpoint_path, load_checkpoint
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import EncoderBusy, EncoderMismatch, PixelDataGone, SeriesChanged, UnknownExample
 from pacs_cbir.serve.embedder import WAITING, Embedder
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
 from pacs_cbir.worker import Worker
+
+PREPROCESSING = load_checkpoint(default_checkpoint_path()).card.preprocessing
+
+
+def turn(embedder: Embedder) -> AbstractContextManager[Encoder]:
+    """A turn with the active encoder."""
+    with embedder._database.transaction() as connection:
+        return embedder.turn(encoders.active(connection))
 
 
 @pytest.fixture
@@ -60,14 +71,14 @@ def test_stored_slices_are_drawn_as_they_were_embedded(
     with database.transaction() as connection:
         rows = connection.execute(select(embeddings).where(embeddings.c.slice > 0)).all()
     assert len({row.stack_id for row in rows}) == 2
-    with embedder.turn() as encoder:
+    with turn(embedder) as encoder:
         for row in rows:
-            pixels = embedder.slice_pixels(row.stack_id, row.slice)
+            pixels = embedder.slice_pixels(row.stack_id, row.slice, PREPROCESSING)
             assert pixels.shape == (encoder.card.preprocessing.size,) * 2
             assert encoder.embed(pixels[None])[0] == pytest.approx(np.frombuffer(row.vector, "<f4"), abs=1e-4)
         for stack, number in ((rows[0].stack_id, len(rows)), (rows[0].stack_id, 0), (uuid.uuid4(), 1)):
             with pytest.raises(UnknownExample):
-                embedder.slice_pixels(stack, number)
+                embedder.slice_pixels(stack, number, PREPROCESSING)
 
 
 def test_a_series_that_changed_meanwhile_is_not_taken_for_what_it_was(
@@ -78,8 +89,8 @@ def test_a_series_that_changed_meanwhile_is_not_taken_for_what_it_was(
     receive(settings, database, mr_instance(number=1, size=32, EchoTime="17"))
     with database.transaction() as connection:
         stack = connection.execute(select(stacks.c.id)).scalar_one()
-    with embedder.turn(), pytest.raises(SeriesChanged, match="changed"):
-        embedder.slice_pixels(stack, 1)
+    with turn(embedder), pytest.raises(SeriesChanged, match="changed"):
+        embedder.slice_pixels(stack, 1, PREPROCESSING)
 
 
 def test_a_series_that_grows_is_drawn_as_it_was_embedded(
@@ -91,9 +102,9 @@ def test_a_series_that_grows_is_drawn_as_it_was_embedded(
     receive(settings, database, *(mr_instance(number=number, size=32) for number in range(1, 5)))
     with database.transaction() as connection:
         rows = connection.execute(select(embeddings).where(embeddings.c.slice > 0)).all()
-    with embedder.turn() as encoder:
+    with turn(embedder) as encoder:
         for row in rows:
-            drawn = encoder.embed(embedder.slice_pixels(row.stack_id, row.slice)[None])[0]
+            drawn = encoder.embed(embedder.slice_pixels(row.stack_id, row.slice, PREPROCESSING)[None])[0]
             assert drawn == pytest.approx(np.frombuffer(row.vector, "<f4"), abs=1e-4)
 
 
@@ -106,9 +117,9 @@ def test_a_slice_is_drawn_from_the_picture_that_was_embedded_or_not_at_all(
         stack = connection.execute(select(stacks.c.id)).scalar_one()
 
     def is_refused() -> bool:
-        with embedder.turn():
+        with turn(embedder):
             try:
-                embedder.slice_pixels(stack, 3)
+                embedder.slice_pixels(stack, 3, PREPROCESSING)
             except SeriesChanged:
                 return True
         return False
@@ -147,12 +158,12 @@ def test_a_slice_whose_pixel_data_has_left_is_not_drawn(
     let_go(database, settings, mr_instance(number=2).SOPInstanceUID)
     with database.transaction() as connection:
         stack = connection.execute(select(stacks.c.id)).scalar_one()
-    with embedder.turn(), pytest.raises(PixelDataGone, match="TEST sent it"):
-        embedder.slice_pixels(stack, 1)
+    with turn(embedder), pytest.raises(PixelDataGone, match="TEST sent it"):
+        embedder.slice_pixels(stack, 1, PREPROCESSING)
 
 
 def test_without_an_active_encoder_nothing_is_embedded(embedder: Embedder) -> None:
-    with pytest.raises(EncoderMismatch, match="start a worker"), embedder.turn():
+    with pytest.raises(EncoderMismatch, match="start a worker"), turn(embedder):
         pass
 
 
@@ -162,7 +173,7 @@ def test_an_encoder_that_needs_another_device_is_refused(
     new = replace(Untrained.of(default_checkpoint_path()).new, precision="bfloat16")
     with database.transaction() as connection:
         make_active(connection, new)
-    with pytest.raises(EncoderMismatch, match="GPU"), embedder.turn():
+    with pytest.raises(EncoderMismatch, match="GPU"), turn(embedder):
         pass
 
 
@@ -170,12 +181,12 @@ def test_one_at_a_time_and_the_others_wait_or_come_again(embedder: Embedder, wor
     inside, waiting, done = threading.Event(), threading.Event(), []
 
     def hold() -> None:
-        with embedder.turn():
+        with turn(embedder):
             inside.set()
             waiting.wait()
 
     def follow() -> None:
-        with embedder.turn():
+        with turn(embedder):
             done.append(waiting.is_set())
 
     holder = threading.Thread(target=hold)
@@ -187,14 +198,14 @@ def test_one_at_a_time_and_the_others_wait_or_come_again(embedder: Embedder, wor
     try:
         # Its own count: what a refused caller would tell, the one that is let in would wait to tell.
         wait_until(lambda: embedder._places._value == 0, 60)
-        with pytest.raises(EncoderBusy, match="under way"), embedder.turn():
+        with pytest.raises(EncoderBusy, match="under way"), turn(embedder):
             pass
     finally:
         waiting.set()
         for thread in (holder, *followers):
             thread.join()
     assert done == [True] * WAITING
-    with embedder.turn():
+    with turn(embedder):
         pass
 
 

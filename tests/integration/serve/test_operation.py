@@ -118,7 +118,7 @@ def test_metrics_name_routes_and_no_one(api: Api) -> None:
 def test_status(api: Api) -> None:
     api.add("1.2.3", "1.2.3.1", study={"PatientName": "Doe^Jane"})
     answer = api.client.get("/status")
-    assert (answer.json()["studies"], answer.json()["embedded"], answer.json()["encoder"]) == (1, 1, "test")
+    assert (answer.json()["studies"], answer.json()["embedded"], answer.json()["encoder"]) == (1, 1, "two")
     assert answer.json()["studies_without_patient_id"] == ["1.2.3"]
     assert "Doe" not in answer.text
 

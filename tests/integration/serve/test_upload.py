@@ -21,6 +21,8 @@ from untrained import Untrained, save_untrained
 
 from pacs_cbir.dicom.private_block import EXAMPLE_FILE, PRIVATE_CREATOR
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.reindex import start_reindex
+from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import metadata
 from pacs_cbir.worker import Worker
@@ -241,3 +243,30 @@ def test_a_checkpoint_that_is_gone_is_said(archive: Api) -> None:
     answer = ask(archive, "/similar/studies", picture())
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert "pacs-cbir encoder add" in answer.json()["detail"]
+
+
+def test_uploads_are_embedded_by_the_encoder_that_answers(archive: Api, decoder: Decoder, tmp_path: Path) -> None:
+    # Of other weights, and of another size of slices.
+    other = Untrained.of(save_untrained(tmp_path / "other.safetensors", seed=1, size=48))
+    other.add(archive.settings, archive.database)
+    start_reindex(archive.database, "other", hours=None, workers=None, from_pacs=False)
+    worker = Worker(archive.settings, archive.database, decoder)
+    while worker.work_once():
+        pass
+    assert ask(archive, "/similar/series", picture(), encoder="other").status_code == 503
+    archive.follower.catch_up()
+
+    def answered(**parameters: str) -> tuple[str, list[float]]:
+        answer = ask(archive, "/similar/series", picture(), **parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.headers["Pacs-Cbir-Encoder"].split(";")[0], [one["similarity"] for one in answer.json()]
+
+    before, named = answered(), answered(encoder="other")
+    assert (before[0], named[0]) == ("untrained", "other")
+    assert before[1] != named[1]
+    with archive.database.transaction() as connection:
+        encoders.activate(connection, "other")
+    # Until this process has followed, all of it answers by the former.
+    assert answered() == before
+    archive.follower.catch_up()
+    assert answered() == named
