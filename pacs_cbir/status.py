@@ -38,6 +38,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         f"retention {settings.retention}; {state.committed} committed"
     )
     console.print(f"disk: {_disk(settings)}")
+    _print_rows(console, "Rejected", ("Reason", "Instances"), [(r, str(n)) for r, n in state.rejected.items()])
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
     _print_rows(
         console,

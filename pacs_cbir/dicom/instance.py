@@ -200,7 +200,7 @@ def _data_set(file: BinaryIO) -> tuple[str, Iterator[Element], bool]:
     transfer_syntax_uid = seek_data_set(file)
     data_set, whole = file, True
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        data_set, end, whole = _inflate(file)
+        data_set, end, whole = inflate(file)
     elements = read_elements(
         data_set,
         end,
@@ -241,8 +241,12 @@ def seek_data_set(file: BinaryIO) -> str:
     return found
 
 
-def _inflate(file: BinaryIO) -> tuple[BinaryIO, int, bool]:
-    """The data set's beginning, its length, and whether that is all of it (PS3.5 A.5)."""
+def inflate(file: BinaryIO) -> tuple[BinaryIO, int, bool]:
+    """A deflated data set's beginning, its length, and whether that is all of it (PS3.5 A.5).
+
+    Raises:
+        MalformedDataSet: it is damaged.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = bytearray()
     while not inflater.eof and len(inflated) < MAX_INFLATED_HEADER:

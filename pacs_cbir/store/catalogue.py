@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause, func, select, text
 
-from pacs_cbir.store import conflicts, encoders
+from pacs_cbir.store import conflicts, encoders, rejections
 from pacs_cbir.store.conflicts import Conflict
-from pacs_cbir.store.matching import Level, conditions, some_instance, some_series
+from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
 from pacs_cbir.store.tables import encoders as encoder_rows
 from pacs_cbir.store.tables import instances, jobs, patients, series, stacks, studies, study_patients
 
@@ -35,19 +35,21 @@ _COUNTS: dict[Level, tuple[TextClause, ...]] = {
             SELECT series.study_id AS id, count(DISTINCT series.id) AS "NumberOfStudyRelatedSeries",
                    array_remove(array_agg(DISTINCT modality), NULL) AS "ModalitiesInStudy"
             FROM series LEFT JOIN jsonb_array_elements_text(series.attributes -> 'Modality') AS modality ON true
-            WHERE series.study_id = ANY(:ids) GROUP BY series.study_id
+            WHERE series.study_id = ANY(:ids)
+              AND EXISTS (SELECT FROM instances WHERE series_id = series.id AND rejected IS NULL)
+            GROUP BY series.study_id
         """),
         text("""
             SELECT series.study_id AS id, count(*) AS "NumberOfStudyRelatedInstances",
                    array_agg(DISTINCT instances.sop_class_uid) AS "SOPClassesInStudy"
             FROM series JOIN instances ON instances.series_id = series.id
-            WHERE series.study_id = ANY(:ids) GROUP BY series.study_id
+            WHERE series.study_id = ANY(:ids) AND rejected IS NULL GROUP BY series.study_id
         """),
     ),
     Level.SERIES: (
         text("""
             SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances"
-            FROM instances WHERE series_id = ANY(:ids) GROUP BY series_id
+            FROM instances WHERE series_id = ANY(:ids) AND rejected IS NULL GROUP BY series_id
         """),
     ),
     Level.INSTANCE: (),
@@ -99,6 +101,7 @@ class Status:
         stacks, embedded, embedded_series, not_embedded: of the encoder whose embeddings are searched.
         embedded: stacks that have embeddings.
         embedded_series: series with at least one such stack.
+        rejected: reason → instances that rejection notes took out of use; `instances` counts the others.
         not_embedded: reason → stacks.
         jobs: `waiting`, `running` and `parked` → how many.
         parked: the oldest `MAX_LISTED`.
@@ -112,6 +115,7 @@ class Status:
     studies: int
     series: int
     instances: int
+    rejected: dict[str, int]
     with_pixel_data: int
     pixel_data_bytes: int
     committed: int
@@ -201,6 +205,7 @@ def stored_file(
             studies.c.study_instance_uid == study_instance_uid,
             series.c.series_instance_uid == series_instance_uid,
             instances.c.sop_instance_uid == sop_instance_uid,
+            instances.c.rejected.is_(None),
         )
     ).one_or_none()
     if row is None:
@@ -227,7 +232,8 @@ def status(connection: Connection) -> Status:
         patients=connection.execute(select(func.count(study_patients.c.patient_id.distinct()))).scalar_one(),
         studies=_count(connection, studies),
         series=_count(connection, series),
-        instances=_count(connection, instances),
+        instances=connection.execute(select(func.count()).where(instances.c.rejected.is_(None))).scalar_one(),
+        rejected=rejections.counts(connection),
         with_pixel_data=pixel_data.files,
         pixel_data_bytes=int(pixel_data.bytes),
         committed=pixel_data.committed,
@@ -256,11 +262,11 @@ def count_jobs(connection: Connection) -> dict[str, int]:
 def _query(level: Level) -> Select[Any]:
     of_study = (studies.c.study_instance_uid, studies.c.attributes.label("study_attributes"))
     if level is Level.STUDY:
-        return select(studies.c.id, *of_study).order_by(studies.c.id)
+        return select(studies.c.id, *of_study).where(study_counts()).order_by(studies.c.id)
     of_series = (series.c.series_instance_uid, series.c.attributes.label("series_attributes"))
     if level is Level.SERIES:
         joined = select(series.c.id, *of_study, *of_series).join(studies, studies.c.id == series.c.study_id)
-        return joined.order_by(series.c.id)
+        return joined.where(counts()).order_by(series.c.id)
     of_instance = (
         instances.c.sop_instance_uid,
         instances.c.sop_class_uid,
@@ -271,6 +277,7 @@ def _query(level: Level) -> Select[Any]:
         select(instances.c.id, *of_study, *of_series, *of_instance)
         .join(series, series.c.id == instances.c.series_id)
         .join(studies, studies.c.id == series.c.study_id)
+        .where(instances.c.rejected.is_(None))
         .order_by(instances.c.id)
     )
 

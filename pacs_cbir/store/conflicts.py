@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """The study was given to a patient, and the instance names a third one."""
     SEVERAL_STUDIES = "several studies"
     """The instance came under another study before."""
+    UNREADABLE_NOTE = "unreadable rejection note"
+    """The instance is a Key Object Selection that cannot be read, and may reject others."""
 
 
 @dataclass(frozen=True)

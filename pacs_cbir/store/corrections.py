@@ -41,6 +41,7 @@ class Kind(StrEnum):
     PATIENT_UPDATE = "patient update"
     PATIENT_MERGE = "patient merge"
     STUDY = "study"
+    REJECTION = "rejection note"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def update_patient(connection: Connection, identifier: Identifier, values: Value
     if patient is None or not of_patient:
         raise UnknownPatient("no study here is of a patient with that identifier")
     _describe(connection, patient, _lists(values), of_patient)
-    _note(connection, Kind.PATIENT_UPDATE, door, patient.id, values)
+    note(connection, Kind.PATIENT_UPDATE, door, patient.id, values)
     return len(of_patient)
 
 
@@ -119,7 +120,7 @@ def merge_patients(connection: Connection, prior: Identifier, surviving: Identif
         known = patient.demographics or former.demographics
         _describe(connection, patient, {**known, **_lists(values)}, of_patient)
     conflicts.resolve_several_patients(connection, [study.id for study in moved])
-    _note(connection, Kind.PATIENT_MERGE, door, patient.id, values)
+    note(connection, Kind.PATIENT_MERGE, door, patient.id, values)
     return len(moved)
 
 
@@ -155,7 +156,7 @@ def correct_study(
     owners = select(study_patients.c.patient_id).where(study_patients.c.study_id == study.id)
     keywords = [*values, *(() if patient is None else ("PatientID",))]
     for owner in connection.scalars(owners.order_by(study_patients.c.patient_id)).all():
-        _note(connection, Kind.STUDY, door, owner, keywords, study=study_instance_uid)
+        note(connection, Kind.STUDY, door, owner, keywords, study=study_instance_uid)
 
 
 def history(connection: Connection, limit: int) -> list[Correction]:
@@ -257,7 +258,7 @@ def _rewrite(connection: Connection, study_id: int, attributes: Attributes) -> N
     )
 
 
-def _note(
+def note(
     connection: Connection,
     kind: Kind,
     door: str,
@@ -266,6 +267,7 @@ def _note(
     *,
     study: str | None = None,
 ) -> None:
+    """Keep in the history that something was corrected."""
     row = {"kind": kind, "door": door, "patient_id": patient_id, "study_instance_uid": study}
     connection.execute(insert(corrections).values(row | {"keywords": sorted(keywords)}))
 

@@ -104,14 +104,14 @@ DROP_EMPTY_STUDY = text("""
 
 
 def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str, str]]:
-    """A series' instances: SOP Instance UID → (SOP Class UID, file below the instances directory).
+    """A series' instances that count: SOP Instance UID → (SOP Class UID, file below the instances directory).
 
     Raises:
         PixelDataGone: of one of them the pixel data is no longer here: what is left is not the series.
     """
     rows = connection.execute(
         select(instances.c.sop_instance_uid, instances.c.sop_class_uid, instances.c.file, instances.c.calling_ae_title)
-        .where(instances.c.series_id == series_id)
+        .where(instances.c.series_id == series_id, instances.c.rejected.is_(None))
         .order_by(instances.c.id)
     ).all()
     for row in rows:

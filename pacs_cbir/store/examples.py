@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Float, Integer, Select, case, cast, func, select, text
 
 from pacs_cbir.store.embeddings import WHOLE_STACK
+from pacs_cbir.store.matching import counts
 from pacs_cbir.store.tables import embeddings, instances, series, stacks, studies
 
 
@@ -34,8 +35,10 @@ _DUE = text("""
 """).columns(due=Float)
 
 # Made once: SQLAlchemy takes as long to make a statement as Postgres to answer it.
-_SERIES = select(series.c.study_id, series.c.id.label("series_id"), _DUE.scalar_subquery().label("due")).join(
-    studies, studies.c.id == series.c.study_id
+_SERIES = (
+    select(series.c.study_id, series.c.id.label("series_id"), _DUE.scalar_subquery().label("due"))
+    .join(studies, studies.c.id == series.c.study_id)
+    .where(counts())
 )
 _EMBEDDED = (
     select(
@@ -84,7 +87,7 @@ def _series_of(example: Example) -> Select[tuple[int, int, float | None]]:
         query = query.where(series.c.series_instance_uid == example.series_instance_uid)
     if example.sop_instance_uid is not None:
         query = query.join(instances, instances.c.series_id == series.c.id).where(
-            instances.c.sop_instance_uid == example.sop_instance_uid
+            instances.c.sop_instance_uid == example.sop_instance_uid, instances.c.rejected.is_(None)
         )
     if example.frame_number is not None:
         frames = instances.c.attributes["NumberOfFrames"][0].astext

@@ -17,9 +17,10 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance, read_instance
+from pacs_cbir.dicom.rejection import KEY_OBJECT_SELECTION, Reason, Rejection, read_rejection
 from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import conflicts, files, jobs, patients, retention, thumbnails
+from pacs_cbir.store import conflicts, corrections, files, jobs, patients, rejections, retention, thumbnails
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.room import require_room
@@ -27,6 +28,7 @@ from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances, series, studies
 
 Attributes = dict[str, list[str]]
+Known = Row[*tuple[Any, ...]]
 
 log = structlog.get_logger()
 
@@ -87,34 +89,39 @@ def _check_request(instance: Instance, source: Source) -> None:
             raise WrongIdentifier(f"the data set's {keyword} is not the one that the request announced")
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows above an instance."""
+
+    patient_id: int
+    study_id: int
+    series_id: int
+
+
 def _store(instance: Instance, received: Path, source: Source, database: Database, settings: Settings) -> Outcome:
     kept: str | None = None
+    with files.disk_errors():
+        rejection = read_rejection(received) if instance.sop_class_uid == KEY_OBJECT_SELECTION else None
     try:
         with database.transaction() as connection:
-            _lock(connection, instance)
+            _lock(connection, instance, corrects=rejection is not None)
             before = _known(connection, instance.sop_instance_uid)
-            if before is not None and _is_unchanged(instance, before, settings):
+            expired = rejection is None and before is not None and before.rejected == Reason.RETENTION
+            if before is not None and not expired and _is_unchanged(instance, before, settings):
                 return Outcome.UNCHANGED
-            patient_id, study_id = _upsert_study(connection, instance, source, settings)
-            series_id = _upsert_series(connection, instance, study_id)
-            outcome = _outcome(instance, before, series_id, settings)
+            rows = _upsert_study(connection, instance, source, settings)
+            outcome = _outcome(instance, before, rows.series_id, settings)
             kept = files.keep(received, settings.instances_dir)
-            _upsert_instance(connection, instance, series_id, patient_id, file=kept, source=source)
+            _upsert_instance(connection, instance, rows, file=kept, source=source)
+            retention.record_use(connection, rows.series_id)
+            _enqueue(connection, outcome, rows.series_id, settings.settle_seconds)
             if before is not None:
-                if (before.patient_id, before.series_id) != (patient_id, series_id):
-                    _leave_former(connection, before, study_id, instance.sop_instance_uid)
-                # A series' attributes are its first instance's, until one is corrected.
-                connection.execute(
-                    update(series)
-                    .where(series.c.id == series_id)
-                    .values(attributes=instance.series_attributes, updated_at=func.clock_timestamp())
-                )
-                if outcome is Outcome.REPLACED:
-                    thumbnails.forget(connection, before.id)
-                if before.series_id != series_id:
-                    jobs.enqueue(connection, before.series_id, settings.settle_seconds)
-            retention.record_use(connection, series_id)
-            _enqueue(connection, outcome, series_id, settings.settle_seconds)
+                _leave_former(connection, instance, before, rows, settings)
+            if before is not None and outcome is Outcome.REPLACED:
+                thumbnails.forget(connection, before.id)
+            if rejection is not None:
+                _reject(connection, instance, rejection, rows, source)
+                rejections.apply(connection, instance.sop_instance_uid, rejection, settings.settle_seconds)
     except BaseException:
         # After a lost connection the commit may have happened all the same.
         if kept is not None and not _committed(database, kept):
@@ -149,25 +156,46 @@ FORGET_FORMER_PATIENT = text("""
 """)
 
 
-def _leave_former(connection: Connection, before: Row[*tuple[Any, ...]], study_id: int, sop_instance_uid: str) -> None:
-    """What is left of where an instance was before: not its patient's study any more, or not its study."""
+def _leave_former(connection: Connection, instance: Instance, before: Known, rows: _Rows, settings: Settings) -> None:
+    """What is left of an instance that was here: its series' attributes, and where it is not any more."""
+    # A series' attributes are its first instance's, until one is corrected.
+    connection.execute(
+        update(series)
+        .where(series.c.id == rows.series_id)
+        .values(attributes=instance.series_attributes, updated_at=func.clock_timestamp())
+    )
+    if before.rejected == Reason.RETENTION:
+        rejections.forget_expired(connection, instance.sop_instance_uid)
+    if (before.patient_id, before.series_id) == (rows.patient_id, rows.series_id):
+        return
     connection.execute(FORGET_FORMER_PATIENT, {"patient_id": before.patient_id})
-    of_series = select(series.c.study_id).where(series.c.id == before.series_id)
-    former_study_id = connection.execute(of_series).scalar_one()
-    if former_study_id != study_id:
-        conflicts.record(connection, [former_study_id, study_id], Kind.SEVERAL_STUDIES, sop_instance_uid)
-    conflicts.resolve_several_patients(connection, [former_study_id, study_id])
+    former_study = connection.execute(select(series.c.study_id).where(series.c.id == before.series_id)).scalar_one()
+    both = [former_study, rows.study_id]
+    if former_study != rows.study_id:
+        conflicts.record(connection, both, Kind.SEVERAL_STUDIES, instance.sop_instance_uid)
+    conflicts.resolve_several_patients(connection, both)
+    if before.series_id != rows.series_id:
+        jobs.enqueue(connection, before.series_id, settings.settle_seconds)
 
 
-def _lock(connection: Connection, instance: Instance) -> None:
-    patients.hold_for_arrival(connection)
+def _reject(connection: Connection, instance: Instance, rejection: Rejection, rows: _Rows, source: Source) -> None:
+    """Say that a rejection note came, or that one cannot be read."""
+    if rejection.reason is None:
+        conflicts.record(connection, [rows.study_id], Kind.UNREADABLE_NOTE, instance.sop_instance_uid)
+        return
+    kind, study = corrections.Kind.REJECTION, instance.study_instance_uid
+    corrections.note(connection, kind, source.calling_ae_title, rows.patient_id, (), study=study)
+
+
+def _lock(connection: Connection, instance: Instance, *, corrects: bool) -> None:
+    (patients.hold_for_correction if corrects else patients.hold_for_arrival)(connection)
     # Associations that bring one study at once would otherwise race to make its rows, and deadlock on them. The second
     # lock is for one instance that comes under two studies; the order is the same for all.
     for uid in (instance.study_instance_uid, instance.sop_instance_uid):
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))"), {"uid": uid})
 
 
-def _known(connection: Connection, sop_instance_uid: str) -> Row[*tuple[Any, ...]] | None:
+def _known(connection: Connection, sop_instance_uid: str) -> Known | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
@@ -176,6 +204,7 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[*tuple[Any, ...
         instances.c.file_sha256,
         instances.c.pixel_sha256,
         instances.c.attributes,
+        instances.c.rejected,
         series.c.attributes.label("series_attributes"),
     )
     return connection.execute(
@@ -186,27 +215,27 @@ def _known(connection: Connection, sop_instance_uid: str) -> Row[*tuple[Any, ...
     ).one_or_none()
 
 
-def _outcome(instance: Instance, before: Row[*tuple[Any, ...]] | None, series_id: int, settings: Settings) -> Outcome:
+def _outcome(instance: Instance, before: Known | None, series_id: int, settings: Settings) -> Outcome:
     if before is None:
         return Outcome.STORED
-    if before.series_id != series_id or before.pixel_sha256 != instance.pixel_sha256:
+    if before.rejected or before.series_id != series_id or before.pixel_sha256 != instance.pixel_sha256:
         return Outcome.REPLACED
     if before.file is None and before.file_sha256 == instance.file_sha256:
         return Outcome.RESTORED
     return Outcome.HEADER_UPDATED if _same_acquisition(_described(before, settings), instance) else Outcome.REPLACED
 
 
-def _is_unchanged(instance: Instance, before: Row[*tuple[Any, ...]], settings: Settings) -> bool:
+def _is_unchanged(instance: Instance, before: Known, settings: Settings) -> bool:
     return bool(before.file_sha256 == instance.file_sha256) and _file(before, settings) is not None
 
 
-def _file(known: Row[*tuple[Any, ...]], settings: Settings) -> Path | None:
+def _file(known: Known, settings: Settings) -> Path | None:
     """A known instance's file; None where it is not there."""
     file = None if known.file is None else settings.instances_dir / known.file
     return file if file is not None and file.is_file() else None
 
 
-def _described(known: Row[*tuple[Any, ...]], settings: Settings) -> tuple[Attributes, Attributes] | None:
+def _described(known: Known, settings: Settings) -> tuple[Attributes, Attributes] | None:
     """What a known instance says of its series and itself; None where its file is missing or damaged."""
     if known.file is None:
         return known.series_attributes, known.attributes
@@ -226,8 +255,8 @@ def _same_acquisition(earlier: tuple[Attributes, Attributes] | None, later: Inst
     return (later.number_of_frames or 1) == 1 and earlier == (later.series_attributes, later.instance_attributes)
 
 
-def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> tuple[int, int]:
-    """The rows of an instance's patient and study, which says what the instance says, corrected."""
+def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> _Rows:
+    """The rows of an instance's patient, series and study, which says what the instance says, corrected."""
     row = connection.execute(
         select(
             studies.c.id,
@@ -257,7 +286,7 @@ def _upsert_study(connection: Connection, instance: Instance, source: Source, se
     conflicts.join_study(connection, study_id, whose.patient.id, instance.sop_instance_uid)
     if not whose.expected:
         conflicts.record(connection, [study_id], Kind.UNEXPECTED_PATIENT, instance.sop_instance_uid)
-    return whose.patient.id, study_id
+    return _Rows(whose.patient.id, study_id, _upsert_series(connection, instance, study_id))
 
 
 def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:
@@ -276,12 +305,10 @@ def _upsert_series(connection: Connection, instance: Instance, study_id: int) ->
     return int(connection.execute(insert(series).values(values).returning(series.c.id)).scalar_one())
 
 
-def _upsert_instance(
-    connection: Connection, instance: Instance, series_id: int, patient_id: int, *, file: str, source: Source
-) -> None:
+def _upsert_instance(connection: Connection, instance: Instance, rows: _Rows, *, file: str, source: Source) -> None:
     values = {
-        "series_id": series_id,
-        "patient_id": patient_id,
+        "series_id": rows.series_id,
+        "patient_id": rows.patient_id,
         "sop_class_uid": instance.sop_class_uid,
         "transfer_syntax_uid": instance.transfer_syntax_uid,
         "attributes": instance.instance_attributes,
@@ -290,6 +317,7 @@ def _upsert_instance(
         "file_sha256": instance.file_sha256,
         "pixel_sha256": instance.pixel_sha256,
         "calling_ae_title": source.calling_ae_title,
+        "rejected": rejections.reason_of(instance.sop_instance_uid),
         "received_at": func.clock_timestamp(),
     }
     connection.execute(

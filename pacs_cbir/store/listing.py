@@ -47,7 +47,8 @@ SERIES = text("""
            stack.sequence, stack.in_domain, stack.not_embedded, stack.sop_instance_uids, job.under_way, job.error
     FROM studies JOIN series ON series.study_id = studies.id
     CROSS JOIN LATERAL (
-        SELECT array_agg(sop_instance_uid ORDER BY id) AS uids FROM instances WHERE series_id = series.id) AS came
+        SELECT array_agg(sop_instance_uid ORDER BY id) AS uids FROM instances
+        WHERE series_id = series.id AND rejected IS NULL) AS came
     LEFT JOIN LATERAL (
         SELECT sequence, in_domain, not_embedded, sop_instance_uids FROM stacks
         WHERE series_id = series.id AND encoder_id = :encoder_id

@@ -136,7 +136,19 @@ def some_instance(found: Conditions) -> ColumnElement[bool] | None:
     """Over `series`: one instance meets all of the instance's conditions."""
     if not found.instance:
         return None
-    return exists(select(instances.c.id).where(instances.c.series_id == series.c.id, *found.instance).correlate(series))
+    return counts(*found.instance)
+
+
+def counts(*conditions: ColumnElement[bool], of: FromClause = series) -> ColumnElement[bool]:
+    """Over `series`, or an alias of it: an instance that was not rejected meets some conditions."""
+    own = select(instances.c.id).where(instances.c.series_id == of.c.id, instances.c.rejected.is_(None), *conditions)
+    return exists(own.correlate(of))
+
+
+def study_counts() -> ColumnElement[bool]:
+    """Over `studies`: some series of it counts."""
+    own = select(series.c.id).where(series.c.study_id == studies.c.id, counts())
+    return exists(own.correlate(studies))
 
 
 def series_filter(
@@ -167,11 +179,11 @@ def _condition(keyword: str, test: Test) -> ColumnElement[bool]:
         return test(_COLUMNS[keyword])
     if keyword == "ModalitiesInStudy":
         some = _some_value(other, "Modality", test)
-        return exists(select(other.c.id).where(other.c.study_id == studies.c.id, some).correlate(studies))
+        here = counts(of=other)
+        return exists(select(other.c.id).where(other.c.study_id == studies.c.id, some, here).correlate(studies))
     if keyword == "SOPClassesInStudy":
-        some_class = select(instances.c.id).join(other, other.c.id == instances.c.series_id)
-        matching = some_class.where(other.c.study_id == studies.c.id, test(instances.c.sop_class_uid))
-        return exists(matching.correlate(studies))
+        of_class = counts(test(instances.c.sop_class_uid), of=other)
+        return exists(select(other.c.id).where(other.c.study_id == studies.c.id, of_class).correlate(studies))
     return _some_value(_TABLES[level_of(keyword)], keyword, test)
 
 

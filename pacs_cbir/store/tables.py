@@ -179,6 +179,7 @@ instances = Table(
     Column("file_sha256", LargeBinary, nullable=False),
     Column("pixel_sha256", LargeBinary, nullable=False, comment="of the encoded pixel data"),
     Column("calling_ae_title", Text, nullable=False),
+    Column("rejected", Text, comment="code of PS3.16 CID 7011: why it is in no answer; null: it counts"),
     _now("received_at"),
     Column(
         "committed_at",
@@ -201,6 +202,15 @@ thumbnails = Table(
 )
 
 encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True, comment="of an instance that is here or may come"),
+    Column("note_sop_instance_uid", Text, primary_key=True, index=True),
+    Column("reason", Text, nullable=False, comment="code of PS3.16 CID 7011"),
+    _now("rejected_at"),
+    comment="what rejection notes say",
+)
 
 encoders = Table(
     "encoders",
