@@ -116,6 +116,20 @@ def worker() -> None:
 
 
 @app.command()
+def hl7() -> None:
+    """Run door 5 alone: HL7 ADT messages (A08, A31, A40) over MLLP, from the hospital's interface engine.
+
+    Example: `PACS_CBIR_HL7_PORT=2575 pacs-cbir hl7`
+    """
+    from pacs_cbir.adt.server import run_hl7
+    from pacs_cbir.store.session import open_database
+
+    settings, stop = _service()
+    with open_database(settings, pool_size=2) as database:
+        run_hl7(settings, database, stop)
+
+
+@app.command()
 def api() -> None:
     """Run door 3 alone: the REST API with its own vector index. Its documentation is at /docs.
 

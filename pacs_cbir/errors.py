@@ -20,6 +20,9 @@ PacsCbirError
 │   ├── UnknownPatient       nobody is known here by that identifier
 │   ├── UnknownStudy         the study is not here
 │   └── MergeRefused         two patients who cannot be made one: they were merged otherwise before
+├── MessageError             an HL7 message that cannot be taken in
+│   ├── UnreadableMessage    it is none, or a field that is needed is missing or malformed
+│   └── UnsupportedMessage   it is of a kind that is not taken in here
 ├── VolumeError              instances that cannot become a volume; the series is parked or recorded with the reason
 │   ├── DecodingError        pixel data that cannot be decoded, or that killed or outlived the decoder
 │   ├── NotAVolume           geometry that is no regular stack of slices
@@ -132,6 +135,18 @@ class UnknownStudy(CorrectionError):
 
 class MergeRefused(CorrectionError):
     """Two patients cannot be made one: they are one already the other way round, or one was merged into a third."""
+
+
+class MessageError(PacsCbirError):
+    """An HL7 message cannot be taken in; the text says why, and nothing of what the message says."""
+
+
+class UnreadableMessage(MessageError):
+    """It is no HL7 message, or a field that is needed is missing or malformed."""
+
+
+class UnsupportedMessage(MessageError):
+    """It is of a kind that is not taken in here."""
 
 
 class VolumeError(PacsCbirError):

@@ -91,6 +91,14 @@ class Settings(BaseSettings):
     maximum_associations: int = Field(default=32, ge=1, description="Associations that the SCP serves at once.")
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
     http_port: Port = Field(default=8000, description="TCP port on which the API listens.")
+    hl7_host: str = Field(default="127.0.0.1", description="Address on which HL7 messages are listened for.")
+    hl7_port: Port | None = Field(
+        default=None, description="TCP port of HL7 ADT messages over MLLP; without it nobody listens for any."
+    )
+    hl7_issuers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Assigning authority in HL7 → IssuerOfPatientID as instances have it; others keep their names.",
+    )
     api_url: Annotated[str, AfterValidator(web_url)] | None = Field(
         default=None,
         description="Where the SCP asks for queries by example; without it the API of this machine, by its settings.",

@@ -84,6 +84,8 @@ def supervise(settings: Settings, stop: threading.Event) -> None:
     with open_database(settings, pool_size=1) as database:
         retention.require_allowed(settings, database)
         children = [_Child("scp"), _Child("api"), *(_Child("worker") for _ in range(settings.worker_processes))]
+        if settings.hl7_port is not None:
+            children.append(_Child("hl7"))
         try:
             while not stop.is_set():
                 for child in children:

@@ -19,6 +19,7 @@ NOT_OVER_HTTP = (
     errors.InstanceError,
     errors.PeerError,
     errors.JobLost,
+    errors.MessageError,
     errors.BenchFailed,
     errors.DemoFailed,
     errors.ManifestError,

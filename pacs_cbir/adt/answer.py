@@ -1,0 +1,97 @@
+"""What a message is answered with (HL7 2.5 2.9.2, 2.15.8): errors → acknowledgement code and condition, in one table.
+
+AA: done, or nothing to do. AE: it could not be taken in, and may be sent again. AR: messages like it never are.
+"""
+
+from __future__ import annotations
+
+import hl7
+import structlog
+
+from pacs_cbir.adt.message import PatientMerge, Said, character_set, parse, said
+from pacs_cbir.errors import (
+    DatabaseUnavailable,
+    InvalidIdentifier,
+    MergeRefused,
+    PacsCbirError,
+    UnknownPatient,
+    UnreadableMessage,
+    UnsupportedMessage,
+)
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import corrections
+from pacs_cbir.store.session import Connection, Database
+
+DOOR = "HL7"
+ACCEPT, ERROR, REJECT = "AA", "AE", "AR"
+INTERNAL = "207"
+# HL7 table 0357.
+ANSWERS: dict[type[PacsCbirError], tuple[str, str]] = {
+    UnsupportedMessage: (REJECT, "200"),
+    UnreadableMessage: (ERROR, "101"),
+    InvalidIdentifier: (ERROR, "102"),
+    MergeRefused: (ERROR, "205"),
+    DatabaseUnavailable: (ERROR, INTERNAL),
+}
+# Where there is no header to answer to.
+BARE = "MSH|^~\\&|PACS_CBIR||||||ACK|0|P|2.5\rMSA|AR|0|no HL7 message\r"
+
+log = structlog.get_logger()
+
+
+def answer(block: bytes, database: Database, settings: Settings) -> bytes:
+    """Take in what a message says, and acknowledge it. What is wrong is said without anybody's identity."""
+    try:
+        message = parse(block)
+    except UnreadableMessage as error:
+        log.warning("HL7 message refused", answer=REJECT, error=str(error))
+        return _unread(block, str(error))
+    kind = "^".join(str(message.extract_field("MSH", 1, 9, 1, part) or "") for part in (1, 2))[:16]
+    try:
+        with database.transaction() as connection:
+            for one in said(message, settings.hl7_issuers):
+                _correct(connection, one)
+    except PacsCbirError as error:
+        code, condition = next((ANSWERS[kind_] for kind_ in type(error).__mro__ if kind_ in ANSWERS), (ERROR, INTERNAL))
+        log.warning("HL7 message refused", kind=kind, answer=code, error=str(error))
+        return _acknowledge(message, code, condition, str(error), block)
+    except Exception as error:
+        # Its text may carry what the message says.
+        log.exception("HL7 message broke", kind=kind, error=type(error).__name__, exc_info=False)
+        return _acknowledge(message, ERROR, INTERNAL, "an error that was not foreseen; the service's log has it", block)
+    log.info("HL7 message taken in", kind=kind, answer=ACCEPT)
+    return _acknowledge(message, ACCEPT, "", "", block)
+
+
+def _correct(connection: Connection, one: Said) -> None:
+    if isinstance(one, PatientMerge):
+        for prior, surviving in one.pairs:
+            corrections.merge_patients(connection, prior, surviving, one.values, DOOR)
+        return
+    for identifier in one.patients:
+        try:
+            corrections.update_patient(connection, identifier, one.values, DOOR)
+        except UnknownPatient:
+            # A hospital's messages are of all its patients; of most nothing is here.
+            continue
+
+
+def _acknowledge(message: hl7.Message, code: str, condition: str, text: str, block: bytes) -> bytes:
+    made = message.create_ack(code, application="PACS_CBIR")
+    separator = message.separators[1]
+    lines = str(made).rstrip("\r").split("\r")
+    if text:
+        plain = "".join(character for character in text if character not in message.separators)
+        lines[1] += f"{separator}{plain}"
+        lines.append(separator.join(("ERR", "", "", condition, "E", "", "", "", plain)))
+    return "\r".join((*lines, "")).encode(character_set(block), "replace")
+
+
+def _unread(block: bytes, text: str) -> bytes:
+    """An answer to what cannot be parsed, with the control ID where there is one."""
+    fields = block.split(b"\r", 1)[0].split(block[3:4]) if block[:4] == b"MSH|" else []
+    if len(fields) <= 9:
+        return BARE.encode()
+    control = fields[9][:199].decode("latin-1").encode("ascii", "replace").decode()
+    lines = [f"MSH|^~\\&|PACS_CBIR||||||ACK|{control}|P|2.5", f"MSA|{ERROR}|{control}|{text}", f"ERR|||102|E||||{text}"]
+    return "\r".join((*lines, "")).encode()
