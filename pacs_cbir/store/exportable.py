@@ -75,11 +75,11 @@ def series_to_export(
 
 
 def instances_to_export(connection: Connection, series_row_id: int) -> list[ExportableInstance]:
-    """A series' instances as they are now, in the order in which they came; none where it is gone."""
+    """A series' instances that count, as they are now, in the order in which they came; none where it is gone."""
     rows = connection.execute(
         select(instances.c.sop_instance_uid, instances.c.file, patients.c.issuer_of_patient_id, patients.c.patient_id)
         .join(patients, patients.c.id == instances.c.patient_id)
-        .where(instances.c.series_id == series_row_id)
+        .where(instances.c.series_id == series_row_id, instances.c.rejected.is_(None))
         .order_by(instances.c.id)
     )
     return [ExportableInstance(*row) for row in rows]

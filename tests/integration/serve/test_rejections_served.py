@@ -45,7 +45,7 @@ def test_a_note_from_dcmtk(api: Api, decoder: Decoder, peer: Callable[[str], str
         _send(api, peer("storescu"), tmp_path, note(studies["one"][:2], name="some"))
         _work(worker)
         api.follower.catch_up()
-        assert table(api.database, "SELECT cardinality(sop_instance_uids) FROM stacks") == [(4,)]
+        assert set(table(api.database, "SELECT cardinality(sop_instance_uids) FROM stacks")) == {(4,)}
         assert len(api.follower.current.index) == 1
     with api.database.transaction() as connection:
         assert catalogue.status(connection).jobs == {"waiting": 0, "running": 0, "parked": 0}

@@ -11,10 +11,11 @@ from dicom_factory import mr_instance, uid
 from notes import OF_INTEREST, PATIENT_SAFETY, QUALITY, REASONS, RETENTION, WORKLIST, note
 from pydicom.dataset import FileDataset
 from pydicom.sr.codedict import Code
+from stack_rows import add_encoder
 
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, conflicts, embeddings, encoders, jobs, listing
+from pacs_cbir.store import catalogue, conflicts, embeddings, jobs, listing
 from pacs_cbir.store.embeddings import NewStack
 from pacs_cbir.store.examples import Example, named_series
 from pacs_cbir.store.ingest import Outcome
@@ -39,16 +40,16 @@ def embed(database: Database, settings: Settings) -> list[int]:
     """Do what is due as a worker does, with one stack a series; how many instances each had."""
     counts = []
     with database.transaction() as connection:
-        encoder_id = encoders.register(connection, "a" * 64, {})
+        encoder_id = add_encoder(connection)
     while True:
         with database.transaction() as connection:
-            job = jobs.claim(connection, "worker", settings)
+            job = jobs.claim(connection, "worker", settings, [])
             if job is None:
                 return counts
             files = embeddings.series_files(connection, job.series_id)
             counts.append(len(files))
-            jobs.finish(connection, job)
-            embeddings.save(connection, job.series_id, encoder_id, [_stack(tuple(files))] if files else [])
+            jobs.finish(connection, job, [encoder_id])
+            embeddings.save(connection, job.series_id, {encoder_id: [_stack(tuple(files))] if files else []})
 
 
 def _stack(named: tuple[str, ...]) -> NewStack:
@@ -166,11 +167,11 @@ def test_a_selection_of_another_title_rejects_nothing(database: Database, settin
 def test_a_job_under_way_is_lost(database: Database, settings: Settings) -> None:
     arrive(database, settings, ONE)
     with database.transaction() as connection:
-        job = jobs.claim(connection, "worker", settings)
+        job = jobs.claim(connection, "worker", settings, [])
         assert job is not None
     arrive(database, settings, note([ONE]))
     with pytest.raises(JobLost), database.transaction() as connection:
-        jobs.finish(connection, job)
+        jobs.finish(connection, job, [])
 
 
 def without_title(ds: FileDataset) -> None:
