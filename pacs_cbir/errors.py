@@ -31,6 +31,8 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── BenchFailed              what was to be timed did not start, or answered with an error
 ├── PeerError                another system did not do its part: no association, no answer
+│   ├── PeerAway             it does not answer at present; may be tried again
+│   └── PeerRefuses          it does not let this service ask or fetch; says what to set, there or here
 ├── CheckpointError          an encoder file that cannot be trusted or read
 ├── EncoderBusy              too much waits to be embedded in this process; may be tried again
 ├── ManifestError            rows of a data set that cannot be used; lists every one and says what to do
@@ -179,6 +181,14 @@ class BenchFailed(PacsCbirError):
 
 class PeerError(PacsCbirError):
     """Another system did not do its part."""
+
+
+class PeerAway(PeerError):
+    """Another system does not answer at present; the operation may be tried again."""
+
+
+class PeerRefuses(PeerError):
+    """Another system does not let this service ask or fetch, until something is set there or here."""
 
 
 class CheckpointError(PacsCbirError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -16,10 +15,10 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
-from pacs_cbir.errors import NotDicom, PacsCbirError
+from pacs_cbir.errors import PacsCbirError
+from pacs_cbir.pacs.transfer import TransferFile, received_file
 from pacs_cbir.receive.find import Answer, find
 from pacs_cbir.receive.status import SUCCESS, answer, status_of
-from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
@@ -59,7 +58,7 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
     )
     peer = {"calling_ae_title": source.calling_ae_title, "sop_class": UID(source.sop_class_uid or "").name}
     try:
-        outcome = ingest(_received(request), source, database, settings)
+        outcome = ingest(received_file(request), source, database, settings)
     except PacsCbirError as error:
         code = status_of(error)
         log.warning("instance refused", status=f"{code:04X}", error=str(error), kind=type(error).__name__, **peer)
@@ -70,14 +69,6 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
         return answer(code, "an error that was not foreseen; see the log")
     log.info("instance received", outcome=outcome.value, **peer)
     return answer(SUCCESS)
-
-
-def _received(request: C_STORE) -> Path:
-    transfer = request._dataset_file
-    if transfer is None:
-        raise NotDicom("the request came without a data set")
-    assert isinstance(transfer, TransferFile)  # noqa: S101 - run_scp gives pynetdicom no other
-    return transfer.complete()
 
 
 def _acknowledge_at_once(event: Event) -> None:

@@ -10,16 +10,16 @@ import pynetdicom.dimse_messages
 import structlog
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, AllStoragePresentationContexts, _config
+from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
 from pacs_cbir.errors import SettingsError, StoreError
+from pacs_cbir.pacs.transfer import stream_transfers
 from pacs_cbir.receive.find import BoundedBuffer
 from pacs_cbir.receive.handlers import handlers
-from pacs_cbir.receive.transfer import TransferFile
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, retention
 from pacs_cbir.store.session import Database
@@ -72,15 +72,9 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     files.prepare(settings)
     files.claim(settings, database)
     retention.require_allowed(settings, database)
-    _config.STORE_RECV_CHUNKED_DATASET = True
-    # By default pynetdicom logs the identifiers of what it receives.
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
-    setattr(  # noqa: B010 - the module's own import, which type checkers refuse to replace; see transfer.py
-        pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings)
-    )
+    stream_transfers(settings)
     # Without a limit a peer could fill the memory with one request.
-    setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as above
+    setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as in transfer.py
     ae = _application_entity(settings)
     # No proxy of the environment stands between the processes of one service.
     api = httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False)

@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import archives
 import httpx
 import pytest
 from dicom_factory import composite, mr_instance
 from pydicom.uid import CTImageStorage, EnhancedSRStorage
-from running import START_SECONDS, listens, scp_thread, wait_until
+from running import scp_thread, wait_until
 from stored import rows
 
 from pacs_cbir.learn.simulate import simulate_cohort
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances
-from tests.conftest import free_port
 
 pytestmark = pytest.mark.peer
 
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "orthanc"
 ARRIVAL_SECONDS = 120.0
 
 
 @contextmanager
 def orthanc(program: str, folder: Path, settings: Settings) -> Iterator[httpx.Client]:
-    """Orthanc with the configuration that we hand out, and a second file for what is the site's."""
-    folder.mkdir()
-    for path in DEPLOYED.iterdir():
-        if path.suffix in {".json", ".lua"}:
-            shutil.copy(path, folder)
-    http, dicom = free_port(), free_port()
-    site = {"HttpPort": http, "DicomPort": dicom, "StorageDirectory": "db", "IndexDirectory": "db", "StableAge": 1}
-    (folder / "site.json").write_text(json.dumps(site))
-    environment = os.environ | {
-        "PACS_CBIR_DICOM_PORT": str(settings.dicom_port),
-        "PACS_CBIR_AE_TITLE": settings.ae_title,
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, folder], env=environment, cwd=folder, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: process.poll() is not None or listens(http), START_SECONDS)
-        assert process.poll() is None, (folder / "log").read_text()
-        with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=60) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(30)
+    """Orthanc that forwards to us what is stable for a second."""
+    environment = {"PACS_CBIR_DICOM_PORT": str(settings.dicom_port), "PACS_CBIR_AE_TITLE": settings.ae_title}
+    with (
+        archives.orthanc(program, folder, environment, StableAge=1) as started,
+        httpx.Client(base_url=started.url, timeout=60) as client,
+    ):
+        yield client
 
 
 @pytest.mark.slow

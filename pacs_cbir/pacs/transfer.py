@@ -2,7 +2,8 @@
 
 pynetdicom writes a received data set to a `NamedTemporaryFile` as its fragments arrive, in the system's temporary
 folder, and lets an OSError end the association. This class takes that name's place in pynetdicom: it writes into the
-incoming directory, and remembers a full or missing disk until the handler can answer with a status.
+incoming directory, and remembers a full or missing disk until the handler can answer with a status. It serves the SCP,
+and the SCU that is sent instances by C-GET.
 """
 
 from __future__ import annotations
@@ -11,9 +12,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pacs_cbir.errors import DiskUnavailable
+import pynetdicom.dimse_messages
+from pynetdicom import _config
+from pynetdicom.dimse_primitives import C_STORE
+
+from pacs_cbir.errors import DiskUnavailable, NotDicom
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.incoming import IncomingFile
+
+
+def stream_transfers(settings: Settings) -> None:
+    """Let this process' associations stream what they receive into the incoming directory, and log no identity."""
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    keep_identifiers_out_of_logs()
+    setattr(  # noqa: B010 - the module's own import, which type checkers refuse to replace
+        pynetdicom.dimse_messages, "NamedTemporaryFile", lambda **_: TransferFile(settings)
+    )
+
+
+def keep_identifiers_out_of_logs() -> None:
+    """By default pynetdicom logs the identifiers of what it sends and receives."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+
+
+def received_file(request: C_STORE) -> Path:
+    """The whole data set of a C-STORE request, as a file.
+
+    Raises:
+        NotDicom: the request came without one.
+        DiskFull, DiskUnavailable: part of it could not be written; nothing is left on the disk.
+    """
+    transfer = request._dataset_file
+    if transfer is None:
+        raise NotDicom("the request came without a data set")
+    assert isinstance(transfer, TransferFile)  # noqa: S101 - `stream_transfers` gives pynetdicom no other
+    return transfer.complete()
 
 
 class TransferFile:

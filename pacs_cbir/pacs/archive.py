@@ -1,0 +1,113 @@
+"""A PACS as this service uses it: asked what it has, and asked to hand it over, by whichever protocol it speaks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydicom.dataset import Dataset
+
+from pacs_cbir.errors import PeerError
+from pacs_cbir.peers import Peer
+from pacs_cbir.settings import Settings
+
+Level = Literal["STUDY", "SERIES", "IMAGE"]
+# As ingest takes them: components may begin with a zero, as some devices write them.
+IDENTIFIER = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a query was answered with.
+
+    Attributes:
+        answers: one data set a match.
+        truncated: whether the peer said that it left some out.
+    """
+
+    answers: tuple[Dataset, ...]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a peer handed over, by its own account and by ours.
+
+    Attributes:
+        completed: instances that were handed over, those with warnings among them.
+        warned: those of which the receiver changed something.
+        failures: one entry for each way to fail, with the SOP Instance UIDs where they are known.
+        failed: instances that were not handed over.
+    """
+
+    completed: int
+    warned: int = 0
+    failed: int = 0
+    failures: tuple[str, ...] = ()
+
+
+class Archive(Protocol):
+    """One PACS and one protocol to find and fetch by."""
+
+    @property
+    def peer(self) -> Peer:
+        """Its entry in the settings."""
+
+    @property
+    def settings(self) -> Settings:
+        """Ours."""
+
+    def find(self, level: Level, keys: Mapping[str, str]) -> Found:
+        """Ask which studies, series or instances there are, in the Study Root model (PS3.4 C.6.2) or by QIDO-RS.
+
+        Args:
+            keys: keyword → what it must match; empty where the value is only to be returned. The UIDs of the levels
+                above are among them.
+
+        Raises:
+            PeerAway: there is no association, or it ended, or the peer fell silent.
+            PeerRefuses: it does not let this service ask.
+            PeerError: it answered with an error.
+        """
+
+    def fetch(self, study_instance_uid: str, series_instance_uid: str | None = None) -> Fetched:
+        """Have a study, or one of its series, brought into the store; returns once the peer says that it is done.
+
+        Raises:
+            PeerAway: there is no association.
+            PeerRefuses: it does not let this service fetch, or does not know where to send; says what to set.
+            PeerError: it answered with an error, or broke off; what came until then is in the store.
+            StoreError: what came could not be kept.
+        """
+
+
+def identifier_of(answer: Dataset, keyword: str) -> str:
+    """A UID of an answer.
+
+    Raises:
+        PeerError: the answer has none.
+    """
+    value = str(answer.get(keyword) or "").strip(" \0")
+    if len(value) > 64 or not IDENTIFIER.fullmatch(value):
+        raise PeerError(f"the PACS answered a query without a valid {keyword}")
+    return value
+
+
+def number_of(answer: Dataset, keyword: str) -> int | None:
+    """A count of an answer; None where it has none, or none that is a number."""
+    try:
+        count = int(str(answer.get(keyword) or "").strip() or -1)
+    except ValueError:
+        return None
+    return count if count >= 0 else None
+
+
+def texts_of(answer: Dataset, keyword: str) -> tuple[str, ...]:
+    """An attribute's values, trimmed; none where it is absent or empty."""
+    value = answer.get(keyword)
+    if value is None:
+        return ()
+    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
+    return tuple(text for text in (str(one).strip() for one in values) if text)

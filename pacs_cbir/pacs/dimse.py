@@ -1,0 +1,214 @@
+"""Associations with a peer, C-FIND over them, and what its statuses mean (PS3.4 Tables C.4-1, -2 and -3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom import DataElement, config
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    StudyRootQueryRetrieveInformationModelFind,
+)
+
+from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses
+from pacs_cbir.pacs.archive import Fetched, Found, Level
+from pacs_cbir.pacs.transfer import keep_identifiers_out_of_logs
+from pacs_cbir.peers import Peer
+from pacs_cbir.settings import Settings
+
+CONNECT_SECONDS = 30
+MAXIMUM_PDU_BYTES = 131072
+SYNTAXES: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+SUCCESS = 0x0000
+PENDING = {0xFF00, 0xFF01}
+CANCELLED = 0xFE00
+TOO_MANY_MATCHES = 0xA700
+SOME_FAILED = 0xB000
+UNKNOWN_DESTINATION = 0xA801
+# PS3.8 Table 9-21: result 1 is permanent, and so are these reasons of the service user.
+REJECTED_FOR_GOOD = 1
+REASONS = {
+    3: "it does not know our AE title {ours}",
+    7: "its AE title is not {theirs}",
+}
+
+
+def named(peer: Peer) -> str:
+    """A peer as messages name it."""
+    return f"{peer.ae_title} at {peer.host}:{peer.port}"
+
+
+@contextmanager
+def associate(
+    peer: Peer,
+    settings: Settings,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+) -> Iterator[Association]:
+    """An association, whose first presentation context the peer has accepted; aborted where the block raises.
+
+    Args:
+        roles: SCP/SCU Role Selections (PS3.7 D.3.3.4).
+        handlers: pynetdicom's event handlers.
+
+    Raises:
+        PeerAway: nothing answers, or not now.
+        PeerRefuses: the peer wants no association with us, or lacks the service.
+    """
+    keep_identifiers_out_of_logs()
+    assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
+    assert peer.port is not None  # noqa: S101
+    ae = AE(ae_title=settings.ae_title)
+    ae.acse_timeout = ae.connection_timeout = min(CONNECT_SECONDS, peer.timeout_seconds)
+    ae.dimse_timeout = ae.network_timeout = peer.timeout_seconds
+    association = ae.associate(
+        peer.host,
+        peer.port,
+        contexts=list(contexts),
+        ae_title=peer.ae_title,
+        max_pdu=MAXIMUM_PDU_BYTES,
+        ext_neg=list(roles),
+        evt_handlers=list(handlers),
+    )
+    # Where all contexts are rejected, pynetdicom ends the association by itself.
+    _require_service(association, contexts[0].abstract_syntax, peer, settings)
+    if not association.is_established:
+        raise _no_association(association, peer, settings)
+    try:
+        yield association
+    except BaseException:
+        association.abort()
+        raise
+    association.release()
+
+
+def _require_service(association: Association, service: UID | None, peer: Peer, settings: Settings) -> None:
+    if service in {context.abstract_syntax for context in association.rejected_contexts}:
+        association.abort()
+        raise PeerRefuses(
+            f"{named(peer)} does not offer us {UID(service or '').name}: allow {settings.ae_title} to use it there, or "
+            "set another `retrieve` in PACS_CBIR_PEERS"
+        )
+
+
+def _no_association(association: Association, peer: Peer, settings: Settings) -> PeerError:
+    refused = association.acceptor.primitive if association.is_rejected else None
+    if refused is None:
+        return PeerAway(f"{named(peer)} does not answer")
+    reason = REASONS.get(refused.diagnostic or 0, "it gives no reason")
+    if refused.result != REJECTED_FOR_GOOD or refused.result_source != REJECTED_FOR_GOOD:
+        return PeerAway(f"{named(peer)} accepts no association at present")
+    reason = reason.format(ours=settings.ae_title, theirs=peer.ae_title)
+    return PeerRefuses(f"{named(peer)} rejects associations: {reason}; see PACS_CBIR_PEERS and its own configuration")
+
+
+def identifier(level: Level, keys: Mapping[str, str]) -> Dataset:
+    """The identifier of a C-FIND, C-MOVE or C-GET (PS3.4 C.4.1.1.3, C.4.2.1.4)."""
+    ds = Dataset()
+    ds.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        # Matching keys are no values of their VR: a range of dates is no DA.
+        vr = dictionary_VR(keyword)
+        ds.add(DataElement(keyword, vr, value or None, validation_mode=config.IGNORE))
+    return ds
+
+
+def retrieve_identifier(study_instance_uid: str, series_instance_uid: str | None) -> Dataset:
+    """The identifier of a C-MOVE or C-GET of a study or of one of its series."""
+    if series_instance_uid is None:
+        return identifier("STUDY", {"StudyInstanceUID": study_instance_uid})
+    return identifier("SERIES", {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": series_instance_uid})
+
+
+def find(peer: Peer, settings: Settings, level: Level, keys: Mapping[str, str]) -> Found:
+    """C-FIND in the Study Root model; as `Archive.find`."""
+    model = StudyRootQueryRetrieveInformationModelFind
+    answers = []
+    with associate(peer, settings, [build_context(model, SYNTAXES)]) as association:
+        for status, answer in association.send_c_find(identifier(level, keys), model):
+            code = status.get("Status")
+            if code in PENDING:
+                if answer is None:
+                    raise PeerError(f"{named(peer)} answered a query with what is no data set")
+                answers.append(answer)
+            elif code is None:
+                raise PeerAway(f"{named(peer)} ended a query before it was answered")
+            elif code == SUCCESS:
+                return Found(tuple(answers))
+            elif code in {TOO_MANY_MATCHES, CANCELLED}:
+                # Some end a query with "cancelled" that nobody cancelled: Orthanc, after LimitFindResults answers.
+                return Found(tuple(answers), truncated=True)
+            else:
+                raise PeerError(f"{named(peer)} answered a query with status {code:04X}H{comment_of(status)}")
+    raise PeerAway(f"{named(peer)} ended a query before it was answered")
+
+
+def fetched(
+    peer: Peer, settings: Settings, responses: Iterable[tuple[Dataset, Dataset | None]], service: str
+) -> Fetched:
+    """A C-MOVE's or C-GET's responses → what was handed over, by the counts of the last one.
+
+    Raises:
+        PeerRefuses: the peer does not know the destination.
+        PeerError: it failed as a whole, or broke off.
+    """
+    for status, failed in responses:
+        code = status.get("Status")
+        if code in PENDING:
+            continue
+        if code is None:
+            raise PeerError(
+                f"{named(peer)} broke off a {service}, or was silent for {peer.timeout_seconds:g} s; some do so where "
+                f"they do not know our AE title {settings.ae_title}, or not as one that may fetch"
+            )
+        if code == UNKNOWN_DESTINATION:
+            raise PeerRefuses(
+                f"{named(peer)} does not know where to send (A801H): give it our AE title {settings.ae_title} "
+                f"with this machine's address and port {settings.dicom_port}, as a destination of C-MOVE"
+            )
+        counts = {
+            name: int(status.get(f"NumberOf{name}Suboperations") or 0) for name in ("Completed", "Warning", "Failed")
+        }
+        if code not in {SUCCESS, SOME_FAILED} and not any(counts.values()):
+            raise PeerError(f"{named(peer)} answered a {service} with status {code:04X}H{comment_of(status)}")
+        return Fetched(
+            completed=counts["Completed"] + counts["Warning"],
+            warned=counts["Warning"],
+            failed=counts["Failed"],
+            failures=_failures(peer, service, code, counts["Failed"], failed),
+        )
+    raise PeerError(f"{named(peer)} broke off a {service}")
+
+
+def _failures(peer: Peer, service: str, code: int, count: int, failed: Dataset | None) -> tuple[str, ...]:
+    if not count:
+        return ()
+    uids = None if failed is None else failed.get("FailedSOPInstanceUIDList")
+    listed = [uids] if isinstance(uids, str) else list(uids or ())
+    names = f": {shortened(listed)}" if listed else ", and does not say which"
+    return (f"{named(peer)} could not send {count} instances by {service} (status {code:04X}H){names}",)
+
+
+SHOWN_UIDS = 3
+
+
+def shortened(uids: Sequence[object]) -> str:
+    """The first few of many UIDs."""
+    shown = ", ".join(str(uid) for uid in uids[:SHOWN_UIDS])
+    return shown if len(uids) <= SHOWN_UIDS else f"{shown} and {len(uids) - SHOWN_UIDS} more"
+
+
+def comment_of(status: Dataset) -> str:
+    """The attributes that a status is about; its Error Comment is left out, for it may quote values of a header."""
+    offending = status.get("OffendingElement")
+    return "" if not offending else f", about {offending}"

@@ -1,0 +1,143 @@
+"""C-FIND and C-GET: the PACS sends over the association that asked it to (PS3.4 C.4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pynetdicom import StoragePresentationContexts, build_context, build_role, evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    StudyRootQueryRetrieveInformationModelGet,
+)
+
+from pacs_cbir.errors import InstanceError, StoreError
+from pacs_cbir.pacs import dimse
+from pacs_cbir.pacs.archive import Fetched, Found, Level, identifier_of, texts_of
+from pacs_cbir.pacs.transfer import received_file, stream_transfers
+from pacs_cbir.peers import Peer
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store.session import Database
+
+# An association may propose 128 presentation contexts (PS3.8 9.3.2.2), and one is the C-GET's.
+STORAGE_CONTEXTS = 127
+# Each in a context of its own, so that the PACS can send what it has as it is.
+COMPRESSED = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    RLELossless,
+)
+OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
+
+
+@dataclass(frozen=True)
+class GetArchive:
+    """A PACS that sends over our own association; see `Archive`."""
+
+    peer: Peer
+    settings: Settings
+    database: Database
+
+    def find(self, level: Level, keys: Mapping[str, str]) -> Found:
+        """By C-FIND."""
+        return dimse.find(self.peer, self.settings, level, keys)
+
+    def fetch(self, study_instance_uid: str, series_instance_uid: str | None = None) -> Fetched:
+        """By C-GET; the instances go through `ingest`, as if the SCP had received them."""
+        stream_transfers(self.settings)
+        model = StudyRootQueryRetrieveInformationModelGet
+        storage = self._storage_contexts(study_instance_uid, series_instance_uid)
+        roles = [build_role(uid, scp_role=True) for uid in {context.abstract_syntax for context in storage} if uid]
+        receiver = _Receiver(self.peer, self.settings, self.database)
+        asked = dimse.retrieve_identifier(study_instance_uid, series_instance_uid)
+        contexts = [build_context(model, dimse.SYNTAXES), *storage]
+        handlers = [(evt.EVT_C_STORE, receiver.store)]
+        with dimse.associate(self.peer, self.settings, contexts, roles=roles, handlers=handlers) as association:
+            handed_over = dimse.fetched(self.peer, self.settings, association.send_c_get(asked, model), "C-GET")
+        return receiver.checked(handed_over)
+
+    def _storage_contexts(self, study: str, series: str | None) -> list[PresentationContext]:
+        """Contexts for the SOP classes that there are: all that exist would not fit into one association."""
+        classes = sorted(self._sop_classes(study, series))
+        if not classes:
+            uids = [context.abstract_syntax for context in StoragePresentationContexts if context.abstract_syntax]
+            return [build_context(uid, dimse.SYNTAXES) for uid in uids[:STORAGE_CONTEXTS]]
+        plain = [build_context(UID(uid), dimse.SYNTAXES) for uid in classes]
+        compressed = [build_context(UID(uid), syntax) for uid in classes for syntax in COMPRESSED]
+        return [*plain, *compressed][:STORAGE_CONTEXTS]
+
+    def _sop_classes(self, study: str, series: str | None) -> set[str]:
+        if series is None:
+            found = self.find("SERIES", {"StudyInstanceUID": study, "SeriesInstanceUID": ""})
+            return {
+                uid
+                for one in found.answers
+                for uid in self._sop_classes(study, identifier_of(one, "SeriesInstanceUID"))
+            }
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": "", "SOPClassUID": ""}
+        return {uid for one in self.find("IMAGE", keys).answers for uid in texts_of(one, "SOPClassUID")}
+
+
+@dataclass
+class _Receiver:
+    """Takes what is sent, and remembers what it could not take."""
+
+    peer: Peer
+    settings: Settings
+    database: Database
+    refused: list[str] = field(default_factory=list)
+    broken: StoreError | None = None
+
+    def store(self, event: Event) -> int:
+        """Ingest one instance; the status that answers it (PS3.4 Table B.2-1)."""
+        request = cast("C_STORE", event.request)
+        uid = str(request.AffectedSOPInstanceUID)
+        source = Source(self.peer.ae_title, str(request.AffectedSOPClassUID), uid)
+        try:
+            ingest(received_file(request), source, self.database, self.settings)
+        except StoreError as error:
+            # All that follows would fail in the same way.
+            self.broken = self.broken or error
+            return OUT_OF_RESOURCES
+        except InstanceError as error:
+            self.refused.append(f"{uid} was refused: {error}")
+            return CANNOT_UNDERSTAND
+        return dimse.SUCCESS
+
+    def checked(self, handed_over: Fetched) -> Fetched:
+        """The peer's account with our own refusals.
+
+        Raises:
+            StoreError: the disk or the database did not take something.
+        """
+        if self.broken is not None:
+            raise self.broken
+        return Fetched(
+            handed_over.completed,
+            handed_over.warned,
+            max(handed_over.failed, len(self.refused)),
+            (*handed_over.failures, *self.refused[: dimse.SHOWN_UIDS]),
+        )

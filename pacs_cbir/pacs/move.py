@@ -1,0 +1,36 @@
+"""C-FIND and C-MOVE: the PACS sends to our own SCP, which must be running (PS3.4 C.4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pynetdicom import build_context
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from pacs_cbir.pacs import dimse
+from pacs_cbir.pacs.archive import Fetched, Found, Level
+from pacs_cbir.peers import Peer
+from pacs_cbir.settings import Settings
+
+
+@dataclass(frozen=True)
+class MoveArchive:
+    """A PACS that is asked to send to our AE title; see `Archive`."""
+
+    peer: Peer
+    settings: Settings
+
+    def find(self, level: Level, keys: Mapping[str, str]) -> Found:
+        """By C-FIND."""
+        return dimse.find(self.peer, self.settings, level, keys)
+
+    def fetch(self, study_instance_uid: str, series_instance_uid: str | None = None) -> Fetched:
+        """By C-MOVE to our AE title."""
+        model = StudyRootQueryRetrieveInformationModelMove
+        asked = dimse.retrieve_identifier(study_instance_uid, series_instance_uid)
+        with dimse.associate(self.peer, self.settings, [build_context(model, dimse.SYNTAXES)]) as association:
+            responses = association.send_c_move(asked, self.settings.ae_title, model)
+            return dimse.fetched(self.peer, self.settings, responses, "C-MOVE")

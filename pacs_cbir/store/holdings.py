@@ -1,0 +1,51 @@
+"""How much of a study or series is here, and who sent it: what a PACS is asked for depends on it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, func, or_, select
+
+from pacs_cbir.store.tables import instances, series, studies
+
+
+def now(connection: Connection) -> datetime:
+    """The database's clock."""
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
+
+
+def count_known(connection: Connection, study_instance_uid: str, series_instance_uid: str | None = None) -> int:
+    """Instances of a study, or of one of its series, that were ever received, their pixel data here or not."""
+    return _count(connection, study_instance_uid, series_instance_uid)
+
+
+def count_here(
+    connection: Connection, study_instance_uid: str, series_instance_uid: str | None, since: datetime
+) -> int:
+    """Those of them whose pixel data is here, or has come since a moment and may have left again."""
+    here = or_(instances.c.file.is_not(None), instances.c.received_at >= since)
+    return _count(connection, study_instance_uid, series_instance_uid, here)
+
+
+def _count(connection: Connection, study_uid: str, series_uid: str | None, *conditions: object) -> int:
+    query = (
+        select(func.count())
+        .select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies))
+        .where(studies.c.study_instance_uid == study_uid, *conditions)  # type: ignore[arg-type]
+    )
+    if series_uid is not None:
+        query = query.where(series.c.series_instance_uid == series_uid)
+    return int(connection.execute(query).scalar_one())
+
+
+def senders(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> tuple[str, ...]:
+    """The calling AE titles that a series' instances came from."""
+    query = (
+        select(instances.c.calling_ae_title)
+        .distinct()
+        .select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies))
+        .where(studies.c.study_instance_uid == study_instance_uid, series.c.series_instance_uid == series_instance_uid)
+        .order_by(instances.c.calling_ae_title)
+    )
+    return tuple(connection.scalars(query))
