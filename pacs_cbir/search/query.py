@@ -130,17 +130,34 @@ class StudyMatch:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What is less similar than the floor.
+
+    Attributes:
+        count: how many.
+        similarity: of the most similar one.
+        least: the floor that this one is below: a mean over what was compared, where the encoder was calibrated.
+        unrelated: whether the floor is the encoder's, what unrelated patients usually reach, and not the query's own.
+    """
+
+    count: int
+    similarity: float
+    least: float
+    unrelated: bool
+
+
+@dataclass(frozen=True)
 class Answer:
     """One page of a ranking.
 
     Attributes:
         total: how many there are in all.
-        unrelated: how many more were left out, since they are no more alike than unrelated patients are.
+        left_out: what more there would be without the floor; None: nothing.
         as_of: for the next page.
     """
 
     total: int
     studies: tuple[StudyMatch, ...] = ()
     series: tuple[SeriesMatch, ...] = ()
-    unrelated: int = 0
+    left_out: LeftOut | None = None
     as_of: AsOf | None = field(default=None, compare=False)

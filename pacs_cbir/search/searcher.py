@@ -16,7 +16,7 @@ from pacs_cbir.search.explanation import Explained, explanations
 from pacs_cbir.search.faiss_index import Ids
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.intent import Intent, Slot
-from pacs_cbir.search.query import Answer, Query, SeriesMatch, StudyMatch, Unrelated
+from pacs_cbir.search.query import Answer, LeftOut, Query, SeriesMatch, StudyMatch, Unrelated
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE
 from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
 from pacs_cbir.store.matching import series_filter, series_ids
@@ -193,7 +193,7 @@ class _Ranking:
         least = (weights * [slot.least for slot in self._slots]) @ compared / counting
         coverage = weights @ _alike(ranks) / weights.sum()
         ranked = np.lexsort((study_ids, -similarity))
-        similar = ranked[similarity[ranked] >= least[ranked] - ROUNDING]
+        similar, left_out = _above(query, ranked, similarity, least)
         matches = []
         for study in similar[query.offset : query.offset + query.limit]:
             series_matches = self._series_matches(found, np.flatnonzero(place == study))
@@ -206,9 +206,7 @@ class _Ranking:
                     in_domain=all(match.in_domain for match in series_matches),
                 )
             )
-        return Answer(
-            len(similar), studies=tuple(matches), unrelated=self._unrelated(query, ranked, similar), as_of=as_of
-        )
+        return Answer(len(similar), studies=tuple(matches), left_out=left_out, as_of=as_of)
 
     def series(self, query: Query) -> Answer:
         """A page of series."""
@@ -216,15 +214,9 @@ class _Ranking:
         found = self._compare(as_of)
         ranked = self._ranked_series(found, np.arange(len(found.stacks)))
         least = np.array([slot.least for slot in self._slots for _ in slot.vectors])[found.nearest]
-        similar = ranked[_cosine(found.best[ranked]) >= least[ranked] - ROUNDING]
+        similar, left_out = _above(query, ranked, _cosine(found.best), least)
         matches = [self._match(found, place) for place in similar[query.offset : query.offset + query.limit]]
-        return Answer(
-            len(similar), series=tuple(matches), unrelated=self._unrelated(query, ranked, similar), as_of=as_of
-        )
-
-    def _unrelated(self, query: Query, ranked: Ids, similar: Ids) -> int:
-        """How many the calibration left out; what a floor of the query's own did is known to who asked."""
-        return len(ranked) - len(similar) if query.least is None else 0
+        return Answer(len(similar), series=tuple(matches), left_out=left_out, as_of=as_of)
 
     def _compare(self, as_of: AsOf | None) -> _Compared:
         allowed = self.index.mask(*self._filter, None if as_of is None else as_of.moment)
@@ -270,6 +262,17 @@ class _Ranking:
             parts=self._intent.part_cosines(self.index, example, stack, slices),
             slices=slices,
         )
+
+
+def _above(query: Query, ranked: Ids, similarity: Ranks, least: Ranks) -> tuple[Ids, LeftOut | None]:
+    """Of a ranking those that reach their floor, and what is said of the others."""
+    reached = similarity[ranked] >= least[ranked] - ROUNDING
+    others = ranked[~reached]
+    if len(others) == 0:
+        return ranked, None
+    best = others[0]
+    left_out = LeftOut(len(others), float(similarity[best]), float(least[best]), unrelated=query.least is None)
+    return ranked[reached], left_out
 
 
 def _alike(ranks: Ranks) -> npt.NDArray[np.bool_]:

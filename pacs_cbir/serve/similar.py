@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from pacs_cbir.search.encoder_index import Current
-from pacs_cbir.search.query import Answer, SeriesMatch
+from pacs_cbir.search.query import Answer, LeftOut, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_model, series_plain, study_model, study_plain
@@ -33,8 +33,13 @@ from pacs_cbir.store.matching import COUNTED, Level
 from pacs_cbir.store.session import Connection, Database
 
 UNRELATED_WARNING = (
-    "{} more were left out: they are no more like the example than unrelated patients are. "
+    "{count} more were left out: they are no more like the example than unrelated patients are. "
+    "The most similar of them reaches {similarity:.3f} of the {least:.3f} that count. "
     "min_similarity=-1 answers them too."
+)
+FLOOR_WARNING = (
+    "{count} more were left out: the most similar of them reaches {similarity:.3f} of the {least:.3f} that "
+    "min_similarity asks for."
 )
 
 
@@ -158,12 +163,19 @@ def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping
 
 def _response(content: list[dict[str, Any]], query: Asked, answer: Answer, current: Current) -> Response:
     headers = page_fields(query, answer) | encoder_field(current)
-    warnings = [*query.warnings, *([UNRELATED_WARNING.format(answer.unrelated)] if answer.unrelated else [])]
+    warnings = [*query.warnings, *_left_out(answer.left_out)]
     if warnings:
         headers["Warning"] = ", ".join(map(warning, warnings))
     if not content:
         return Response(status_code=HTTPStatus.NO_CONTENT.value, headers=headers)
     return Response(json.dumps(content), media_type=query.media_type, headers=headers)
+
+
+def _left_out(found: LeftOut | None) -> list[str]:
+    if found is None:
+        return []
+    text = UNRELATED_WARNING if found.unrelated else FLOOR_WARNING
+    return [text.format(count=found.count, similarity=found.similarity, least=found.least)]
 
 
 def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:

@@ -356,7 +356,7 @@ def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Dat
 
     def found(**wanted: object) -> tuple[list[float], int]:
         answer = cohort.studies(example, **wanted)
-        return [round(match.similarity, 4) for match in answer.studies], answer.unrelated
+        return [round(match.similarity, 4) for match in answer.studies], count(answer)
 
     # The floor of all three is the mean of 0.8, 0.4 and, for T2, of these two: 0.6.
     assert found() == ([0.65], 1)
@@ -365,12 +365,25 @@ def test_what_is_no_more_alike_than_unrelated_patients_is_left_out(database: Dat
     assert found(only=frozenset({"T2"})) == ([0.65], 1)
     assert found(sequence_weights={"T1": 3.0}) == ([], 2)
     assert found(least=-1.0) == ([0.65, 0.5667], 0)
-    assert found(least=0.66) == ([], 0)
+    assert found(least=0.66) == ([], 2)
     assert len(found(parts={"appearance": 1.0})[0]) == 2
     assert len(found(like=(Example("1.2"),))[0]) == 2
     series = cohort.series(example)
     assert [round(match.similarity, 4) for match in series.series] == [0.65, 0.6, 0.45]
-    assert (series.total, series.unrelated) == (3, 3)
+    assert (series.total, count(series)) == (3, 3)
+    assert told(cohort.studies(example)) == (1, 0.5667, 0.6, True)
+    assert told(cohort.studies(example, only=frozenset({"T1"}))) == (2, 0.7, 0.8, True)
+    assert told(cohort.studies(example, least=0.66)) == (2, 0.65, 0.66, False)
+    assert told(series) == (3, 0.7, 0.8, True)
+
+
+def count(answer: Answer) -> int:
+    return 0 if answer.left_out is None else answer.left_out.count
+
+
+def told(answer: Answer) -> tuple[object, ...] | None:
+    left = answer.left_out
+    return left and (left.count, round(left.similarity, 4), round(left.least, 4), left.unrelated)
 
 
 def test_slices_have_a_floor_of_their_own(database: Database, cohort: Cohort) -> None:
@@ -382,9 +395,9 @@ def test_slices_have_a_floor_of_their_own(database: Database, cohort: Cohort) ->
         add(database, study, f"{study}.1", study, new_stack(axis(1, cosine), instance_uids=uids))
     cohort.follower.catch_up()
     whole = cohort.studies([Example("1.1")])
-    assert (whole.total, whole.unrelated) == (0, 2)
+    assert (whole.total, count(whole)) == (0, 2)
     of_slice = cohort.studies([Example("1.1", "1.1.1", "1.1.1.1")])
-    assert (of_slice.total, of_slice.unrelated) == (1, 1)
+    assert (of_slice.total, count(of_slice)) == (1, 1)
 
 
 def test_own_patient_is_left_out_unless_asked_for(database: Database, cohort: Cohort) -> None:

@@ -152,6 +152,11 @@ def test_nothing_similar_is_said_and_not_shown(api: Api) -> None:
     answer = api.client.get("/similar/studies?example=1", headers=PLAIN)
     assert [study["StudyInstanceUID"] for study in answer.json()] == ["2"]
     assert answer.headers["warning"].startswith('299 pacs-cbir "2 more were left out')
+    assert "reaches 0.500 of the 0.600 that count" in answer.headers["warning"]
+    floor = api.client.get("/similar/studies?example=1&min_similarity=0.9", headers=PLAIN)
+    assert floor.status_code == 204
+    assert "3 more were left out" in floor.headers["warning"]
+    assert "reaches 0.766 of the 0.900 that min_similarity asks for" in floor.headers["warning"]
     assert list(similarities(api, min_similarity=-1)) == ["2", "3", "4"]
     nothing = api.client.get("/similar/series?example=1&StudyInstanceUID=3,4")
     assert nothing.status_code == 204
