@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
 
 from tests.browser import Watched, chromium, first_picture_seconds, watched
+from tests.conftest import free_port
+from tests.running import command, listens, wait_until
 
 # Of the demonstration's patients, one whose lesion is like another's.
 STUDY_DATE, SEQUENCE, SLICE = "2019-09-02", "FLAIR", 17
+START_SECONDS = 120.0
 
 
 def main(url: str, folder: str) -> None:
-    """Take them from a running service, whose patients must be simulated."""
+    """Take them from a running service, whose patients must be simulated, and from one that has none yet."""
     os.environ["PAGE_PICTURES"] = folder
     path = shutil.which("chromium")
     if path is None:
@@ -22,6 +31,26 @@ def main(url: str, folder: str) -> None:
         print("seconds to the first picture:", first_picture_seconds(browser, url))
         with watched(browser, url) as seen:
             _walk(seen)
+        with _empty_service() as empty, watched(browser, empty) as seen:
+            seen.open()
+            seen.page.locator(".state.empty").wait_for()
+            seen.shot("empty")
+
+
+@contextmanager
+def _empty_service() -> Iterator[str]:
+    """A service of its own that has received nothing; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="cbir-", dir="/tmp") as folder:
+        dicom, http = free_port(), free_port()
+        environment = os.environ | {
+            "PACS_CBIR_DATA_DIR": f"{folder}/data",
+            "PACS_CBIR_DICOM_PORT": str(dicom),
+            "PACS_CBIR_HTTP_PORT": str(http),
+        }
+        url = f"http://127.0.0.1:{http}"
+        with command("serve", environment, Path(folder, "log")):
+            wait_until(lambda: listens(http) and httpx.get(f"{url}/health/ready").is_success, START_SECONDS)
+            yield url
 
 
 def _walk(seen: Watched) -> None:

@@ -38,6 +38,10 @@ class PageSettings(BaseModel):
     show_identity: bool = Field(description="Whether names, IDs and accession numbers are shown.")
     viewer_url: str = Field(description="Template of the viewer's URLs.")
     parts: dict[str, float] = Field(description="Part of the encoder's embeddings → its share in the similarity.")
+    unrelated: dict[str, float] = Field(
+        description="MR sequence → similarity that unrelated patients' series usually reach."
+    )
+    unrelated_slices: dict[str, float] = Field(description="The same of a slice and the nearest one of a series.")
 
 
 def page_router(settings: Settings, database: Database) -> APIRouter:
@@ -69,12 +73,15 @@ def page_router(settings: Settings, database: Database) -> APIRouter:
         """What the page needs to know of the installation."""
         with database.transaction() as connection:
             encoder = encoders.active(connection)
-        shares = {} if encoder is None else Architecture.model_validate(encoder.card["architecture"]).shares
+        card = {} if encoder is None else encoder.card
+        shares = Architecture.model_validate(card["architecture"]).shares if card else {}
         return PageSettings(
             version=__version__,
             show_identity=settings.show_identity,
             viewer_url=settings.viewer_url,
             parts={str(part): share for part, share in shares.items()},
+            unrelated=card.get("unrelated", {}),
+            unrelated_slices=card.get("unrelated_slices", {}),
         )
 
     return router

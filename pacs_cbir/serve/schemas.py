@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,6 +108,7 @@ class ListedStudy(BaseModel):
     conflicts: list[str] | None = Field(
         None, description="What its instances say that cannot all be true, such as `several patients`."
     )
+    received: datetime = Field(description="When the first of it came.")
     series: list[ListedSeries]
 
 

@@ -1,8 +1,9 @@
-"""The list of studies that the page shows: newest first, without the patients' identities unless the site says so."""
+"""The list of studies that the page shows, in its order, without the patients' identities unless the site says so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -20,10 +21,11 @@ from pacs_cbir.store import catalogue, conflicts, encoders, listing
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.listing import ListedSeries
 from pacs_cbir.store.matching import Level, matching_keys
+from pacs_cbir.store.order import Order
 from pacs_cbir.store.session import Database
 
 MAX_STUDIES = 100
-RESERVED = frozenset({"limit", "offset", "fuzzymatching"})
+RESERVED = frozenset({"limit", "order", "after", "fuzzymatching"})
 STUDY_KEYS = (
     "StudyInstanceUID",
     "StudyDate",
@@ -48,6 +50,13 @@ IDENTIFIERS = frozenset(
 )
 """Attributes that name the patient though they are not in the patient's group."""
 PATIENT_GROUP = 0x0010
+_ORDER = (
+    "What comes first; with `-` large values do, the newest studies or those received last. "
+    "Studies without the value come last."
+)
+_AFTER = (
+    "Study Instance UID of the last study of the page before: studies that arrive meanwhile move none between pages."
+)
 SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "BodyPartExamined")
 
 
@@ -59,29 +68,33 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
     def list_studies(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=MAX_STUDIES, description="How many.")] = 25,
-        offset: Annotated[int, Query(ge=0, le=2**31, description="How many to skip.")] = 0,
+        order: Annotated[Order, Query(description=_ORDER)] = Order.NEWEST,
+        after: Annotated[str | None, Query(description=_AFTER, max_length=64)] = None,
         fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
     ) -> Response:
-        """Studies that meet all matching keys, those first that were received last, and how far their embedding is.
+        """Studies that meet all matching keys, and how far their embedding is.
 
         Every other parameter is a DICOM keyword (or ggggeeee) and a matching key as in QIDO-RS. Names, IDs and
         accession numbers are answered and searched only where `PACS_CBIR_SHOW_IDENTITY` is on. Where nothing matches,
-        the answer is 204.
+        the answer is 204. QIDO-RS, which has no order, is at `/dicom-web/studies`.
         """
         keys = matching_keys(request.query_params.multi_items(), RESERVED)
         if not settings.show_identity:
             _refuse_identity(keys)
         with database.transaction() as connection:
             found = catalogue.find(
-                connection, Level.STUDY, keys, limit=limit, offset=offset, fuzzy=fuzzymatching, newest_first=True
+                connection, Level.STUDY, keys, limit=limit, offset=0, fuzzy=fuzzymatching, order=order, after=after
             )
             encoder = encoders.active(connection)
-            uids = [_uid(study) for study in found]
-            told = conflicts.of_studies(connection, uids)
-            series = listing.series_of(connection, uids, None if encoder is None else encoder.id)
+            by_uid = {_uid(study): study for study in found}
+            series = listing.series_of(connection, by_uid, None if encoder is None else encoder.id)
+            received = listing.received(connection, by_uid)
+            told = conflicts.of_studies(connection, list(by_uid))
         if not found:
             return Response(status_code=HTTPStatus.NO_CONTENT.value)
-        return JSONResponse([_study(settings, study, series[_uid(study)], told.get(_uid(study))) for study in found])
+        return JSONResponse(
+            [_study(settings, study, series[uid], received[uid], told.get(uid)) for uid, study in by_uid.items()]
+        )
 
     return router
 
@@ -97,12 +110,15 @@ def _uid(study: Attributes) -> str:
     return study["StudyInstanceUID"][0]
 
 
-def _study(settings: Settings, study: Attributes, series: list[ListedSeries], told: list[str] | None) -> dict[str, Any]:
+def _study(
+    settings: Settings, study: Attributes, series: list[ListedSeries], received: datetime, told: list[str] | None
+) -> dict[str, Any]:
     report = report_url(settings.report_url, study)
     return {
         **plain(with_age(study), (*STUDY_KEYS, *(IDENTITY_KEYS if settings.show_identity else ()))),
         **({} if report is None else {"report": report}),
         **({} if told is None else {"conflicts": told}),
+        "received": received.astimezone(UTC).isoformat(timespec="seconds"),
         "series": [_series(one) for one in series],
     }
 
@@ -120,7 +136,7 @@ def _series(series: ListedSeries) -> dict[str, Any]:
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": list[ListedStudy], "description": "A list, newest first."},
+    200: {"model": list[ListedStudy], "description": "A list."},
     204: NOTHING_FOUND,
     **problems(400, 503),
 }

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause
 from pacs_cbir.store import conflicts, encoders, rejections
 from pacs_cbir.store.conflicts import Conflict
 from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
+from pacs_cbir.store.order import Order, ordered
 from pacs_cbir.store.tables import encoders as encoder_rows
 from pacs_cbir.store.tables import instances, jobs, patients, series, stacks, studies, study_patients
 
@@ -140,16 +141,19 @@ def find(
     offset: int,
     fuzzy: bool = False,
     labels: Collection[str] = (),
-    newest_first: bool = False,
+    order: Order | None = None,
+    after: str | None = None,
 ) -> list[Attributes]:
-    """Studies, series or instances that meet all matching keys, in the order in which they first came, or against it.
+    """Studies, series or instances that meet all matching keys, in the order in which they first came.
+
+    Studies may come in another `order`, and from the one behind `after` on, a Study Instance UID.
 
     Each has its own attributes, those of the levels above, and what is counted at its own level: ModalitiesInStudy,
     SOPClassesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances of a study,
     NumberOfSeriesRelatedInstances of a series.
 
     Raises:
-        InvalidQuery: a key cannot be understood.
+        InvalidQuery: a key cannot be understood, or `after` is not here.
     """
     met = conditions(keys, fuzzy=fuzzy, labels=labels)
     query = _query(level).where(*met.study)
@@ -162,8 +166,8 @@ def find(
         query = query.where(*met.instance)
     elif below is not None:
         query = query.where(below)
-    if newest_first:
-        query = query.order_by(None).order_by(_TABLES[level].c.id.desc())
+    if order is not None:
+        query = ordered(connection, query, order, after)
     return list(_complete(connection, level, query.limit(limit).offset(offset)).values())
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from pacs_cbir.store.catalogue import Attributes
+from pacs_cbir.store.tables import studies
 
 
 class State(Enum):
@@ -85,6 +87,14 @@ def series_of(
             )
         )
     return found
+
+
+def received(connection: Connection, study_instance_uids: Collection[str]) -> dict[str, datetime]:
+    """When the first instance of some studies came, by Study Instance UID."""
+    asked = select(studies.c.study_instance_uid, studies.c.created_at).where(
+        studies.c.study_instance_uid.in_(study_instance_uids)
+    )
+    return {row.study_instance_uid: row.created_at for row in connection.execute(asked)}
 
 
 def _state(

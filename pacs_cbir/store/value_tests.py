@@ -222,7 +222,7 @@ def _fuzzy_name_test(text: str) -> Test:
     words = re.sub(_NAME_SEPARATORS, " ", _folded(text)).split()
 
     def test(value: ColumnElement[str]) -> ColumnElement[bool]:
-        stored = func.regexp_replace(_folded_column(value), _NAME_SEPARATORS, " ", "g", type_=String)
+        stored = func.regexp_replace(folded_column(value), _NAME_SEPARATORS, " ", "g", type_=String)
         begun = func.concat(" ", stored, type_=String)
         return and_(true(), *(begun.like(f"% {_pattern(word)}%", escape=_ESCAPE) for word in words))
 
@@ -234,7 +234,8 @@ def _folded(text: str) -> str:
     return re.sub(_COMBINING, "", unicodedata.normalize("NFKD", text)).lower()
 
 
-def _folded_column(value: ColumnElement[str]) -> ColumnElement[str]:
+def folded_column(value: ColumnElement[str]) -> ColumnElement[str]:
+    """Text without case and accents."""
     decomposed = func.normalize(value, literal_column("NFKD"), type_=String)
     return func.lower(func.regexp_replace(decomposed, _COMBINING, "", "g", type_=String), type_=String)
 
@@ -242,7 +243,7 @@ def _folded_column(value: ColumnElement[str]) -> ColumnElement[str]:
 def _text_test(text: str, *, wildcards: bool, fuzzy: bool) -> Test:
     if fuzzy:
         literal = _text_test(_folded(text), wildcards=wildcards, fuzzy=False)
-        return lambda value: literal(_folded_column(value))
+        return lambda value: literal(folded_column(value))
     if wildcards and _has_wildcards(text):
         pattern = _pattern(text)
         return lambda value: value.like(pattern, escape=_ESCAPE)

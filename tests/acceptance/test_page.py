@@ -141,8 +141,8 @@ def listed(service: Service, **keys: str) -> list[dict[str, Any]]:
 
 def head(service: Service) -> str:
     """The date of the first simulated head, which all the others are similar to; no other study has it."""
-    dates = [str(study["StudyDate"]) for study in listed(service, limit="50") if len(study["series"]) == 4]
-    return re.sub(r"(\d{4})(\d\d)(\d\d)", r"\1-\2-\3", dates[-1])
+    dates = [str(study["StudyDate"]) for study in listed(service, order="received") if len(study["series"]) == 4]
+    return re.sub(r"(\d{4})(\d\d)(\d\d)", r"\1-\2-\3", dates[0])
 
 
 def size_of(service: Service) -> tuple[int, int]:
@@ -259,7 +259,7 @@ def compare(seen: Watched) -> None:
     seen.shot("compare")
 
 
-def test_the_same_by_keyboard_alone(seen: Watched, service: Service) -> None:
+def test_the_same_by_keyboard_alone(seen: Watched) -> None:
     page, press = seen.page, seen.page.keyboard.press
     press("/")
     page.keyboard.type("schaedel")
@@ -267,7 +267,9 @@ def test_the_same_by_keyboard_alone(seen: Watched, service: Service) -> None:
     tab_to(seen, "button.open")
     assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
     press("ArrowDown")
-    expect(seen.row(head(service)).get_by_role("button")).to_be_focused()
+    expect(page.locator("button.open").nth(1)).to_be_focused()
+    press("ArrowUp")
+    expect(page.locator("button.open").first).to_be_focused()
     press("Enter")
     seen.drawn()
     t1 = seen.stage("T1")
@@ -414,7 +416,128 @@ def test_a_box_by_keyboard(seen: Watched, service: Service) -> None:
     assert (x0 + x1 - columns) / 2 < 0 < (y0 + y1 - rows) / 2
     press("Escape")
     seen.drawn()
-    expect(seen.page.locator(".box:not([hidden])")).to_have_count(0)
+    box = seen.page.locator(".box:not([hidden])")
+    expect(box).to_have_count(1)
+    press("Escape")
+    expect(box).to_have_count(0)
+
+
+def test_back_reload_and_a_link_show_the_study_as_it_was(browser: Browser, seen: Watched, service: Service) -> None:
+    """Sequence, slice, window and box: after the answers, after a reload, and in another browser by the link alone."""
+    page, press = seen.page, seen.page.keyboard.press
+    seen.open_study(head(service))
+    seen.stage("T2").focus()
+    for key in ("ArrowDown", "ArrowDown", "[", "[", "+", "b", "ArrowLeft", "Shift+ArrowDown"):
+        press(key)
+    left = in_hand(seen, "T2")
+    others = value(seen.stage("FLAIR"))
+    press("f")
+    page.get_by_role("heading", level=1, name="Similar to the slice").wait_for()
+    page.locator(".card, .state.empty").first.wait_for()
+    press("Escape")
+    expect(seen.stage("T2")).to_be_focused()
+    assert in_hand(seen, "T2") == left
+    assert value(seen.stage("FLAIR")) == others
+    seen.accessible()
+    page.wait_for_timeout(500)
+    page.reload()
+    expect(seen.stage("T2")).to_be_focused()
+    assert in_hand(seen, "T2") == left
+    assert page.url.startswith(f"{service.url}/#study?study=")
+    with watched(browser, page.url) as other:
+        other.page.goto(page.url)
+        expect(other.stage("T2")).to_be_focused()
+        assert in_hand(other, "T2") == left
+        assert value(other.stage("FLAIR")) == others
+        other.page.keyboard.press("Enter")
+        other.page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+        linked = other.page.url
+        other.page.keyboard.press("Escape")
+        assert in_hand(other, "T2") == left
+        other.page.goto(linked)
+        other.page.get_by_role("heading", level=1, name="Similar to the box").wait_for()
+        answered(other)
+        other.page.get_by_role("navigation").get_by_role("button", name="Studies").click()
+        other.page.get_by_role("heading", level=1, name="Studies").wait_for()
+        assert other.page.url == f"{service.url}/"
+
+
+def in_hand(seen: Watched, name: str) -> tuple[str | None, ...]:
+    """A sequence's slice, window and box, once they are drawn."""
+    stage = seen.stage(name)
+    box = stage.locator(".box")
+    expect(box).to_be_visible()
+    seen.settled()
+    texts = (stage.get_attribute("aria-valuenow"), stage.locator(".window").inner_text(), box.get_attribute("style"))
+    assert seen.page.locator(".viewport.current h2 .name").inner_text() == name
+    return texts
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["study", "study?study=1.2%27", "study?study=<img>", "similar?example=../1", "similar", "nowhere?study=1", "%"],
+)
+def test_an_address_that_names_nothing_shows_the_list(seen: Watched, service: Service, fragment: str) -> None:
+    seen.page.goto("about:blank")
+    seen.page.goto(f"{service.url}/#{fragment}")
+    seen.page.get_by_role("heading", level=1, name="Studies").wait_for()
+    assert seen.page.url == f"{service.url}/"
+
+
+def test_what_is_typed_stands_in_no_address(seen: Watched, service: Service) -> None:
+    page = seen.page
+    page.get_by_label("Description").fill("schaedel")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    assert page.url == f"{service.url}/"
+    seen.row("Schaedel").get_by_role("button").click()
+    seen.drawn()
+    page.keyboard.press("s")
+    page.get_by_label("Description").fill("schaedel")
+    page.wait_for_timeout(800)
+    assert "schaedel" in seen.requests_to("/similar/studies")[-1]
+    assert "schaedel" not in page.url
+    page.reload()
+    expect(page.get_by_label("Description")).to_have_value("schaedel")
+
+
+def test_the_list_is_sorted_by_its_heads(seen: Watched) -> None:
+    page = seen.page
+    heads = {name: page.get_by_role("columnheader", name=name) for name in ("Date", "Study", "Received")}
+
+    def column(name: str) -> list[str]:
+        return page.locator(f"tbody .col-{name}").all_inner_texts()
+
+    def sorted_by(name: str, direction: str) -> None:
+        expect(heads[name]).to_have_attribute("aria-sort", direction)
+        expect(page.locator("[aria-sort]")).to_have_count(1)
+        expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+
+    page.locator("tbody tr").first.wait_for()
+    sorted_by("Date", "descending")
+    dates = column("date")
+    assert dates == sorted(dates, reverse=True)
+    assert len(set(dates)) > 2
+    tab_to(seen, "[data-column=Date] button")
+    page.keyboard.press("Enter")
+    sorted_by("Date", "ascending")
+    assert column("date") == sorted(dates)
+    assert page.evaluate("() => document.activeElement.textContent") == "Date"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    sorted_by("Study", "ascending")
+    assert column("study") == sorted(column("study"), key=str.lower)
+    seen.accessible()
+    heads["Received"].get_by_role("button").click()
+    sorted_by("Received", "descending")
+    received = column("received")
+    assert received == sorted(received, reverse=True)
+    page.reload()
+    sorted_by("Received", "descending")
+    page.locator("button.open").first.click()
+    seen.drawn()
+    page.keyboard.press("Escape")
+    sorted_by("Received", "descending")
+    assert column("received") == received
 
 
 def test_keys_walk_through_the_list(seen: Watched) -> None:
@@ -432,6 +555,14 @@ def test_keys_walk_through_the_list(seen: Watched) -> None:
     for key, row in walk.items():
         press(key)
         expect(rows.nth(row)).to_be_focused()
+
+
+def test_the_skip_link_stays_in_the_view(seen: Watched, service: Service) -> None:
+    seen.open_study(head(service))
+    seen.page.locator(".skip").focus()
+    seen.page.keyboard.press("Enter")
+    expect(seen.page.locator("#content")).to_be_focused()
+    expect(seen.stage("T1")).to_be_visible()
 
 
 def test_feedback_by_key_leaves_the_card_in_hand(seen: Watched, service: Service) -> None:
@@ -477,7 +608,7 @@ def test_filters_and_weights(seen: Watched, service: Service) -> None:
     page.keyboard.press("s")
     cards = page.locator(".card")
     expect(cards).to_have_count(PATIENTS - 1)
-    ages = sorted(int(s["PatientAge"][:3]) for s in listed(service, limit="50") if len(s["series"]) == 4)[1:]
+    ages = sorted(int(s["PatientAge"][:3]) for s in listed(service, order="received") if len(s["series"]) == 4)[1:]
     page.get_by_label("Age from").fill(str(ages[-1]))
     expect(cards).not_to_have_count(PATIENTS - 1)
     page.get_by_role("button", name="Clear filters").click()
@@ -489,9 +620,18 @@ def test_filters_and_weights(seen: Watched, service: Service) -> None:
     assert re.search(r"sequence=FLAIR%2CT1%2CT1CE&", asked + "&")
     assert re.search(r"parts=appearance%3A0\.\d+%2Clesion%3A0\.\d+%2Cshape%3A0\.\d+%2Cgrey%3A0(&|$)", asked)
     expect(cards.first.locator(".bars li")).to_have_count(3)
-    page.get_by_label("At least").fill("0.9999")
-    expect(page.locator(".state.empty")).to_contain_text("No study passes the filters")
+    expect(page.locator(".filters")).to_contain_text(
+        re.compile(r"unrelated patients usually reach \(FLAIR 0\.\d\d, T1 0")
+    )
+    page.get_by_label("similarity of at least").fill("0.9999")
+    state = page.locator(".state.empty")
+    expect(state).to_contain_text("No study reaches your floor of 0.9999")
+    expect(state).to_contain_text(re.compile(r"The most similar reaches 0\.\d\d\."))
     seen.accessible()
+    state.get_by_role("button", name="Clear the floor").click()
+    expect(cards).to_have_count(PATIENTS - 1)
+    page.get_by_label("Study date from").fill("2999-01-01")
+    expect(state).to_contain_text("No study passes the filters")
 
 
 def test_nothing_similar_says_how_many_were_left_out(seen: Watched) -> None:
@@ -500,6 +640,8 @@ def test_nothing_similar_says_how_many_were_left_out(seen: Watched) -> None:
     state = seen.page.locator(".state.empty")
     expect(state).to_contain_text("Nothing is similar enough")
     expect(state).to_contain_text(re.compile(rf"{PATIENTS}|{PATIENTS + 2} studies were compared"))
+    expect(state).to_contain_text(re.compile(r"The most similar reaches 0\.\d+, and 0\.\d+ counts"))
+    expect(state).to_contain_text("one slice, or a box on it")
     seen.accessible()
     seen.shot("state-nothing-similar")
     state.get_by_role("button", name="Show them anyway").click()
@@ -574,7 +716,8 @@ def test_labels_are_kept_shown_and_taken_away(seen: Watched, service: Service) -
     seen.accessible()
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
-    page.get_by_role("row").filter(has_text="MRT Schaedel").first.get_by_role("button").click()
+    others = page.get_by_role("row").filter(has_text="MRT Schaedel").filter(has_not_text=head(service))
+    others.first.get_by_role("button").click()
     seen.drawn()
     page.keyboard.press("s")
     expect(page.locator(".card .chips li").first).to_have_text(f"glioma {HOSTILE}")
@@ -660,7 +803,7 @@ def test_a_heat_map_that_is_not_ready_is_asked_for_again(seen: Watched, service:
 
 
 def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> None:
-    """Neither the page nor what it was sent names a patient; the address bar names no study."""
+    """Neither the page nor what it was sent names a patient; the address names studies, and tells no server of them."""
     bodies: list[str] = []
     seen.page.on(
         "response",
@@ -674,7 +817,8 @@ def test_nobody_learns_who_the_patients_are(seen: Watched, service: Service) -> 
     seen.page.keyboard.press("Enter")
     seen.drawn()
     assert not IDENTITIES.search(seen.page.content().replace("https://reports.example/A", ""))
-    assert seen.page.url == f"{service.url}/"
+    assert re.fullmatch(rf"{service.url}/#similar\?example=[\d.]+", seen.page.url)
+    assert not any("#" in url for url in seen.requests)
     assert len(bodies) > 5
     assert not [
         found

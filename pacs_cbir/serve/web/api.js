@@ -35,17 +35,18 @@ export async function request(path, { accept = 'application/json', ...options } 
   });
 }
 
-/** A list of results; 204 is an empty one. `leftOut` is what the Warning field counts, `asOf` the state that is answered. */
+/** A list of results; 204 is an empty one. `leftOut` is what the Warning field says was below the floor: {count, the best
+ *  one's similarity, the least that counts}, or null; `asOf` the state that is answered. */
 export async function list(path, parameters, options = {}) {
   const query = parameters.toString();
   const answer =
     query.length > LONGEST_QUERY
       ? await request(path, { ...options, method: 'POST', body: query, headers: { 'Content-Type': FORM } })
       : await request(`${path}?${query}`, options);
-  const found = /"(\d+) more were left out/.exec(answer.headers.get('Warning') ?? '');
+  const found = /"(\d+) more were left out.* reaches (-?[\d.]+) of the (-?[\d.]+)/.exec(answer.headers.get('Warning') ?? '');
   return {
     results: answer.status === 204 ? [] : await answer.json(),
-    leftOut: found ? Number(found[1]) : 0,
+    leftOut: found && { count: Number(found[1]), best: Number(found[2]), least: Number(found[3]) },
     asOf: answer.headers.get('Pacs-Cbir-As-Of'),
   };
 }
@@ -62,6 +63,11 @@ export async function patiently(attempt, waits, signal) {
       await pause(error.retryAfter * 1000, signal);
     }
   }
+}
+
+/** What happens then, in words. */
+export function again({ retryAfter }) {
+  return `This page asks again by itself, in ${retryAfter === 1 ? '1 second' : `${retryAfter} seconds`}.`;
 }
 
 function pause(ms, signal) {

@@ -39,6 +39,13 @@ export class Box {
     announce('Box: arrow keys move it, with Shift they size it, Enter searches, Escape takes it away');
   }
 
+  /** One that was drawn before, as `region` has it. */
+  put(region) {
+    this.active = true;
+    this.viewport.stage.classList.add('boxing');
+    this.set(...region.split(',').map(Number));
+  }
+
   clear() {
     Object.assign(this, { given: null, active: false, drawing: null });
     this.viewport.stage.classList.remove('boxing');

@@ -5,6 +5,7 @@ import { ages, range, wildcard } from './search.js';
 
 const LONGEST = 64;
 const HALF = 0.5;
+const SCALE = 'From −1 (opposite) over 0 (nothing in common) to 1 (the same picture); no probability.';
 
 /** A question as the service takes it. */
 export function parametersOf({ example, region, like = [], unlike = [], filters = {} }, limit, offset) {
@@ -32,10 +33,12 @@ export function isFiltered({ least, parts, ...others }) {
 }
 
 /** The form. `filters` are those in force; `changed` hears of others.
- *  `sequences` are the example's, `parts` the encoder's: part → its share. */
-export function filterForm({ filters, sequences, parts, changed }) {
+ *  `sequences` are the example's, `parts` the encoder's: part → its share,
+ *  `usual` the similarity that unrelated patients usually reach: sequence → cosine. */
+export function filterForm({ filters, sequences, parts, usual, changed }) {
   const field = (name, label, type, extra = {}) =>
     el('label', {}, label, el('input', { type, name, value: filters[name] ?? '', maxlength: LONGEST, autocomplete: 'off', ...extra }));
+  const floor = field('least', 'Floor: similarity of at least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated', 'aria-describedby': 'floor-words' });
   const box = (name, label, checked, extra = {}) =>
     el('label', { class: 'check' }, el('input', { type: 'checkbox', name, checked, ...extra }), label);
   const group = (legend, ...fields) => el('fieldset', {}, el('legend', {}, legend), fields);
@@ -45,24 +48,24 @@ export function filterForm({ filters, sequences, parts, changed }) {
     'form',
     { class: 'filters', 'aria-label': 'Filters' },
     sequences.length > 1
-      ? group('Sequences', sequences.map((name) => box('sequence', name, filters.sequences?.includes(name) ?? true, { value: name })))
+      ? group('Sequences', el('div', { class: 'checks' }, sequences.map((name) => box('sequence', name, filters.sequences?.includes(name) ?? true, { value: name }))))
       : null,
     group(
       'Patients',
       el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
-      pair(field('youngest', 'Age from', 'number', { min: 0, max: 120 }), field('oldest', 'Age to', 'number', { min: 0, max: 120 })),
+      pair(field('youngest', 'Age from (years)', 'number', { min: 0, max: 120 }), field('oldest', 'to (years)', 'number', { min: 0, max: 120, 'aria-label': 'Age to (years)' })),
       box('own', "The example's own patient too", Boolean(filters.own)),
     ),
     group(
       'Studies',
-      field('from', 'From', 'date'),
-      field('to', 'To', 'date'),
+      field('from', 'Study date from', 'date'),
+      field('to', 'Study date to', 'date'),
       field('description', 'Description', 'search', { placeholder: 'any part; * and ?' }),
       field('label', 'Label', 'search'),
     ),
-    group('Similarity', field('least', 'At least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated' })),
+    group('Similarity', floor, el('p', { id: 'floor-words', class: 'who' }, SCALE, ' ', floorWords(usual))),
     Object.keys(parts).length > 1
-      ? group('What counts', Object.entries(parts).map(([part, share]) => slider(part, filters.parts?.[part] ?? share)))
+      ? group('What counts (weights, 0 to 1)', Object.entries(parts).map(([part, share]) => slider(part, filters.parts?.[part] ?? share)))
       : null,
     button('Clear filters', () => changed({}), { class: 'quiet' }),
   );
@@ -70,6 +73,13 @@ export function filterForm({ filters, sequences, parts, changed }) {
   form.addEventListener('submit', (event) => event.preventDefault());
   form.addEventListener('input', () => form.checkValidity() && changed(read(form, sequences, parts)));
   return form;
+}
+
+/** What an empty floor means. */
+function floorWords(usual) {
+  const values = Object.entries(usual).sort().map(([sequence, value]) => `${sequence} ${value.toFixed(2)}`);
+  if (values.length === 0) return 'Empty: no floor.';
+  return `Empty: what unrelated patients usually reach (${values.join(', ')}), and no floor after feedback or with other weights.`;
 }
 
 function slider(part, weight) {

@@ -1,6 +1,7 @@
-// Which view is shown. Where one is stands in the history's state, never in the address, which names no study.
+// Which view is shown. Where one is stands in the history's state, and in the address what a link needs.
 
-import { Problem, patiently, request } from './api.js';
+import { addressOf, viewAt } from './address.js';
+import { Problem, again, patiently, request } from './api.js';
 import { compareView } from './compare.js';
 import { announce, button, el, state } from './dom.js';
 import { showHelp, singleKeys } from './help.js';
@@ -22,28 +23,41 @@ let leaving = new AbortController();
 /** Show another view, and have Back lead to this one; `left` is added to what this one remembers. */
 function go(next, left = {}) {
   remember(left);
-  const here = history.state ?? START;
-  history.pushState({ ...next, trail: [...here.trail, here.view] }, '', '/');
+  const entry = { ...next, trail: [...here().trail, here().view] };
+  history.pushState(entry, '', addressOf(entry));
   show();
 }
 
 /** Show another view in the place of this one. */
 function replace(next) {
-  history.replaceState({ ...next, trail: (history.state ?? START).trail }, '', '/');
+  put({ ...next, trail: here().trail });
   show();
 }
 
 /** What a view is to find again after Back or a reload. */
 function remember(values) {
-  history.replaceState({ ...(history.state ?? START), ...values }, '', '/');
+  put({ ...here(), ...values });
+}
+
+function put(entry) {
+  history.replaceState(entry, '', addressOf(entry));
+}
+
+/** Where one is: by the history, by a link that was followed, or at the start. */
+function here() {
+  return history.state ?? { ...START, ...viewAt(location.hash) };
 }
 
 function show() {
   leaving.abort();
   leaving = new AbortController();
   forget();
-  const now = history.state ?? START;
-  shown = (VIEWS[now.view] ?? studiesView)({ go, replace, remember, state: now, settings, signal: leaving.signal });
+  const now = here();
+  const { signal } = leaving;
+  // A view that was left has nothing to say of the one that is there now.
+  const noted = (values) => signal.aborted || remember(values);
+  put(now);
+  shown = (VIEWS[now.view] ?? studiesView)({ go, replace, remember: noted, state: now, settings, signal });
   document.title = `${shown.title} · pacs-cbir`;
   showTrail(now);
   content.replaceChildren(shown.element);
@@ -54,14 +68,20 @@ function show() {
 }
 
 function showTrail({ trail: before, view }) {
-  const steps = before.map((name, index) =>
-    el('li', {}, button(NAMES[name], () => history.go(index - before.length), { class: 'quiet' })),
-  );
+  const step = (name, act) => el('li', {}, button(NAMES[name], act, { class: 'quiet' }));
+  const steps = before.map((name, index) => step(name, () => history.go(index - before.length)));
+  if (before.length === 0 && view !== START.view) steps.push(step(START.view, home));
   trail.replaceChildren(el('ol', {}, steps, el('li', { 'aria-current': 'page' }, NAMES[view])));
 }
 
 function back() {
-  if ((history.state ?? START).trail.length > 0) history.back();
+  if (here().trail.length > 0) history.back();
+  else if (here().view !== START.view) home();
+}
+
+function home() {
+  history.pushState(START, '', addressOf(START));
+  show();
 }
 
 function key(event) {
@@ -84,7 +104,7 @@ async function start() {
   try {
     settings = await patiently(
       async () => (await request('/page-settings')).json(),
-      (problem) => content.replaceChildren(state('wait', problem.title, problem.message)),
+      (problem) => content.replaceChildren(state('wait', problem.title, `${problem.message} ${again(problem)}`)),
     );
   } catch (error) {
     const problem = error instanceof Problem ? error : { title: 'It went wrong', message: String(error) };
@@ -96,10 +116,12 @@ async function start() {
 }
 
 document.addEventListener('keydown', key);
-document.getElementById('help').addEventListener('click', () => showHelp(settings?.version ?? ''));
-document.getElementById('home').addEventListener('click', () => {
-  history.pushState(START, '', '/');
-  show();
+document.querySelector('.skip').addEventListener('click', (event) => {
+  // Its address would be another entry of the history, and a view.
+  event.preventDefault();
+  content.focus();
 });
+document.getElementById('help').addEventListener('click', () => showHelp(settings?.version ?? ''));
+document.getElementById('home').addEventListener('click', home);
 window.addEventListener('popstate', show);
 start();

@@ -5,9 +5,10 @@ import { el } from './dom.js';
 const LONGEST = 64;
 
 /** What of a search is asked: a list of parameters. */
-export function parametersOf(search, limit, offset) {
-  const query = new URLSearchParams({ limit: String(limit), offset: String(offset) });
+export function parametersOf(search, { limit, order, after }) {
+  const query = new URLSearchParams({ limit: String(limit), order });
   const put = (name, value) => value && query.set(name, value);
+  put('after', after);
   put('StudyDescription', wildcard(search.description));
   put('StudyDate', range(search.from?.replaceAll('-', ''), search.to?.replaceAll('-', '')));
   put('PatientSex', search.sex);
@@ -50,11 +51,11 @@ export function searchForm(search, settings, remembered, changed) {
     { class: 'search', role: 'search', 'aria-label': 'Search studies' },
     field('description', 'Description', 'search', { placeholder: 'any part; * and ? as wildcards', 'aria-keyshortcuts': '/' }),
     settings.show_identity ? [field('name', 'Name'), field('id', 'Patient ID')] : [],
-    field('from', 'From', 'date'),
-    field('to', 'To', 'date'),
+    field('from', 'Study date from', 'date'),
+    field('to', 'Study date to', 'date'),
     el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
-    field('youngest', 'Age from', 'number', { min: 0, max: 120 }),
-    field('oldest', 'Age to', 'number', { min: 0, max: 120 }),
+    field('youngest', 'Age from (years)', 'number', { min: 0, max: 120 }),
+    field('oldest', 'Age to (years)', 'number', { min: 0, max: 120 }),
     el('button', { type: 'reset', class: 'quiet' }, 'Clear'),
   );
   form.elements.sex.value = search.sex ?? '';

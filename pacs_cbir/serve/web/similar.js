@@ -1,6 +1,6 @@
 // The answers to a question: a ranked grid, filters, and feedback.
 
-import { list, nameOf, patiently } from './api.js';
+import { again, list, nameOf, patiently } from './api.js';
 import { announce, button, count, date, el, later, moveBetween, state } from './dom.js';
 import { example, feedback } from './example.js';
 import { filterForm, isFiltered, parametersOf } from './filters.js';
@@ -9,9 +9,11 @@ import { studyOf } from './study.js';
 
 const PAGE = 12;
 const TYPED_MS = 350;
+// Answers that the same question will get again: what was asked cannot be understood, is not here, or has no embeddings.
+const LASTING = new Set([400, 404, 410, 422]);
 
 // The last answer, so that the way back from a comparison shows it as it was.
-let last = { key: '', results: [], leftOut: 0, more: false, asOf: null };
+let last = { key: '', results: [], leftOut: null, more: false, asOf: null };
 
 /** The matches of the last answer, for going from one comparison to the next. */
 export function answered(question) {
@@ -23,6 +25,17 @@ function parameters(question, limit, offset) {
   const query = parametersOf({ ...question, example: nameOf(question.example) }, limit, offset);
   if (offset > 0 && last.asOf) query.set('as_of', last.asOf);
   return query;
+}
+
+/** How far what was left out is from the floor. */
+function gap({ best, least }) {
+  // Two digits tell most apart, and three those that two do not.
+  const digits = best.toFixed(2) === least.toFixed(2) ? 3 : 2;
+  return `the most similar reaches ${best.toFixed(digits)}, and ${least.toFixed(digits)} counts`;
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 export function similarView({ go, remember, state: given, settings, signal }) {
@@ -92,7 +105,7 @@ class Similar {
     } catch (error) {
       if (error.name === 'AbortError' || turn !== this.turn) return;
       this.status.textContent = '';
-      this.fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', () => this.ask(0))));
+      this.fill(state('error', error.title ?? 'It went wrong', error.message, LASTING.has(error.status) ? button('Back', () => history.back()) : button('Try again', () => this.ask(0))));
       announce(`${error.title}. ${error.message}`);
     }
   }
@@ -101,8 +114,7 @@ class Similar {
     const embedding = problem.status === 409;
     this.status.textContent = '';
     const why = embedding ? 'The example was received, and its embedding is under way.' : problem.message;
-    const then = `This page asks again by itself, in ${count(problem.retryAfter, 'second')}.`;
-    this.fill(state('wait', embedding ? 'Still embedding' : problem.title, `${why} ${then}`));
+    this.fill(state('wait', embedding ? 'Still embedding' : problem.title, `${why} ${again(problem)}`));
     announce(embedding ? 'The example is still being embedded; this page waits for it' : problem.title);
   }
 
@@ -141,29 +153,38 @@ class Similar {
 
   say() {
     const { leftOut } = last;
+    const own = this.question.filters.least !== undefined;
     const shown = this.cards.length;
     const best = this.cards[0].match.similarity;
-    const left = leftOut
-      ? [`${leftOut} more left out: no more alike than unrelated patients are. `, button('Show them too', () => this.change({ ...this.question.filters, least: '-1' }), { class: 'quiet' })]
-      : [];
+    let left = [];
+    if (leftOut) {
+      const why = own ? 'below your floor' : `no more alike than unrelated patients (${gap(leftOut)})`;
+      const show = button('Show them too', () => this.change({ ...this.question.filters, least: '-1' }), { class: 'quiet' });
+      left = [`${leftOut.count} more left out, ${why}. `, show];
+    }
     this.status.replaceChildren(`${count(shown, 'match', 'matches')}${last.more ? ', and more' : ''}, best first. `, ...left);
     announce(`${count(shown, 'match', 'matches')}, the best with similarity ${similarity(best)}`);
   }
 
   nothing() {
     const { leftOut } = last;
-    const { filters } = this.question;
-    const filtered = isFiltered(filters) || Number(filters.least ?? -1) > -1;
-    this.status.textContent = '';
-    const [title, why] = leftOut
-      ? ['Nothing is similar enough', `${count(leftOut, 'study was', 'studies were')} compared and left out: no more like the example than unrelated patients are.`]
-      : filtered
-        ? ['No study passes the filters', 'Make one of them wider, or clear them.']
-        : ['There is nothing to compare with', 'No other patient has an embedded study of these sequences yet.'];
+    const { filters, region, example: asked } = this.question;
+    const own = filters.least !== undefined;
+    const filtered = isFiltered(filters);
+    const compared = leftOut && `${count(leftOut.count, 'study was', 'studies were')} compared.`;
+    const other = region ? 'a larger box or the whole slice' : asked.instance ? 'another slice or the whole study' : 'one slice, or a box on it';
+    const [title, why] =
+      leftOut && own ? [`No study reaches your floor of ${filters.least}`, `${compared} The most similar reaches ${similarity(leftOut.best)}. Lower the floor, or clear it.`]
+      : leftOut ? ['Nothing is similar enough', `${compared} ${capital(gap(leftOut))}: no more like the example than unrelated patients are. Ask by ${other}${filtered ? ', make the filters wider' : ''}, or look at them all the same.`]
+      : filtered ? ['No study passes the filters', 'Make one of them wider, or clear them.']
+      : ['There is nothing to compare with', 'No other patient has an embedded study of these sequences yet.'];
+    const { least, ...others } = filters;
     const actions = [
-      leftOut ? button(`Show ${leftOut === 1 ? 'it' : 'them'} anyway`, () => this.change({ ...filters, least: '-1' })) : null,
+      leftOut && own ? button('Clear the floor', () => this.change(others)) : null,
+      leftOut ? button(`Show ${leftOut.count === 1 ? 'it' : 'them'} anyway`, () => this.change({ ...filters, least: '-1' })) : null,
       filtered ? button('Clear filters', () => this.change({})) : null,
     ].filter(Boolean);
+    this.status.textContent = '';
     this.fill(state('empty', title, why, ...actions));
     announce(`${title}. ${why}`);
   }
@@ -235,6 +256,7 @@ class Similar {
       filters: question.filters,
       sequences: [...new Set(embedded.map(({ sequence }) => sequence))],
       parts: settings.parts,
+      usual: question.region ? {} : question.example.instance ? settings.unrelated_slices : settings.unrelated,
       changed: (filters) => this.change(filters, { typed: Object.keys(filters).length > 0 }),
     });
     this.filterBox.replaceChildren(this.filterBox.firstElementChild, form);

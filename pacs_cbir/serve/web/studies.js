@@ -1,6 +1,6 @@
 // The list of studies, with search.
 
-import { list, patiently } from './api.js';
+import { again, list, patiently } from './api.js';
 import { announce, button, count, date, el, later, moveBetween, person, state } from './dom.js';
 import { drawInto, picture } from './pictures.js';
 import { parametersOf, searchForm } from './search.js';
@@ -11,6 +11,13 @@ const MOST = 100;
 const THUMBNAIL = [96, 96];
 const AGAIN_MS = 5000;
 const TYPED_MS = 350;
+// Columns that the list can be ordered by: what the service calls it, and what comes first at the first click.
+const ORDERS = {
+  Date: { key: 'StudyDate', falling: true, words: ['oldest study first', 'newest study first'] },
+  Study: { key: 'StudyDescription', falling: false, words: ['descriptions from A to Z', 'descriptions from Z to A'] },
+  Received: { key: 'received', falling: true, words: ['first received first', 'last received first'] },
+};
+const NEWEST = '-StudyDate';
 const DOMAIN_FIRST = ['FLAIR', 'T1CE', 'T2', 'T1'];
 
 /** How far the embedding of a study is: [class, words]. */
@@ -43,20 +50,21 @@ export function shownSeries(study) {
 export function studiesView({ go, remember, state: given, settings, signal }) {
   const search = { ...given.search };
   const rows = el('tbody');
-  const table = el('table', { class: 'studies' }, head(settings), rows);
+  let order = given.order ?? NEWEST;
+  const table = el('table', { class: 'studies' }, head(settings, order, sortBy), rows);
   const around = el('div', { class: 'results', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading studies…'));
-  const more = button('Show more', () => load(rows.children.length + PAGE), { class: 'more' });
+  const more = button('Show more', () => load(rows.children.length + PAGE), { class: 'more', hidden: true });
   const form = searchForm(search, settings, later(() => remember({ search }), 0), later(() => load(PAGE), TYPED_MS));
   let timer = 0;
   let asked = 0;
 
-  /** Show so many, from the newest on: what arrived meanwhile moves the others down. */
+  /** Show so many, from the first on: what arrived meanwhile has its place among them. */
   async function load(wanted, { quiet = false } = {}) {
     clearTimeout(timer);
     const turn = (asked += 1);
     if (!quiet) around.setAttribute('aria-busy', 'true');
     try {
-      const found = await newest(wanted + 1);
+      const found = await first(wanted + 1);
       if (turn === asked) put(found, wanted, quiet);
     } catch (error) {
       if (error.name !== 'AbortError' && turn === asked) {
@@ -65,20 +73,21 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
     }
   }
 
-  /** So many studies or all that are there, each once though the list moves between two requests. */
-  async function newest(number) {
-    const found = new Map();
-    for (let offset = 0; offset < number; offset += MOST) {
-      const limit = Math.min(MOST, number - offset);
+  /** So many studies, or all that are there. A page follows the last study of the one before, whatever arrives meanwhile. */
+  async function first(number) {
+    const found = [];
+    while (found.length < number) {
+      const limit = Math.min(MOST, number - found.length);
+      const query = parametersOf(search, { limit, order, after: found.at(-1)?.StudyInstanceUID });
       const { results } = await patiently(
-        () => list('/studies', parametersOf(search, limit, offset), { signal }),
-        (problem) => fill(state('wait', problem.title, problem.detail)),
+        () => list('/studies', query, { signal }),
+        (problem) => fill(state('wait', problem.title, `${problem.detail} ${again(problem)}`)),
         signal,
       );
-      for (const study of results) found.set(study.StudyInstanceUID, study);
+      found.push(...results);
       if (results.length < limit) break;
     }
-    return [...found.values()];
+    return found;
   }
 
   function put(found, wanted, quiet) {
@@ -87,11 +96,14 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
     if (shown.length === 0) return fill(nothing(search, () => form.reset()));
     const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.study : null;
     rows.replaceChildren(...shown.map((study) => row(study, settings, go)));
-    fill(table, isMore ? more : null);
+    more.hidden = !isMore;
+    // A table that is there already stays: the focus may be in its head.
+    if (table.isConnected) around.setAttribute('aria-busy', 'false');
+    else fill(table, more);
     const there = focused ?? (quiet || wanted > PAGE ? null : given.focus);
     const kept = there && [...rows.querySelectorAll('button.open')].find(({ dataset }) => dataset.study === there);
     if (kept) kept.focus();
-    if (!quiet) announce(`${count(shown.length, 'study', 'studies')}${isMore ? ', and more' : ''}`);
+    if (!quiet) announce(`${count(shown.length, 'study', 'studies')}${isMore ? ', and more' : ''}, ${orderWords(order)}`);
     const waits = shown.some((study) => stateOf(study)[0] === 'waiting');
     if (waits) timer = setTimeout(() => load(Math.max(PAGE, shown.length), { quiet: true }), AGAIN_MS);
   }
@@ -99,6 +111,13 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
   function fill(...content) {
     around.setAttribute('aria-busy', 'false');
     around.replaceChildren(...content.filter(Boolean));
+  }
+
+  function sortBy(key) {
+    order = key;
+    remember({ order });
+    for (const heading of table.tHead.querySelectorAll('[data-column]')) showOrder(heading, order);
+    load(PAGE);
   }
 
   rows.addEventListener('keydown', (event) => moveBetween(event, [...rows.querySelectorAll('button.open')]));
@@ -111,9 +130,36 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
   };
 }
 
-function head(settings) {
-  const names = ['Picture', 'Date', 'Study', ...(settings.show_identity ? ['Patient'] : []), 'Sex, age', 'Sequences', 'Images', 'State'];
-  return el('thead', {}, el('tr', {}, names.map((name) => el('th', { scope: 'col', class: `col-${name.split(/[ ,]/)[0].toLowerCase()}` }, name))));
+function head(settings, order, sortBy) {
+  const names = ['Picture', 'Date', 'Study', ...(settings.show_identity ? ['Patient'] : []), 'Sex, age', 'Sequences', 'Images', 'Received', 'State'];
+  const cells = names.map((name) => {
+    const heading = el('th', { scope: 'col', class: `col-${name.split(/[ ,]/)[0].toLowerCase()}` }, name in ORDERS ? null : name);
+    if (!(name in ORDERS)) return heading;
+    heading.dataset.column = name;
+    heading.append(button(name, () => sortBy(next(name, heading)), { class: 'sort' }));
+    showOrder(heading, order);
+    return heading;
+  });
+  return el('thead', {}, el('tr', {}, cells));
+}
+
+/** What a click on a column's head asks for: its first order, or the other way where it has that. */
+function next(name, heading) {
+  const { key, falling } = ORDERS[name];
+  const is = heading.getAttribute('aria-sort');
+  return (is === null ? falling : is === 'ascending') ? `-${key}` : key;
+}
+
+function showOrder(heading, order) {
+  const { key } = ORDERS[heading.dataset.column];
+  const sorted = { [key]: 'ascending', [`-${key}`]: 'descending' }[order];
+  if (sorted) heading.setAttribute('aria-sort', sorted);
+  else heading.removeAttribute('aria-sort');
+}
+
+function orderWords(order) {
+  const { words } = Object.values(ORDERS).find(({ key }) => order.endsWith(key));
+  return words[order.startsWith('-') ? 1 : 0];
 }
 
 function row(study, settings, go) {
@@ -136,8 +182,16 @@ function row(study, settings, go) {
     el('td', { class: 'col-sex' }, person(study)),
     el('td', { class: 'col-sequences' }, sequencesOf(study)),
     el('td', { class: 'col-images' }, String(study.NumberOfStudyRelatedInstances ?? 0)),
+    el('td', { class: 'col-received' }, received(study.received)),
     el('td', { class: 'col-state' }, el('span', { class: `status ${kind}` }, words), conflictsOf(study)),
   );
+}
+
+/** A moment by the reader's clock: 2024-01-31 09:05. */
+function received(moment) {
+  const at = new Date(moment);
+  const two = (number) => String(number).padStart(2, '0');
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
 }
 
 /** A warning where the study's instances say what cannot all be true. */
@@ -153,7 +207,7 @@ export function identity(study) {
 
 function nothing(search, reset) {
   if (Object.values(search).some(Boolean)) {
-    return state('empty', 'No study matches the search', 'Take a part of it away.', button('Clear the search', reset));
+    return state('empty', 'No study matches the search', 'Make a field wider, or clear them.', button('Clear the search', reset));
   }
   return state('empty', 'No studies yet', 'Studies appear here once the PACS sends them by C-STORE, and can be searched by seconds later.');
 }

@@ -1,14 +1,16 @@
 // One study: its sequences side by side.
 
-import { list, patiently } from './api.js';
-import { announce, away, button, count, date, el, person, state } from './dom.js';
+import { again, list, patiently } from './api.js';
+import { announce, away, button, count, date, el, later, person, state } from './dom.js';
 import { labelsOf } from './labels.js';
-import { isPlaced, nearest, slicesOf } from './stack.js';
+import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
 import { conflictsOf, identity, sequencesOf, stateOf } from './studies.js';
 import { Viewport } from './viewport.js';
 
 const FIRST = 8;
 const AGAIN_MS = 5000;
+// A browser takes only so many changes of the address in a row.
+const NOTED_MS = 300;
 const ORDER = ['T1', 'T1CE', 'T2', 'FLAIR'];
 
 /** A study as the list has it; null where it is not here. */
@@ -36,7 +38,7 @@ export function seriesBadges(series) {
   return badges;
 }
 
-export function studyView({ go, state: given, settings, signal }) {
+export function studyView({ go, remember, state: given, settings, signal }) {
   const heading = el('h1', { tabindex: '-1' }, 'Study');
   const content = el('div', { class: 'study-content', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading the study…'));
   const view = { title: 'Study', element: el('div', { class: 'study-view' }, heading, content), keys: {} };
@@ -45,9 +47,9 @@ export function studyView({ go, state: given, settings, signal }) {
 
   async function load() {
     try {
-      const study = await studyOf(given.study, signal, (problem) => fill(state('wait', problem.title, problem.detail)));
+      const study = await studyOf(given.study, signal, (problem) => fill(state('wait', problem.title, `${problem.detail} ${again(problem)}`)));
       if (study === null) fill(state('empty', 'The study is not here any more', 'It may have been deleted since it was listed.'));
-      else new Shown(study, { go, settings, signal, view, heading, fill });
+      else new Shown(study, { go, remember, given, settings, signal, view, heading, fill });
     } catch (error) {
       if (error.name !== 'AbortError') fill(state('error', error.title ?? 'It went wrong', error.message, button('Try again', load)));
     }
@@ -60,22 +62,25 @@ export function studyView({ go, state: given, settings, signal }) {
 }
 
 class Shown {
-  constructor(study, { go, settings, signal, view, heading, fill }) {
-    Object.assign(this, { study, go, settings, signal, linked: true });
+  constructor(study, { go, remember, given, settings, signal, view, heading, fill }) {
+    Object.assign(this, { study, go, settings, signal, linked: given.linked ?? true, restored: given.shown ?? {}, wanted: given.current });
+    this.note = later(() => remember(this.now), NOTED_MS);
     heading.textContent = study.StudyDescription || 'Without description';
     const series = [...study.series].sort((one, two) => rank(one) - rank(two));
     this.viewports = [];
     this.grid = el('div', { class: 'viewports' });
     this.status = el('p', { class: 'about' });
     this.boxSearch = button('Find similar: box', () => this.searchBox(), { key: 'Enter', class: 'primary', hidden: true });
-    this.link = button('Link scrolling', () => this.toggleLink(), { key: 'l', 'aria-pressed': 'true' });
+    this.link = button('Link scrolling', () => this.toggleLink(), { key: 'l', 'aria-pressed': String(this.linked) });
     this.only = button('Enlarge', () => this.alone(), { key: 'z', 'aria-pressed': 'false' });
+    window.addEventListener('pagehide', () => remember(this.now), { signal });
     this.viewer = away('Viewer', '#', { class: 'out' });
     this.about();
     fill(this.status, labelsOf(study.StudyInstanceUID, signal), this.tools(), this.grid);
-    this.add(series.slice(0, FIRST));
-    if (series.length > FIRST) {
-      const more = button(`Show ${series.length - FIRST} more series`, () => { more.remove(); this.add(series.slice(FIRST)); }, { class: 'more' });
+    const first = series.findIndex(({ SeriesInstanceUID: uid }) => uid === given.current) < FIRST ? FIRST : series.length;
+    this.add(series.slice(0, first));
+    if (series.length > first) {
+      const more = button(`Show ${series.length - first} more series`, () => { more.remove(); this.add(series.slice(first)); }, { class: 'more' });
       this.grid.after(more);
     }
     Object.assign(view.keys, {
@@ -86,7 +91,8 @@ class Shown {
       v: () => this.viewer.click(),
       z: () => this.alone(),
     });
-    this.viewports[0]?.stage.focus();
+    if (given.alone) this.alone();
+    this.current?.stage.focus();
     this.follow();
   }
 
@@ -127,6 +133,7 @@ class Shown {
         badges: seriesBadges(series),
         on: {
           slice: (moved) => this.follows(moved),
+          window: () => this.note(),
           box: (boxed) => this.boxed(boxed),
           boxing: () => this.viewports.some(({ box }) => box.active),
           search: () => this.searchBox(),
@@ -138,15 +145,46 @@ class Shown {
       this.viewports.push(viewport);
       this.grid.append(viewport.element);
       slicesOf(this.study.StudyInstanceUID, series.SeriesInstanceUID)
-        .then((slices) => viewport.show(slices))
-        .then(() => viewport === this.current && this.choose(viewport))
+        .then((slices) => this.place(viewport, slices))
         .catch((error) => { viewport.message.textContent = error.message; });
     }
-    if (!this.current && this.viewports.length) this.choose(this.viewports[0]);
+    const wanted = this.viewports.find(({ series }) => series.SeriesInstanceUID === this.wanted);
+    if (!this.current && this.viewports.length) this.choose(wanted ?? this.viewports[0]);
+  }
+
+  /** Show a stack as it was left, else at the place of the sequence in hand where that was left, else at the middle. */
+  place(viewport, slices) {
+    const { instance, frame, window, region } = this.restored[viewport.series.SeriesInstanceUID] ?? {};
+    const beside = this.restored[this.wanted]?.instance && this.linked ? this.current.slice : undefined;
+    let index;
+    if (instance) index = indexOf(slices, instance, frame);
+    else if (beside && isPlaced(slices) && isPlaced(this.current.slices)) index = nearest(slices, beside.mm);
+    viewport.show(slices, index, { window, region });
+    if (viewport === this.current) {
+      this.choose(viewport);
+      if (instance) this.follows(viewport);
+    }
+  }
+
+  /** What the reader has in hand, for the way back. */
+  get now() {
+    const left = ({ series, slice, window, box }) => [
+      series.SeriesInstanceUID,
+      slice
+        ? { instance: slice.instance, frame: slice.frame, ...(window && { window }), ...(box.region && { region: box.region }) }
+        : this.restored[series.SeriesInstanceUID],
+    ];
+    return {
+      current: this.current?.series.SeriesInstanceUID,
+      shown: Object.fromEntries(this.viewports.map(left)),
+      linked: this.linked,
+      alone: this.grid.classList.contains('one'),
+    };
   }
 
   choose(viewport) {
     this.current = viewport;
+    this.note();
     for (const one of this.viewports) one.element.classList.toggle('current', one === viewport);
     this.updateViewer();
   }
@@ -159,6 +197,7 @@ class Shown {
   /** The other sequences go to the slice at the same place. */
   follows(moved) {
     if (moved === this.current) this.updateViewer();
+    this.note();
     if (!this.linked || !isPlaced(moved.slices)) return;
     for (const other of this.viewports) {
       if (other !== moved && isPlaced(other.slices)) other.to(nearest(other.slices, moved.slice.mm), { told: false });
@@ -175,6 +214,7 @@ class Shown {
 
   toggleLink() {
     this.linked = !this.linked;
+    this.note();
     this.link.setAttribute('aria-pressed', String(this.linked));
     announce(this.linked ? 'Sequences scroll together' : 'Sequences scroll alone');
   }
@@ -182,6 +222,7 @@ class Shown {
   /** The current sequence as large as can be, or all of them again. */
   alone() {
     const one = this.grid.classList.toggle('one');
+    this.note();
     this.only.setAttribute('aria-pressed', String(one));
     this.current?.stage.focus();
     announce(one ? `${this.current.title} alone` : 'All sequences');
@@ -197,12 +238,13 @@ class Shown {
       this.choose(viewport);
       for (const other of this.viewports) if (other !== viewport && other.box.given) other.box.clear();
     }
+    this.note();
     this.boxSearch.hidden = !this.viewports.some(({ box }) => box.given);
   }
 
   search(question) {
     const example = { study: this.study.StudyInstanceUID };
-    this.go({ view: 'similar', question: { example, ...question } });
+    this.go({ view: 'similar', question: { example, ...question } }, this.now);
   }
 
   searchSlice(region = null) {

@@ -12,8 +12,8 @@ const PAGE = 5;
 const AHEAD = 2;
 const SETTLED_MS = 250;
 
-/** `on.slice(viewport)` hears of another slice, `on.box(viewport)` of a box that was drawn or moved, `on.search(viewport)`
- *  of Enter while there is one; `on.boxing()` says whether a pointer draws a box. */
+/** `on.slice(viewport)` hears of another slice, `on.window(viewport)` of another window, `on.box(viewport)` of a box that was
+ *  drawn or moved, `on.search(viewport)` of Enter while there is one; `on.boxing()` says whether a pointer draws a box. */
 export class Viewport {
   constructor({ title, note, badges = [], on = {} }) {
     Object.assign(this, { title, on, slices: [], index: 0, window: null, drawnWindow: null, wanted: 0 });
@@ -58,9 +58,9 @@ export class Viewport {
     this.heading.replaceChildren(...[el('span', { class: 'name' }, title), note, ...badges].filter(Boolean));
   }
 
-  /** Show a stack, at a slice. */
-  show(slices, index) {
-    this.slices = slices;
+  /** Show a stack, at a slice, with a window and a box (`region`), which comes with the picture that it is of. */
+  show(slices, index, { window = null, region = null } = {}) {
+    Object.assign(this, { slices, window, boxToCome: region });
     this.stage.setAttribute('aria-valuemax', String(Math.max(1, slices.length)));
     if (slices.length === 0) this.message.textContent = 'No pictures in this series';
     else this.to(index ?? Math.floor(slices.length / 2), { told: false });
@@ -89,6 +89,7 @@ export class Viewport {
     this.window = window;
     this.windowText.textContent = text(window);
     this.refresh();
+    this.on.window?.(this);
   }
 
   resetWindow() {
@@ -118,6 +119,8 @@ export class Viewport {
       this.drawnWindow = window;
       this.windowText.textContent = reduced ? 'small picture; see the archive' : text(window);
       this.message.textContent = '';
+      if (this.boxToCome) this.box.put(this.boxToCome);
+      this.boxToCome = null;
       this.draw();
       markFirst();
       this.stage.classList.add('drawn');

@@ -60,5 +60,6 @@ def test_what_the_page_knows_of_the_installation(api: Api) -> None:
     before = api.client.get("/page-settings").json()
     assert (before["show_identity"], before["parts"]) == (False, {})
     assert "{StudyInstanceUID}" in before["viewer_url"]
-    api.add("1.1", "1.1.1")
-    assert api.client.get("/page-settings").json()["parts"] == {"appearance": 1.0}
+    api.activate(unrelated={"T1": 0.8})
+    known = api.client.get("/page-settings").json()
+    assert (known["parts"], known["unrelated"], known["unrelated_slices"]) == ({"appearance": 1.0}, {"T1": 0.8}, {})

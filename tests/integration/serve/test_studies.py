@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from served import Api
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.store.matching import keyword_of
-from pacs_cbir.store.tables import jobs, stacks
+from pacs_cbir.store.tables import jobs, stacks, studies
 
 STUDY = {
     "PatientID": "SECRET-7",
@@ -44,7 +45,9 @@ def changed(api: Api, decoder: Decoder, **values: object) -> Api:
 
 def test_a_study_says_what_it_is_and_not_whose(api: Api) -> None:
     api.add("1.1", "1.1.1", sequence="FLAIR", study=STUDY, attributes=SERIES)
-    assert listed(api) == [
+    [study] = listed(api)
+    assert abs(datetime.fromisoformat(study.pop("received")) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert [study] == [
         {
             "StudyInstanceUID": "1.1",
             "StudyDate": "20200102",
@@ -104,12 +107,60 @@ def test_sex_and_age_are_searched_by_anybody(api: Api) -> None:
     assert len(listed(api, PatientSex="F", PatientAge="030Y-040Y", StudyDescription="MR*")) == 1
 
 
-def test_the_newest_comes_first_and_pages_follow(api: Api) -> None:
-    for number in (1, 2, 3):
-        api.add(f"1.{number}", f"1.{number}.1", study={"StudyDescription": f"head {number}"})
-    uids = [[study["StudyInstanceUID"] for study in listed(api, limit=2, offset=offset)] for offset in (0, 2)]
-    assert uids == [["1.3", "1.2"], ["1.1"]]
-    assert [study["StudyInstanceUID"] for study in listed(api, StudyDescription="*2")] == ["1.2"]
+ORDERED = {
+    "1.1": {"StudyDate": "20240102", "StudyTime": "0900", "StudyDescription": "head"},
+    "1.2": {"StudyDate": "2024.01.02", "StudyTime": "10:30", "StudyDescription": "Knie"},
+    "1.3": {"StudyDescription": "Ödem"},
+    "1.4": {"StudyDate": "20250101", "StudyDescription": "HEAD"},
+    "1.5": {"StudyDate": "20231231", "StudyTime": "2359"},
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "uids"),
+    [
+        (None, ["1.4", "1.2", "1.1", "1.5", "1.3"]),
+        ("-StudyDate", ["1.4", "1.2", "1.1", "1.5", "1.3"]),
+        ("StudyDate", ["1.5", "1.1", "1.2", "1.4", "1.3"]),
+        ("StudyDescription", ["1.1", "1.4", "1.2", "1.3", "1.5"]),
+        ("-StudyDescription", ["1.3", "1.2", "1.4", "1.1", "1.5"]),
+        ("-received", ["1.5", "1.4", "1.3", "1.2", "1.1"]),
+        ("received", ["1.1", "1.2", "1.3", "1.4", "1.5"]),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_pages_of_every_order_follow_one_another(api: Api, order: str | None, uids: list[str], limit: int) -> None:
+    for uid, study in ORDERED.items():
+        api.add(uid, f"{uid}.1", study=study)
+    asked = {"limit": limit} | ({} if order is None else {"order": order})
+    found = [study["StudyInstanceUID"] for study in listed(api, **asked)]
+    while len(found) < len(uids):
+        found += [study["StudyInstanceUID"] for study in listed(api, **asked, after=found[-1])]
+    assert found == uids
+    assert api.client.get("/studies", params=asked | {"after": found[-1]}).status_code == 204
+
+
+def test_what_arrives_and_leaves_moves_no_study_between_pages(api: Api) -> None:
+    for day in (1, 2, 3, 4):
+        api.add(f"1.{day}", f"1.{day}.1", study={"StudyDate": f"2024010{day}"})
+    assert [study["StudyInstanceUID"] for study in listed(api, limit=2)] == ["1.4", "1.3"]
+    api.add("1.9", "1.9.1", study={"StudyDate": "20250101"})
+    with api.database.transaction() as connection:
+        connection.execute(delete(studies).where(studies.c.study_instance_uid == "1.4"))
+    assert [study["StudyInstanceUID"] for study in listed(api, limit=2, after="1.3")] == ["1.2", "1.1"]
+    assert [study["StudyInstanceUID"] for study in listed(api, limit=2)] == ["1.9", "1.3"]
+
+
+def test_an_order_or_study_that_there_is_not_is_refused(api: Api) -> None:
+    api.add("1.1", "1.1.1", study=STUDY)
+    for asked in ({"order": "PatientName"}, {"after": "1.2"}, {"offset": "1"}):
+        refused = api.client.get("/studies", params=asked)
+        assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json"), asked
+    assert "without it" in api.client.get("/studies", params={"after": "1.2"}).json()["detail"]
+
+
+def test_keys_that_match_nothing_or_are_none(api: Api) -> None:
+    api.add("1.1", "1.1.1", study=STUDY)
     assert api.client.get("/studies", params={"StudyDescription": "knee"}).status_code == 204
     assert api.client.get("/studies", params={"Foo": "1"}).status_code == 400
 
