@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import fasteners
 from rich.console import Console
 from rich.progress import track
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.errors import InstanceError, SettingsError, VolumeError
+from pacs_cbir.errors import DiskUnavailable, InstanceError, SettingsError, VolumeError
 from pacs_cbir.export.instance import Belonging, why_not, write_deidentified
 from pacs_cbir.export.query import Order
 from pacs_cbir.export.report import Done, Left, save_manifest, save_report, show
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import files
 from pacs_cbir.store.exportable import ExportableInstance, ExportableSeries, instances_to_export, series_to_export
 from pacs_cbir.store.pseudonyms import Pseudonyms, site_pseudonyms
 from pacs_cbir.store.session import Database
@@ -39,31 +40,61 @@ def export(order: Order, out: Path, settings: Settings, database: Database, cons
         whether every series that was asked for has left.
 
     Raises:
-        SettingsError: `out` is something else.
+        SettingsError: `out` is something else, or another process writes it.
         DiskUnavailable: `out` cannot be written; what is in it is whole.
         DatabaseUnavailable, ManifestError.
     """
     pseudonyms = site_pseudonyms(settings)
-    _claim(out, pseudonyms.token(repr(order)))
-    with database.transaction() as connection:
-        chosen = series_to_export(connection, order.keys, fuzzy=order.fuzzy, any_of=order.labels)
     done = Done()
-    with Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder:
+    with (
+        _claimed(out, pseudonyms.token(repr(order))),
+        Decoder(settings.decode_seconds, settings.decode_megabytes) as decoder,
+    ):
         run = _Export(order, out, settings.instances_dir, database, decoder, pseudonyms)
+        with database.transaction() as connection:
+            chosen = series_to_export(connection, order.keys, fuzzy=order.fuzzy, any_of=order.labels)
         for series in track(chosen, "Exporting", console=Console(stderr=True)):
             reason = run.series(series, done.written)
             if reason is not None:
                 done.left.append(Left(series.study_instance_uid, series.series_instance_uid, reason))
-    done.removed = _remove_others(out, {path.parent for path in done.written.values()})
-    rows, notes = save_manifest(database, pseudonyms, done.written, out, console)
-    save_report(out, order, done, pseudonyms, [f"manifest: {len(rows)} rows", *notes])
+        done.removed = _remove_others(out, {path.parent for path in done.written.values()})
+        rows, notes = save_manifest(database, pseudonyms, done.written, out, console)
+        save_report(out, order, done, pseudonyms, [f"manifest: {len(rows)} rows", *notes])
     show(done, console)
     return not done.left
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskUnavailable(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _claimed(out: Path, token: str) -> Iterator[None]:
+    """`out` as this order's alone.
+
+    Raises:
+        SettingsError: it is something else, or another process writes it.
+        DiskUnavailable.
+    """
+    _claim(out, token)
+    lock = fasteners.InterProcessLock(out / MARK)
+    with _writing(out):
+        alone = lock.acquire(blocking=False)
+    if not alone:
+        raise SettingsError(f"another export writes {out}: wait for it, or name another folder")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _claim(out: Path, token: str) -> None:
     mark = out / MARK
-    with files.disk_errors():
+    with _writing(out):
         if not out.exists() or not any(out.iterdir()):
             out.mkdir(parents=True, exist_ok=True)
             mark.write_text(token)
@@ -118,7 +149,7 @@ class _Export:
     ) -> str | None:
         partial = folder.with_name(f"{folder.name}.partial")
         sources = [self.instances_dir / str(instance.file) for instance in found]
-        with files.disk_errors():
+        with _writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
         try:
             reason = self.decoder.run(why_not, sources, self.order.clean_pixel)
@@ -138,7 +169,7 @@ class _Export:
             return CHANGED if self._now(series) != found else str(error)
         if self._now(series) != found:
             return CHANGED
-        with files.disk_errors():
+        with _writing(folder):
             (partial / MARK).write_text(mark)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -159,7 +190,7 @@ class _Export:
 
 
 def _is_marked(folder: Path, mark: str, instances: int) -> bool:
-    with files.disk_errors():
+    with _writing(folder):
         marked = (folder / MARK).is_file() and (folder / MARK).read_text() == mark
         return marked and sum(1 for _ in folder.glob("*.dcm")) == instances
 
@@ -171,7 +202,7 @@ def _remove_others(out: Path, kept: set[Path]) -> int:
         how many series.
     """
     removed = 0
-    with files.disk_errors():
+    with _writing(out):
         for folder in sorted(path.parent for path in out.glob(f"*/*/*/{MARK}")):
             if folder not in kept:
                 shutil.rmtree(folder)

@@ -159,6 +159,8 @@ def _study_header(rng: np.random.Generator, patient: SimulatedPatient, name: str
     ds.ImagingFrequency = f"{42.577 * scan.field_strength:.4f}"
     ds.BodyPartExamined = str(rng.choice(["HEAD", "BRAIN"]))
     ds.PatientPosition = "HFS"
+    # Nobody has this face, so that a simulated study may leave in a research set as a defaced one may.
+    ds.RecognizableVisualFeatures = "NO"
     ds.FrameOfReferenceUID = _uid(name, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.ContrastBolusAgent = str(rng.choice(_CONTRAST_AGENTS))

@@ -41,7 +41,8 @@ _STACK_FILES = text("""
            stacks.sequence, instances.file,
            ARRAY(SELECT label FROM study_labels WHERE study_id = studies.id ORDER BY label COLLATE "C") AS labels
       FROM (SELECT DISTINCT series_id, sequence, unnest(sop_instance_uids) AS sop_instance_uid
-              FROM stacks WHERE not_embedded IS NULL) AS stacks
+              FROM stacks JOIN encoders ON encoders.id = encoder_id
+             WHERE not_embedded IS NULL AND state = 'active') AS stacks
       JOIN instances USING (series_id, sop_instance_uid)
       JOIN series ON series.id = stacks.series_id
       JOIN studies ON studies.id = series.study_id
@@ -119,6 +120,6 @@ def stack_origin(connection: Connection, stack_id: uuid.UUID) -> StackOrigin | N
 
 
 def stack_files(connection: Connection) -> list[StackFile]:
-    """The current instances of all embedded stacks, in the order in which they came."""
+    """The current instances of all stacks that the active encoder embedded, in the order in which they came."""
     rows = (row._mapping for row in connection.execute(_STACK_FILES))
     return [StackFile(**{**row, "labels": tuple(row["labels"])}) for row in rows]

@@ -6,21 +6,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import fasteners
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 from rich.console import Console
 from rows import add_series
 from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.errors import InvalidQuery, SettingsError
+from pacs_cbir.errors import DiskUnavailable, InvalidQuery, SettingsError
 from pacs_cbir.export import run as run_module
 from pacs_cbir.export.query import read_order
 from pacs_cbir.export.run import export
@@ -49,10 +50,12 @@ def receive(settings: Settings, database: Database) -> Receive:
     return ingest_one
 
 
-def slices(receive: Receive, patient: str, study: str, series: str = "t2", *, spacing: int = 6, **more: object) -> None:
+def slices(
+    receive: Receive, patient: str, study: str, series: str = "t2", *, spacing: int = 6, size: int = 32, **more: object
+) -> None:
     for number in (1, 2, 3):
         position = ["-120", "-120", str(spacing * number)]
-        receive(mr_instance(patient, study, series, number, size=32, ImagePositionPatient=position, **more))
+        receive(mr_instance(patient, study, series, number, size=size, ImagePositionPatient=position, **more))
 
 
 def embed_all(settings: Settings, database: Database) -> None:
@@ -299,4 +302,58 @@ def test_other_folders_are_left_alone(settings: Settings, database: Database, re
     other = read_order("Modality=MR", retain_longitudinal=True, clean_pixel=False)
     with pytest.raises(SettingsError, match="no empty folder"):
         export(other, out, settings, database, Console(quiet=True))
+    with fasteners.InterProcessLock(out / ".export"), pytest.raises(SettingsError, match="another export writes"):
+        export(PLAIN, out, settings, database, Console(quiet=True))
+    with pytest.raises(DiskUnavailable, match=r"thesis\.txt cannot be written"):
+        export(PLAIN, tmp_path / "full" / "thesis.txt", settings, database, Console(quiet=True))
     assert content(out) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine lets nobody mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_says_so_and_what_is_there_is_whole(
+    settings: Settings, database: Database, receive: Receive, small_disk: Path
+) -> None:
+    slices(receive, "P1", "a")
+    slices(receive, "P1", "b", size=128)
+    with pytest.raises(DiskUnavailable, match="No space left"):
+        export(PLAIN, small_disk / "set", settings, database, Console(quiet=True))
+    assert len({ds.StudyInstanceUID for ds in instances(small_disk) if ds.pixel_array.shape == (32, 32)}) == 1
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert export(PLAIN, small_disk / "set", settings, database, Console(quiet=True))
+    assert len(instances(small_disk)) == 6
+
+
+def test_ultrasound_leaves_with_nothing_but_its_regions(
+    settings: Settings, database: Database, receive: Receive, tmp_path: Path
+) -> None:
+    ds = mr_instance("P1", "us", Modality="US", SOPClassUID=UltrasoundImageStorage, size=16)
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType, region.RegionFlags = 1, 1, 0
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 4, 6
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 11, 13
+    ds.SequenceOfUltrasoundRegions = [region]
+    receive(ds)
+    order = read_order("Modality=US", retain_longitudinal=False, clean_pixel=False)
+    assert not export(order, tmp_path / "not", settings, database, Console(quiet=True))
+    assert instances(tmp_path / "not") == []
+    assert "use --clean-pixel" in next(iter(reasons(tmp_path / "not").values()))
+    order = read_order("Modality=US", retain_longitudinal=False, clean_pixel=True)
+    assert export(order, tmp_path / "set", settings, database, Console(quiet=True))
+    (made,) = instances(tmp_path / "set")
+    after = made.pixel_array
+    assert (after[6:14, 4:12] == ds.pixel_array[6:14, 4:12]).all()
+    assert (after > 0).sum() <= 64
+    assert made.BurnedInAnnotation == "NO"

@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from pacs_cbir.dicom.disclosing import disclosing, read_series
 from pacs_cbir.errors import DiskUnavailable, SettingsError
 from pacs_cbir.learn import simulate
 from pacs_cbir.learn.phantom import SEQUENCES, simulate_patient
@@ -176,3 +177,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskUnavailable, match="cannot write below"):
         next(simulate_cohort(tmp_path / "file" / "out", patients=1, seed=1))
+
+
+def test_simulated_studies_may_leave_in_a_research_set(cohort: list[SimulatedStudy]) -> None:
+    folder = cohort[0].folder / "T1"
+    assert disclosing(read_series(sorted(folder.glob("*.dcm"))), clean_pixel=False) is None
