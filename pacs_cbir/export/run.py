@@ -59,6 +59,8 @@ def export(order: Order, out: Path, settings: Settings, database: Database, cons
                 done.left.append(Left(series.study_instance_uid, series.series_instance_uid, reason))
         done.removed = _remove_others(out, {path.parent for path in done.written.values()})
         rows, notes = save_manifest(database, pseudonyms, done.written, out, console)
+        if rejected := sum(series.rejected for series in chosen):
+            notes.append(f"left out: {rejected} instances that rejection notes took out of use")
         save_report(out, order, done, pseudonyms, [f"manifest: {len(rows)} rows", *notes])
     show(done, console)
     return not done.left
@@ -131,7 +133,7 @@ class _Export:
             return "its study holds several patients: see pacs-cbir status"
         found = self._now(series)
         if not found:
-            return CHANGED
+            return "all of it was rejected" if series.rejected else CHANGED
         if any(instance.file is None for instance in found):
             return "its pixel data is no longer here: let the archive send it again"
         folder = self._folder(series, found[0])

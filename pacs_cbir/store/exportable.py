@@ -19,6 +19,7 @@ class ExportableSeries:
     Attributes:
         row_id: of the series.
         patients: how many its study has; one, unless something went wrong.
+        rejected: how many instances a rejection note took out of use.
         excluded: the label that keeps its study out of training sets; None where there is none.
     """
 
@@ -26,6 +27,7 @@ class ExportableSeries:
     study_instance_uid: str
     series_instance_uid: str
     patients: int
+    rejected: int
     excluded: str | None
 
 
@@ -57,9 +59,21 @@ def series_to_export(
     Raises:
         InvalidQuery: a key cannot be understood.
     """
-    owners = select(func.count()).where(study_patients.c.study_id == studies.c.id).scalar_subquery()
+    patients_of_study = select(func.count()).where(study_patients.c.study_id == studies.c.id).scalar_subquery()
+    rejected = (
+        select(func.count())
+        .where(instances.c.series_id == series.c.id, instances.c.rejected.is_not(None))
+        .scalar_subquery()
+    )
     query = (
-        select(series.c.id, studies.c.id, studies.c.study_instance_uid, series.c.series_instance_uid, owners)
+        select(
+            series.c.id,
+            studies.c.id,
+            studies.c.study_instance_uid,
+            series.c.series_instance_uid,
+            patients_of_study,
+            rejected,
+        )
         .join(studies, studies.c.id == series.c.study_id)
         .order_by(studies.c.id, series.c.id)
     )
@@ -69,8 +83,8 @@ def series_to_export(
     rows = connection.execute(query).all()
     named = labels.of_studies(connection, {row[1] for row in rows})
     return [
-        ExportableSeries(row_id, study_uid, series_uid, count, labels.excluding(named.get(study_id, ())))
-        for row_id, study_id, study_uid, series_uid, count in rows
+        ExportableSeries(row_id, study_uid, series_uid, count, rejected, labels.excluding(named.get(study_id, ())))
+        for row_id, study_id, study_uid, series_uid, count, rejected in rows
     ]
 
 

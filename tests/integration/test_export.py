@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-import fasteners
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 from rich.console import Console
 from rows import add_series
+from sqlalchemy import update
 from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
@@ -33,6 +33,7 @@ from pacs_cbir.store.exportable import series_to_export
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.pseudonyms import site_pseudonyms
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import instances as instances_table
 from pacs_cbir.worker import Worker
 from tests.dicom_factory import composite, mr_instance, uid
 
@@ -210,6 +211,24 @@ def test_called_again_it_follows_what_changed(
     assert not any("no longer" in str(path) for path in out.rglob("*"))
 
 
+def test_what_was_rejected_does_not_leave(
+    settings: Settings, database: Database, receive: Receive, tmp_path: Path
+) -> None:
+    slices(receive, "P1", "a")
+    slices(receive, "P1", "b")
+    rejected = {uid("a", "t2", number) for number in (1, 2, 3)} | {uid("b", "t2", 2)}
+    with database.transaction() as connection:
+        connection.execute(
+            update(instances_table).where(instances_table.c.sop_instance_uid.in_(rejected)).values(rejected="113001")
+        )
+    assert not export(PLAIN, tmp_path / "set", settings, database, Console(quiet=True))
+    pseudonyms = site_pseudonyms(settings)
+    kept = {pseudonyms.uid(uid("b", "t2", number)) for number in (1, 3)}
+    assert {ds.SOPInstanceUID for ds in instances(tmp_path / "set")} == kept
+    assert reasons(tmp_path / "set") == {pseudonyms.uid(uid("a", "t2")): "all of it was rejected"}
+    assert "left out: 4 instances that rejection notes took out of use" in report(tmp_path / "set")["notes"]
+
+
 def test_a_series_that_changes_meanwhile_is_left_for_the_next_run(
     settings: Settings, database: Database, receive: Receive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,8 +321,14 @@ def test_other_folders_are_left_alone(settings: Settings, database: Database, re
     other = read_order("Modality=MR", retain_longitudinal=True, clean_pixel=False)
     with pytest.raises(SettingsError, match="no empty folder"):
         export(other, out, settings, database, Console(quiet=True))
-    with fasteners.InterProcessLock(out / ".export"), pytest.raises(SettingsError, match="another export writes"):
-        export(PLAIN, out, settings, database, Console(quiet=True))
+    lock = f"fasteners.InterProcessLock({str(out / run_module.MARK)!r})"
+    hold = f"import fasteners; lock = {lock}; lock.acquire(); print(); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other_process:
+        assert other_process.stdout is not None
+        other_process.stdout.readline()
+        with pytest.raises(SettingsError, match="another export writes"):
+            export(PLAIN, out, settings, database, Console(quiet=True))
+        other_process.communicate(b"\n")
     with pytest.raises(DiskUnavailable, match=r"thesis\.txt cannot be written"):
         export(PLAIN, tmp_path / "full" / "thesis.txt", settings, database, Console(quiet=True))
     assert content(out) == before
