@@ -13,7 +13,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from pacs_cbir import __version__, cli_bench, cli_dataset, cli_encoder, cli_export, cli_label, cli_learn, logs
+from pacs_cbir import (
+    __version__,
+    cli_bench,
+    cli_dataset,
+    cli_deletion,
+    cli_encoder,
+    cli_export,
+    cli_label,
+    cli_learn,
+    logs,
+)
 from pacs_cbir.errors import PacsCbirError, SettingsError
 from pacs_cbir.settings import Settings, load_settings
 
@@ -33,6 +43,7 @@ app.add_typer(cli_label.commands, name="label")
 app.add_typer(cli_encoder.commands, name="encoder")
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_export.commands)
+app.add_typer(cli_deletion.commands)
 app.add_typer(cli_learn.commands)
 app.add_typer(cli_bench.commands, name="bench")
 

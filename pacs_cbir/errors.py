@@ -19,6 +19,7 @@ PacsCbirError
 ├── CorrectionError          a correction that cannot be made
 │   ├── UnknownPatient       nobody is known here by that identifier
 │   ├── UnknownStudy         the study is not here
+│   ├── DeletionPending      of a deletion something is left; says what
 │   └── MergeRefused         two patients who cannot be made one: they were merged otherwise before
 ├── MessageError             an HL7 message that cannot be taken in
 │   ├── UnreadableMessage    it is none, or a field that is needed is missing or malformed
@@ -133,6 +134,10 @@ class UnknownPatient(CorrectionError):
 
 class UnknownStudy(CorrectionError):
     """The study is not here."""
+
+
+class DeletionPending(CorrectionError):
+    """A patient's rows are deleted, and something of them is still there; the deletion can be gone on with."""
 
 
 class MergeRefused(CorrectionError):

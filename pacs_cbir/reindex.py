@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pacs_cbir.errors import EncoderRefused
 from pacs_cbir.hours import Hours
-from pacs_cbir.search.follow import CHANNEL_REBUILD, Follower
+from pacs_cbir.search.follow import CHANNEL_REBUILD, INDEX_NAME, Follower
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders, files, jobs
 from pacs_cbir.store.encoders import State
@@ -103,7 +103,9 @@ def rebuild(settings: Settings, database: Database, console: Console) -> None:
     """
     files.prepare(settings)
     follower = Follower(database, settings.index_dir)
-    follower.rebuild()
+    with database.listen() as connection:
+        connection.tell(INDEX_NAME)
+        follower.rebuild()
     database.notify(CHANNEL_REBUILD)
     console.print(f"{len(follower.current.index)} stacks, {follower.current.index.slices} slices in the index")
 

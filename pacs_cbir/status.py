@@ -61,6 +61,9 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         ("StudyInstanceUID", "What", "Instances", "Since"),
         [(c.study_instance_uid, c.kind, str(c.instances), f"{c.since:%Y-%m-%d %H:%M}") for c in state.conflicts],
     )
+    deletions = [(str(number),) for number in state.pending_deletions]
+    title = "Deletions of patients that are pending; a running API, or `pacs-cbir delete-patient --resume`, goes on"
+    _print_rows(console, title, ("Number",), deletions)
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
 

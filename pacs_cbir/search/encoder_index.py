@@ -82,6 +82,13 @@ class EncoderIndex:
         self._seen_at = self._saved_at = self.asked_at = time.monotonic()
         self._unsaved = 0
         self._saver: threading.Thread | None = None
+        self._written_from = 0
+
+    @property
+    def settled(self) -> int:
+        """The number of the first transaction whose deletions may still be in the index, or get into a snapshot."""
+        writing = self._saver is not None and self._saver.is_alive()
+        return min(self._position, self._written_from) if writing else self._position
 
     @property
     def name(self) -> str:
@@ -173,7 +180,7 @@ class EncoderIndex:
         if self._saver is not None:
             self._saver.join()
         if self._unsaved:
-            self._unsaved, self._saved_at = 0, time.monotonic()
+            self._unsaved, self._saved_at, self._written_from = 0, time.monotonic(), self._position
             self._saver = threading.Thread(target=self._write)
             self._saver.start()
 

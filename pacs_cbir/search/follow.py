@@ -7,6 +7,7 @@ switch to another encoder takes place when its index is loaded: until then the f
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ AWAY_SECONDS = 0.5
 IDLE_SECONDS = 600.0
 # `pacs-cbir reindex` asks every API process to build its index anew from the rows.
 CHANNEL_REBUILD = "pacs_cbir_rebuild"
+# By this and a number whoever may write snapshots tells what is not in his indexes any more, see `forget`.
+INDEX_NAME = "pacs-cbir index"
 
 log = structlog.get_logger()
 
@@ -89,14 +92,18 @@ class Follower:
         while not stop.is_set():
             try:
                 with self._database.listen(embeddings.CHANNEL, CHANNEL_REBUILD) as listener:
+                    listener.tell(INDEX_NAME)
                     for index in self._open.values():
                         index.compare_all()
                     while not stop.is_set():
                         self.catch_up()
                         for index in self._open.values():
                             index.save_sometimes()
+                        listener.tell(f"{INDEX_NAME} {self._settled}")
                         if CHANNEL_REBUILD in listener.wait(POLL_SECONDS):
                             self.rebuild()
+                    # While the others still see that this process is there: what was deleted meanwhile is written too.
+                    self.save()
             except DatabaseUnavailable as error:
                 log.warning("the index waits for the database", error=str(error))
                 stop.wait(AWAY_SECONDS)
@@ -104,7 +111,11 @@ class Follower:
                 # The thread must not die: answers would grow stale in silence.
                 log.exception("the index could not follow")
                 stop.wait(AWAY_SECONDS)
-        self.save()
+
+    @property
+    def _settled(self) -> int:
+        """What was deleted by earlier transactions is in no index here, and gets into no snapshot from here."""
+        return min((index.settled for index in self._open.values()), default=sys.maxsize)
 
     def catch_up(self) -> None:
         """Take over what was committed until now: a switch of the encoder, embeddings, and what queries wait for.

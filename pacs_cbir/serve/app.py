@@ -61,7 +61,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(search_router(database))
     app.include_router(stow_router(settings, database))
     app.include_router(labels_router(database))
-    app.include_router(corrections_router(database))
+    app.include_router(corrections_router(settings, database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(studies_router(settings, database))
     app.include_router(page_router(settings, database))

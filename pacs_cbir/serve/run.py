@@ -10,6 +10,7 @@ import uvicorn
 from pacs_cbir.embed.decode import PICTURES, Decoder
 from pacs_cbir.errors import SettingsError
 from pacs_cbir.search.follow import Follower
+from pacs_cbir.search.forget import resume
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.settings import Settings
@@ -48,6 +49,7 @@ def run_api(settings: Settings, database: Database, stop: threading.Event) -> No
             )
         )
         following.start()
+        threading.Thread(target=resume, args=(settings, database, stop), daemon=True).start()
 
         def end() -> None:
             stop.wait()

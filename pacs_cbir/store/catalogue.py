@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TextClause, func, select, text
 
-from pacs_cbir.store import conflicts, encoders, rejections
+from pacs_cbir.store import conflicts, deletion, encoders, rejections
 from pacs_cbir.store.conflicts import Conflict
 from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
 from pacs_cbir.store.order import Order, ordered
@@ -107,6 +107,7 @@ class Status:
         jobs: `waiting`, `running` and `parked` → how many.
         parked: the oldest `MAX_LISTED`.
         conflicts: what instances say of patients and studies that cannot all be true, and nobody has resolved.
+        pending_deletions: numbers of deletions of patients of which it is not proven yet that nothing is left.
         studies_without_patient_id: Study Instance UIDs, each a patient of its own for want of a PatientID.
         encoder: name of the encoder whose embeddings are searched; None before the first worker ran.
         encoder_identity: sha256 over its weights, preprocessing and precision.
@@ -127,6 +128,7 @@ class Status:
     jobs: dict[str, int]
     parked: tuple[ParkedJob, ...]
     conflicts: tuple[Conflict, ...]
+    pending_deletions: tuple[int, ...]
     studies_without_patient_id: tuple[str, ...]
     encoder: str | None
     encoder_identity: str | None
@@ -250,6 +252,7 @@ def status(connection: Connection) -> Status:
         jobs=count_jobs(connection),
         parked=_parked(connection),
         conflicts=conflicts.flagged(connection, MAX_LISTED),
+        pending_deletions=tuple(one.id for one in deletion.pending(connection)),
         studies_without_patient_id=_studies_without_patient_id(connection),
         encoder=None if encoder is None else encoder.name,
         encoder_identity=None if encoder is None else encoder.identity,

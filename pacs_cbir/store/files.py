@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -160,6 +160,13 @@ def _older(path: Path, moment: float) -> bool:
         return path.stat().st_mtime < moment
     except FileNotFoundError:
         return False
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make durable what was removed from some folders."""
+    with disk_errors():
+        for folder in folders:
+            _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -37,6 +37,22 @@ class Listener:
 
     def __init__(self, connection: psycopg2.extensions.connection) -> None:
         self._connection = connection
+        self._told = ""
+
+    def tell(self, name: str) -> None:
+        """Let other processes read a name in pg_stat_activity, for as long as this connection lives.
+
+        Raises:
+            DatabaseUnavailable: the connection was lost.
+        """
+        if name == self._told:
+            return
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('application_name', %s, false)", [name])
+        except psycopg2.Error as error:
+            raise DatabaseUnavailable("the connection to Postgres was lost") from error
+        self._told = name
 
     def wait(self, seconds: float) -> set[str]:
         """The channels that notified since the last call; waits for the first, at most so long.
@@ -48,7 +64,8 @@ class Listener:
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         try:
-            if poll.poll(seconds * 1000):
+            # What came with the answer to `tell` is not on the socket any more.
+            if not self._connection.notifies and poll.poll(seconds * 1000):
                 self._connection.poll()
         except psycopg2.Error as error:
             raise DatabaseUnavailable("the connection to Postgres was lost") from error

@@ -210,6 +210,28 @@ thumbnails = Table(
     comment="small pictures of what was embedded, for when the pixel data has left",
 )
 
+deletions = Table(
+    "deletions",
+    metadata,
+    _id(),
+    Column("door", Text, nullable=False, comment="which way it came"),
+    Column("removed", JSONB, nullable=False, comment="what → how many"),
+    Column("salt", LargeBinary, nullable=False, comment="of the items that are digests"),
+    Column("transaction_id", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
+    _now("requested_at"),
+    Column("proved_at", DateTime(timezone=True), comment="when nothing was left; null: pending"),
+    comment="patients who were deleted, without a trace of who they were",
+)
+
+deletion_items = Table(
+    "deletion_items",
+    metadata,
+    Column("deletion_id", BigInteger, ForeignKey("deletions.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    comment="what a pending deletion looks for: UIDs, numbers, file names and salted digests",
+)
+
 encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
 rejections = Table(
     "rejections",

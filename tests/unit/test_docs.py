@@ -29,7 +29,7 @@ COMMANDS = _commands(typer.main.get_command(app))
 
 
 def test_every_command_is_in_the_readme_and_none_else() -> None:
-    written = re.findall(r"^\| `pacs-cbir ([a-z0-9 ]+)` \|", README, re.MULTILINE)
+    written = re.findall(r"^\| `pacs-cbir ([a-z0-9 -]+)` \|", README, re.MULTILINE)
     assert sorted(written) == sorted(COMMANDS)
 
 

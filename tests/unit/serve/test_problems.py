@@ -19,6 +19,8 @@ NOT_OVER_HTTP = (
     errors.InstanceError,
     errors.PeerError,
     errors.JobLost,
+    errors.DeletionPending,
+    errors.EncoderRefused,
     errors.MessageError,
     errors.BenchFailed,
     errors.DemoFailed,

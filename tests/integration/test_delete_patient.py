@@ -1,0 +1,67 @@
+"""A patient is deleted by REST and by the command, beside a running API process, and no one learns who it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from arriving import arrive, table
+from dicom_factory import uid
+from running import START_SECONDS, command, wait_until
+
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+
+
+def delete_patient(
+    environment: Mapping[str, str], *arguments: str, given: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pacs_cbir", "delete-patient", *arguments],
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_beside_a_running_api(
+    settings: Settings, database: Database, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for patient in ("A-4711", "B-4711", "C"):
+        arrive(database, settings, patient=patient, study=patient)
+    url = f"http://127.0.0.1:{settings.http_port}"
+    with command("api", environment, tmp_path / "api.log"):
+        wait_until(lambda: _is_ready(url), START_SECONDS)
+        told = delete_patient(environment, given="A-4711\n\n")
+        assert (told.returncode, "nothing left" in told.stdout) == (0, True), told.stderr
+        unknown = delete_patient(environment, given="A-4711\n\n")
+        assert unknown.returncode == 1
+        assert "nobody is known here" in unknown.stderr
+        answer = httpx.post(f"{url}/corrections/patient-deletion", json={"StudyInstanceUID": uid("B-4711")}, timeout=60)
+        assert (answer.status_code, answer.json()["proved"], answer.json()["left"]) == (200, True, {})
+        assert answer.json()["removed"]["instances"] == answer.json()["removed"]["files"] == 1
+        later = httpx.get(f"{url}/corrections/patient-deletions/{answer.json()['id']}").json()
+        assert later == answer.json()
+        assert httpx.get(f"{url}/corrections/patient-deletions/99").status_code == 404
+        gone = httpx.post(f"{url}/corrections/patient-deletion", json={"patient": {"PatientID": "B-4711"}})
+        assert gone.status_code == 404
+        assert httpx.post(f"{url}/corrections/patient-deletion", json={}).status_code == 400
+    assert "no deletion is pending" in delete_patient(environment, "--resume").stdout
+    assert table(database, "SELECT patient_id FROM patients") == [("C",)]
+    said = (tmp_path / "api.log").read_text() + told.stdout + unknown.stderr + answer.text + gone.text
+    assert "4711" not in said
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").is_success
+    except httpx.TransportError:
+        return False
