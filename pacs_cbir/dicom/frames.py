@@ -182,3 +182,8 @@ def flattened(ds: Dataset, groups: dict[str, Any] | None = None) -> Dataset:
     for keyword, value in groups.items():
         setattr(flat, keyword, value)
     return flat
+
+
+def flattened_header(ds: Dataset) -> Dataset:
+    """`flattened` where an instance has functional groups, else the instance itself."""
+    return flattened(ds) if "PerFrameFunctionalGroupsSequence" in ds else ds

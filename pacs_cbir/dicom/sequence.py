@@ -1,16 +1,27 @@
-"""Which MR sequence an image is, which part of the body it shows, and whether it is one to embed at all."""
+"""Which MR sequence an image is, and whether it is one to embed at all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as PydicomSequence
 from pydicom.uid import UID
 
-from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES, first_number, flattened, value_of
-from pacs_cbir.dicom.words import BODY_PARTS, CONTRAST, LOCALISER, NO_CONTRAST, OTHER_CONTRASTS, WEIGHTINGS, spaced
+from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES, first_number, flattened_header, value_of
+from pacs_cbir.dicom.words import (
+    CONTRAST,
+    LOCALISER,
+    NO_CONTRAST,
+    NO_WEIGHTING,
+    OTHER_CONTRASTS,
+    WEIGHTINGS,
+    spaced,
+)
 
 
 class Sequence(StrEnum):
@@ -50,12 +61,18 @@ T1_INVERSION = (400.0, 1400.0)
 T2STAR_MIN_TE = 12.0
 SPOILED_T1_MAX_TE, SPOILED_T1_MIN_FLIP, SPOILED_T1_MAX_TR = 8.0, 8.0, 350.0
 
-_LOOKED_AT = (
+LOOKED_AT = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "MRAcquisitionType",
     "ImageType",
     "AcquisitionContrast",
     "ScanningSequence",
     "SequenceVariant",
     "EchoPulseSequence",
+    "EchoPlanarPulseSequence",
+    "InversionRecovery",
+    "Spoiling",
     "RepetitionTime",
     "EchoTime",
     "InversionTime",
@@ -67,11 +84,18 @@ _LOOKED_AT = (
     "ComplexImageComponent",
     "ContrastBolusAgent",
     "ContrastBolusAgentPhase",
+    "ContrastBolusAgentSequence",
     "SequenceName",
     "PulseSequenceName",
     "SeriesDescription",
     "ProtocolName",
 )
+"""What a sequence is told from, and all of it: it can be told again from what is kept of these."""
+Header = Mapping[str, str]
+"""Keyword → value as text, several parted by backslashes as in DICOM; of a sequence the number of its items."""
+# Siemens' names of turbo and SPACE sequences with an inversion: *tir2d1_15, *tirB2d1, *spcir_200.
+_INVERTED = re.compile(r"tirB?[23]d|spcir")
+_DIFFUSION_COEFFICIENT = re.compile(r"\badc\b|(?<!exponential )apparent diff")
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
 _ACQUISITION_CONTRASTS = {
     "T1": Sequence.T1,
@@ -84,10 +108,25 @@ _ACQUISITION_CONTRASTS = {
 _OTHER_ACQUISITION_CONTRASTS = {"ANGIO", "FLOW_ENCODED", "PERFUSION", "TAGGING", "TEMPERATURE", "STIR"}
 _MAPS = {
     "ADC", "ADC_UNSPECIFIED", "EADC", "FA", "COLFA", "TENSOR", "TRACE_MAP", "T1_MAP", "T2_MAP", "T2_STAR_MAP",
+    "T1 MAP", "T2 MAP", "T2STAR MAP", "T2_STAR MAP",
     "PROTON_DENSITY_MAP", "B0_MAP", "B0 MAP", "PERFUSION_MAP", "CBF", "CBV", "MTT", "TTP", "TMAX", "RELCBF", "RELCBV",
     "RELMTT", "GBP", "PBP", "T0", "R2", "R2STAR", "EXPONENTIAL", "VELOCITY_MAP", "FF", "SUB", "SUBTRACTION",
 }  # fmt: skip
-_REFORMATS = {"MIP", "MINIP", "MIN_IP", "MAX_IP", "MPR", "CSA MPR", "PROJECTION IMAGE", "CPR", "CURVED", "VRT", "SSD"}
+_REFORMATS = {
+    "MIP",
+    "MINIP",
+    "MIN_IP",
+    "MAX_IP",
+    "MPR",
+    "CSA MPR",
+    "PROJECTION IMAGE",
+    "MNIP",
+    "CPR",
+    "CURVED",
+    "VRT",
+    "SSD",
+}
+_PROJECTIONS = {"MIP", "MNIP", "MINIP", "MIN_IP", "MAX_IP", "PROJECTION IMAGE"}
 _SCREENS = {"SCREEN SAVE", "SCREEN", "FUSED", "CSA REPORT", "OTHER_FUSED"}
 
 
@@ -98,36 +137,71 @@ def classify_sequence(ds: Dataset) -> SequenceEvidence:
     Args:
         ds: of a classic or enhanced MR instance; of an enhanced one the first frame counts.
     """
-    flat = _flat(ds)
-    evidence = {k: str(v).replace("\0", "") for k in _LOOKED_AT if (v := value_of(flat, k)) is not None}
-    sequence, rule = _classify(flat)
-    return SequenceEvidence(sequence, evidence | {"rule": rule})
+    return classify_header(header_of(ds))
 
 
-def _classify(ds: Dataset) -> tuple[Sequence, str]:
-    words = _words(ds, _DESCRIPTIONS)
-    types = _values(ds, "ImageType")
+def header_of(ds: Dataset) -> dict[str, str]:
+    """What of a header a sequence is told from."""
+    flat = flattened_header(ds)
+    return {keyword: text for keyword in LOOKED_AT if (text := _as_text(value_of(flat, keyword)))}
+
+
+def classify_header(header: Header) -> SequenceEvidence:
+    """`classify_sequence` from what is kept of a header: of an earlier evidence the same sequence comes out."""
+    looked_at = {keyword: header[keyword] for keyword in LOOKED_AT if keyword in header}
+    sequence, rule = _classify(looked_at)
+    return SequenceEvidence(sequence, looked_at | {"rule": rule})
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, PydicomSequence):
+        return str(len(value)) if value else ""
+    values = value if isinstance(value, (list, tuple, MultiValue)) else [value]
+    return "\\".join(str(one) for one in values).replace("\0", "").strip()
+
+
+def _classify(header: Header) -> tuple[Sequence, str]:
+    words = _words(header, _DESCRIPTIONS)
+    types = _values(header, "ImageType")
     if types & {"LOCALIZER", "SCOUT"} or LOCALISER.search(words):
         return Sequence.LOCALISER, "localiser by image type or description"
-    if types & {"ADC", "ADC_UNSPECIFIED"} or ("ORIGINAL" not in types and re.search(r"\badc\b|apparent diff", words)):
+    if types & {"ADC", "ADC_UNSPECIFIED"} or ("ORIGINAL" not in types and _DIFFUSION_COEFFICIENT.search(words)):
         return Sequence.ADC, "apparent diffusion coefficient by image type or description"
-    if other := _other_contrast(ds, types, words):
+    if other := _derived(header, types) or _other_contrast(header, types, words):
         return Sequence.UNKNOWN, other
-    played, played_rule = _by_acquisition(ds, types)
-    named = {sequence for sequence, pattern in WEIGHTINGS if pattern.search(words)}
-    weighting, rule = _agree(ds, played, played_rule, {Sequence(name) for name in named})
-    return _with_contrast(ds, words, rule) if weighting is Sequence.T1 else (weighting, rule)
+    played, played_rule = _by_acquisition(header, types)
+    spoken = NO_WEIGHTING.sub(" ", words)
+    named = {sequence for sequence, pattern in WEIGHTINGS if pattern.search(spoken)}
+    weighting, rule = _agree(header, played, played_rule, {Sequence(name) for name in named})
+    return _with_contrast(header, words, rule) if weighting is Sequence.T1 else (weighting, rule)
 
 
-def _other_contrast(ds: Dataset, types: set[str], words: str) -> str | None:
+def _derived(header: Header, types: set[str]) -> str | None:
+    """What is no picture of a weighting any more, or one that water does not make."""
+    if maps := types & (_MAPS - {"ADC", "ADC_UNSPECIFIED"}):
+        return f"derived map {min(maps)}"
+    if projections := types & _PROJECTIONS:
+        return f"projection {min(projections)}"
+    if types & {"FAT", "FAT_IMAGE", "OPP_PHASE", "OUT_PHASE"} and "IN_PHASE" not in types:
+        return "fat or opposed phase by image type"
+    if 0 < (_number(header, "InversionTime") or 0) < T1_INVERSION[0] and "GR" not in _values(
+        header, "ScanningSequence"
+    ):
+        return "inversion recovery with short TI"
+    return None
+
+
+def _other_contrast(header: Header, types: set[str], words: str) -> str | None:
     """What is none of the sequences, though its times may look like one's: angiography, perfusion, phase, ..."""
-    if value_of(ds, "AngioFlag") == "Y" or value_of(ds, "TimeOfFlightContrast") == "YES":
+    if header.get("AngioFlag") == "Y" or header.get("TimeOfFlightContrast") == "YES":
         return "angiography"
-    if value_of(ds, "PhaseContrast") == "YES" or types & {"P", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "R", "I"}:
+    if header.get("PhaseContrast") == "YES" or types & {"P", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "R", "I"}:
         return "phase, real or imaginary part"
-    if (component := value_of(ds, "ComplexImageComponent")) in {"PHASE", "REAL", "IMAGINARY"}:
+    if (component := header.get("ComplexImageComponent")) in {"PHASE", "REAL", "IMAGINARY"}:
         return f"complex component {component}"
-    if contrast := _values(ds, "AcquisitionContrast") & _OTHER_ACQUISITION_CONTRASTS:
+    if contrast := _values(header, "AcquisitionContrast") & _OTHER_ACQUISITION_CONTRASTS:
         return f"acquisition contrast {min(contrast)}"
     if found := OTHER_CONTRASTS.search(words):
         return f"'{found.group().strip()}' in the description"
@@ -137,21 +211,29 @@ def _other_contrast(ds: Dataset, types: set[str], words: str) -> str | None:
 _Vote = tuple[Sequence | None, str]
 
 
-def _by_acquisition(ds: Dataset, types: set[str]) -> _Vote:
-    for contrast in sorted(_values(ds, "AcquisitionContrast") & set(_ACQUISITION_CONTRASTS)):
-        return _ACQUISITION_CONTRASTS[contrast], f"acquisition contrast {contrast}"
-    if (_number(ds, "DiffusionBValue") or 0) > 0 or types & {"DIFFUSION", "TRACEW", "TRACE"}:
+def _by_acquisition(header: Header, types: set[str]) -> _Vote:
+    played, rule = _by_times(header, types)
+    for contrast in sorted(_values(header, "AcquisitionContrast") & set(_ACQUISITION_CONTRASTS)):
+        # A FLAIR is weighted by T2, and some scanners say that of it.
+        if played is not Sequence.FLAIR or contrast != "T2":
+            return _ACQUISITION_CONTRASTS[contrast], f"acquisition contrast {contrast}"
+    return played, rule
+
+
+def _by_times(header: Header, types: set[str]) -> _Vote:
+    if (_number(header, "DiffusionBValue") or 0) > 0 or types & {"DIFFUSION", "TRACEW", "TRACE"}:
         return Sequence.DWI, "diffusion weighting"
-    echo, repetition = _number(ds, "EchoTime"), _number(ds, "RepetitionTime")
+    echo, repetition = _number(header, "EchoTime"), _number(header, "RepetitionTime")
     if echo is None or repetition is None:
         return None, "no echo or repetition time"
-    played = _values(ds, "ScanningSequence")
-    pulse = value_of(ds, "EchoPulseSequence")
-    inversion = _number(ds, "InversionTime") or 0.0
-    inverted = inversion > 0 or "IR" in played or value_of(ds, "InversionRecovery") == "YES"
+    played = _values(header, "ScanningSequence")
+    pulse = header.get("EchoPulseSequence")
+    inversion = _number(header, "InversionTime") or 0.0
+    inverted = inversion > 0 or "IR" in played or header.get("InversionRecovery") == "YES"
+    inverted = inverted or _INVERTED.search(header.get("SequenceName", "")) is not None
     if "GR" in played or pulse == "GRADIENT":
-        return _gradient_echo(ds, echo, repetition, inverted)
-    planar = "EP" in played or value_of(ds, "EchoPlanarPulseSequence") == "YES"
+        return _gradient_echo(header, echo, repetition, inverted)
+    planar = "EP" in played or header.get("EchoPlanarPulseSequence") == "YES"
     if not planar and (played & {"SE", "RM", "IR"} or pulse in {"SPIN", "BOTH"}):
         return _inversion_recovery(echo, inversion) if inverted else _spin_echo(echo, repetition)
     return None, "no spin or gradient echo that is not planar"
@@ -175,19 +257,19 @@ def _spin_echo(echo: float, repetition: float) -> _Vote:
     return None, "spin echo of no typical TR and TE"
 
 
-def _gradient_echo(ds: Dataset, echo: float, repetition: float, inverted: bool) -> _Vote:
+def _gradient_echo(header: Header, echo: float, repetition: float, inverted: bool) -> _Vote:
     if echo >= T2STAR_MIN_TE:
         return Sequence.T2STAR, "gradient echo with long TE"
     if inverted and echo <= SPOILED_T1_MAX_TE:
         return Sequence.T1, "magnetisation-prepared gradient echo with short TE"
-    spoiled = "SP" in _values(ds, "SequenceVariant") or "RF" in str(value_of(ds, "Spoiling"))
+    spoiled = "SP" in _values(header, "SequenceVariant") or "RF" in header.get("Spoiling", "")
     short = echo <= SPOILED_T1_MAX_TE and repetition <= SPOILED_T1_MAX_TR
-    if spoiled and short and (_number(ds, "FlipAngle") or 0.0) >= SPOILED_T1_MIN_FLIP:
+    if spoiled and short and (_number(header, "FlipAngle") or 0.0) >= SPOILED_T1_MIN_FLIP:
         return Sequence.T1, "spoiled gradient echo with short TR and TE"
     return None, "gradient echo of no typical times"
 
 
-def _agree(ds: Dataset, played: Sequence | None, rule: str, named: set[Sequence]) -> tuple[Sequence, str]:
+def _agree(header: Header, played: Sequence | None, rule: str, named: set[Sequence]) -> tuple[Sequence, str]:
     if played is None:
         if len(named) == 1:
             return next(iter(named)), f"the description; the acquisition decides nothing: {rule}"
@@ -199,70 +281,40 @@ def _agree(ds: Dataset, played: Sequence | None, rule: str, named: set[Sequence]
     if (
         played is Sequence.T2
         and named == {Sequence.FLAIR}
-        and value_of(ds, "InversionTime") is None
-        and (_number(ds, "RepetitionTime") or 0) >= FLAIR_MIN_TR
+        and header.get("InversionTime") is None
+        and (_number(header, "RepetitionTime") or 0) >= FLAIR_MIN_TR
     ):
         return Sequence.FLAIR, "the description; TR and TE fit, and the header has no inversion time"
     return Sequence.UNKNOWN, f"conflict: {played} by {rule}, {' and '.join(sorted(named))} by description"
 
 
-def _with_contrast(ds: Dataset, words: str, rule: str) -> tuple[Sequence, str]:
-    agent = str(value_of(ds, "ContrastBolusAgent") or "").strip()
-    phase = str(value_of(ds, "ContrastBolusAgentPhase") or "")
-    given = bool(agent) and agent.upper() not in {"NO", "N", "NONE", "0", "WITHOUT", "OHNE", "SANS", "NATIV"}
-    given = given or (bool(value_of(ds, "ContrastBolusAgentSequence")) and phase not in {"", "PRE_CONTRAST"})
+def _with_contrast(header: Header, words: str, rule: str) -> tuple[Sequence, str]:
+    agent = spaced(header.get("ContrastBolusAgent", ""))
+    phase = header.get("ContrastBolusAgentPhase", "")
+    given = agent not in {"", "0", "n", "none", "nil", "n a", "false"} and not NO_CONTRAST.match(agent)
+    given = given or (bool(header.get("ContrastBolusAgentSequence")) and phase not in {"", "PRE_CONTRAST"})
     without = NO_CONTRAST.search(words)
     named = CONTRAST.search(NO_CONTRAST.sub(" ", words))
     if given and without and not named:
         return Sequence.UNKNOWN, f"conflict: contrast agent in the header, '{without.group().strip()}' by description"
     if given:
         return Sequence.T1CE, f"{rule}; contrast agent in the header"
-    if named and not without and phase != "PRE_CONTRAST":
+    if named and without:
+        return Sequence.UNKNOWN, f"the description says '{without.group().strip()}' and '{named.group().strip()}'"
+    if named and phase != "PRE_CONTRAST":
         return Sequence.T1CE, f"{rule}; '{named.group().strip()}' in the description"
     return Sequence.T1, rule
 
 
-def body_part(ds: Dataset) -> str:
-    """The part of the body in upper case, HEAD, SKULL and their like as BRAIN; empty where it cannot be told.
-
-    Body Part Examined decides (PS3.16 Annex L), then the coded region, then words of the descriptions and the coil.
-    """
-    flat = _flat(ds)
-    examined = str(value_of(flat, "BodyPartExamined") or "").strip()
-    if examined:
-        known = _named_part(spaced(examined))
-        return known or re.sub(r"[^A-Z0-9]", "", examined.upper())
-    for keyword in ("AnatomicRegionSequence", "ProcedureCodeSequence"):
-        for item in value_of(flat, keyword) or ():
-            if part := _named_part(spaced(str(value_of(item, "CodeMeaning") or ""))):
-                return part
-    for keyword in (
-        "SeriesDescription",
-        "ProtocolName",
-        "StudyDescription",
-        "PerformedProcedureStepDescription",
-        "RequestedProcedureDescription",
-        "ReceiveCoilName",
-    ):
-        if part := _named_part(spaced(str(value_of(flat, keyword) or ""))):
-            return part
-    return ""
-
-
-def _named_part(words: str) -> str:
-    """The one body part that the words name; none where they name several."""
-    found = {part for part, pattern in BODY_PARTS if pattern.search(words)}
-    return found.pop() if len(found) == 1 else ""
-
-
 def not_embeddable(ds: Dataset) -> str | None:
     """Why an image is deliberately not embedded; None where it is."""
-    flat = _flat(ds)
+    flat = flattened_header(ds)
     sop_class = UID(str(value_of(flat, "SOPClassUID") or ""))
     if sop_class not in MR_IMAGE_SOP_CLASSES:
         return f"not embedded: {sop_class.name or 'no SOP class'}"
-    types = _values(flat, "ImageType")
-    sequence = classify_sequence(flat).sequence
+    header = header_of(flat)
+    types = _values(header, "ImageType")
+    sequence = classify_header(header).sequence
     found = types & (_SCREENS | (_REFORMATS if "DERIVED" in types else set()))
     maps = types & _MAPS | ({"ADC"} if sequence is Sequence.ADC else set())
     if sequence is Sequence.LOCALISER:
@@ -272,19 +324,13 @@ def not_embeddable(ds: Dataset) -> str | None:
     return f"not embedded: derived image {min(found)}" if found else None
 
 
-def _flat(ds: Dataset) -> Dataset:
-    return flattened(ds) if "PerFrameFunctionalGroupsSequence" in ds else ds
+def _values(header: Header, keyword: str) -> set[str]:
+    return {value.strip().upper() for value in header.get(keyword, "").split("\\")} - {""}
 
 
-def _values(ds: Dataset, keyword: str) -> set[str]:
-    value = value_of(ds, keyword)
-    values = [value] if isinstance(value, str) else value or []
-    return {str(v).strip().upper() for v in values}
+def _number(header: Header, keyword: str) -> float | None:
+    return first_number(header[keyword].split("\\")[0]) if keyword in header else None
 
 
-def _number(ds: Dataset, keyword: str) -> float | None:
-    return first_number(value_of(ds, keyword))
-
-
-def _words(ds: Dataset, keywords: tuple[str, ...]) -> str:
-    return " ; ".join(spaced(str(value_of(ds, keyword) or "")) for keyword in keywords)
+def _words(header: Header, keywords: tuple[str, ...]) -> str:
+    return " ; ".join(spaced(header.get(keyword, "")) for keyword in keywords)

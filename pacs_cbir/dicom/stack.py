@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from pydicom import config
 
+from pacs_cbir.dicom.body_part import body_part
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES, Frame, first_number, private_value_of, read_frames, value_of
 from pacs_cbir.dicom.mosaic import is_mosaic, unfolded
-from pacs_cbir.dicom.sequence import SequenceEvidence, body_part, classify_sequence, not_embeddable
+from pacs_cbir.dicom.sequence import SequenceEvidence, classify_sequence, not_embeddable
 
 ORIENTATION_TOLERANCE = 1e-3
 """Direction cosines that differ by less are one orientation."""

@@ -21,7 +21,7 @@ def _any(*alternatives: str) -> re.Pattern[str]:
 LOCALISER = _any(
     r"(^|; )loc\b", r"\b(3|three) ?(plane|pl) ?loc\b", r"locali[sz]", r"lokali", r"scout", r"\bsurvey",
     r"\bplan ?scan\b", r"\b(3|three) ?(plane|pl|ebenen)\b", r"topogram", r"reperage", r"smart ?brain", r"\baahead",
-    r"\bpilot\b", r"ubersicht", r"localizador",
+    r"\bpilot\b", r"ubersicht", r"localizador", r"\blocator\b",
 )  # fmt: skip
 
 # Contrasts that are none of the sequences below.
@@ -29,11 +29,25 @@ OTHER_CONTRASTS = _any(
     r"\bstir\b", r"\btof\b", r"\bangio", r"\bmra\b", r"\bmrv\b", r"\binhance", r"\bpca?3d\b", r"\bpcasl\b", r"\basl\b",
     r"\bpasl\b", r"\bperf(usion)?\b", r"\bdsc\b", r"\bdce\b", r"field ?map", r"\bb0 ?map", r"fieldmap", r"\bfmap\b",
     r"\bmag ?transfer\b", r"\bqsm\b", r"\bmrs\b", r"\bspectro", r"\bciss\b", r"\bfiesta", r"\btrufi", r"\btrue ?fisp",
-    r"\bdrive\b", r"\bb ?ffe\b",
+    r"\bdrive\b", r"\bb ?ffe\b", r"\bbtfe\b", r"time of flight", r"phase ?contrast", r"\bqflow\b", r"\btwist\b",
+    r"\btricks\b", r"\bdyn(ami\w*)?\b", r"\bsub\b", r"subtr", r"sustrac", r"sottraz", r"\bm(in)? ?ip\b", r"\bci3d",
+    r"\beadc\b", r"exponential", r"\bmolli\b", r"look ?locker", r"\binv ?[12]\b", r"\bt[12](w| ?star)? ?map",
+    r"\bt[12] images\b",
+    r"\bt2 ?prep", r"\bcosmic\b", r"\btirm\b(?!.*(dark|flair))", r"\bscreen ?save\b",
+    # Of a Dixon series these two are no T1: the fat, and the phase in which water and fat cancel out.
+    r"(^|; )fat\b(?! ?(sat|sup))", r"\bdixon\b.* (f|fat|opp)\b", r"\bfat only\b", r"\bout ?(of )?phase",
+    r"\bopp(osed)? ?phase",
 )  # fmt: skip
 
-# A letter or two before the weighting (Philips writes sT1W, eT1W), no letters that would make it another word.
-_BEFORE = r"(?<![a-z0-9])(?:[se]{1,2}|ax|sag|cor|tra)?"
+NO_WEIGHTING = _any(
+    r"\b[ctls][0-9]{1,2} (to |bis |a )?[ctls][0-9]{1,2}\b", r"\bt[12] (level|vertebra|rib|spine|body|root|fracture)",
+    r"\b(level|vertebra|wirbel|height|rib) t[12]\b",
+    r"\b(after|before|prior|instead of|same as|like|see|vs|compared?( to)?|not?|nach|apres|avant|vor) (the )?t[12]w?\b",
+)  # fmt: skip
+"""Where T1 and T2 are vertebrae, or another series."""
+
+# A letter before the weighting (Philips writes sT1W, eT1W), no letters that would make it another word (set1).
+_BEFORE = r"(?<![a-z0-9])(?:[se](?=t[12]w|pdw)|ax|sag|cor|tra)?"
 
 WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -43,7 +57,7 @@ WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"\btfl3d", r"\bmemprage",
         ),
     ),
-    ("FLAIR", re.compile(r"(?<!t1 )(?<!t1w )(?<!t1)flair(?! t1)|dark ?fluid|fluid ?att|space ?ir\b")),
+    ("FLAIR", re.compile(r"(?<!t1 )(?<!t1w )(?<!t1)flair(?! t1|man|er|ing)|dark ?fluid|fluid ?att|space ?ir\b")),
     (
         "T2",
         re.compile(
@@ -75,17 +89,20 @@ WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )  # fmt: skip
 
+_MEDIUM = r"(contrast\w*|kontrast\w*|gd|gado?\w*|km|ce?|inj\w*|iv|pdc|mdc|kmittel)"
 NO_CONTRAST = _any(
-    r"\bpre\b( ?(contrast|contraste|gd|gado|km|c))?", r"\bnative?\b", r"\bnon ?contrast", r"\bw ?o\b( contrast)?",
-    r"\bwithout\b( contrast)?", r"\bohne\b( km)?", r"\bsans\b( (gado|inj|pdc|iv|contraste))?", r"\bsin\b( contraste)?",
-    r"\bsenza\b( mdc)?", r"\bunenhanced\b", r"\bno (gd|gado|contrast)", r"\bcontrast none\b",
+    rf"\bpre\b( ?{_MEDIUM}\b)?", r"\bnative?\b", r"\bnon ?contrast\w*", r"\bunenhanced\b", r"\bcontrast none\b",
+    rf"\b(w ?o|without|ohne|sans|sin|sem|senza|zonder)\b( {_MEDIUM}\b)?", rf"\bno {_MEDIUM}\b", r"\bblanco\b",
+    rf"\b(vor|avant|before|prima|antes|voor) (d\w+ )?{_MEDIUM}\b",
 )  # fmt: skip
 
+# "Post" is a surgeon's word too, and short for posterior.
+_POST = r"\bpost\b(?! ?(op|surg|rt|radi|chemo|treat|trauma|bx|biops|ther|fossa|cran|stroke|ictal|part|mort|resec))"
 CONTRAST = _any(
-    r"\bpost\b", r"\bpost ?(contrast|gd|gado|km|con|c)\b", r"\bgd\b", r"\bgad\b", r"\bgado", r"\+ ?(c|gd|gado|km|k)\b",
-    r"\bc ?\+", r"\bt1w? ?ce?\b", r"\bce\b", r"\bt1w? ?km\b", r"\bkm\b", r"\bmdc\b", r"\biv\b", r"\bcontrast",
-    r"\bkontrast", r"\binject", r"\binj\b", r"\bdotarem\b", r"\bgadovist\b", r"\bmagnevist\b", r"\bprohance\b",
-    r"\bmit km\b", r"\bt1w? ?(gd|ce|c)\b", r"\bt1c\b", r"\bt1ce\b", r"\bt1gd\b",
+    _POST, r"\bpost ?(contrast|gd|gado|km|con|c)\b", r"\bgd\b", r"\bgad\b", r"\bgado", r"\+ ?(c|gd|gado|km|k)\b",
+    r"\bc ?\+", r"\bt1w? ?ce?\b", r"\bce\b", r"\bt1w? ?km\b", r"\bkm\b", r"\bmdc\b", r"\biv\b(?! ?(vent|th))",
+    r"\bcontrast", r"\bkontrast", r"\binject", r"\binj\b", r"\bdotarem\b", r"\bgadovist\b", r"\bmagnevist\b",
+    r"\bprohance\b", r"\bwith and\b", r"\bt1w? ?(gd|ce|c)\b", r"\bt1c\b", r"\bt1ce\b", r"\bt1gd\b",
 )  # fmt: skip
 
 BODY_PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (

@@ -13,7 +13,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from pacs_cbir.dicom.sequence import Sequence, body_part, classify_sequence, not_embeddable
+from pacs_cbir.dicom.body_part import body_part
+from pacs_cbir.dicom.sequence import Sequence, classify_header, classify_sequence, not_embeddable
+from tests.unit.dicom.vendor_headers import HEADERS, SOURCES
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "dicom"
 
@@ -114,6 +116,21 @@ PLANAR = {"ScanningSequence": "EP", "RepetitionTime": 5000, "EchoTime": 80}
 def test_sequences(attributes: dict[str, object], expected: Sequence) -> None:
     found = classify_sequence(header(**attributes))
     assert (found.sequence, bool(found.evidence["rule"])) == (expected, True), found.evidence
+
+
+@pytest.mark.parametrize(("source", "description", "attributes", "expected"), HEADERS)
+def test_vendors_headers(source: str, description: str, attributes: dict[str, object], expected: str) -> None:
+    assert source in SOURCES
+    found = classify_sequence(header(SeriesDescription=description, **attributes))
+    assert found.sequence.value == expected, found.evidence
+
+
+@pytest.mark.parametrize(("source", "description", "attributes", "expected"), HEADERS)
+def test_what_is_kept_tells_the_same_again(
+    source: str, description: str, attributes: dict[str, object], expected: str
+) -> None:
+    found = classify_sequence(header(SeriesDescription=description, **attributes))
+    assert classify_header(found.evidence) == found
 
 
 def test_the_evidence_names_what_was_looked_at() -> None:
