@@ -74,7 +74,7 @@ def action_of(tag: BaseTag, path: Path, sop_class_uid: str, *, shift_dates: bool
         shift_dates: whether the option Retain Longitudinal Temporal Information with Modified Dates is used.
     """
     keyword = keyword_for_tag(tag)
-    if tag.is_private or not keyword or tag.element == 0 or tag.group < 0x0008:
+    if not keyword or tag.element == 0 or tag.group < 0x0008:
         return Action.REMOVE
     if tag.group & 0xFF00 in _REPEATED_GROUPS:
         return Action.REMOVE

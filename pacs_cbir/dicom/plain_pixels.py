@@ -35,6 +35,7 @@ def add_plain_pixels(ds: Dataset, made: Dataset, visible: Sequence[Box] | None) 
         DecodingError: it cannot be decoded.
     """
     try:
+        # pydicom clears the bits above High Bit, in which old devices kept overlays.
         pixels = np.array(ds.pixel_array)
         stored, high = int(ds.BitsStored), int(ds.HighBit)
         samples = int(ds.SamplesPerPixel)
@@ -42,7 +43,8 @@ def add_plain_pixels(ds: Dataset, made: Dataset, visible: Sequence[Box] | None) 
         raise
     except Exception as error:
         raise DecodingError(f"the pixel data cannot be decoded ({type(error).__name__})") from error
-    pixels = _used_bits(pixels, stored, high)
+    if high != stored - 1:
+        raise DecodingError("High Bit is not Bits Stored - 1 (PS3.5 8.1.1): which bits are the picture is not told")
     if visible is not None:
         _blacken(pixels, visible, samples)
     if samples == 3:
@@ -51,21 +53,6 @@ def add_plain_pixels(ds: Dataset, made: Dataset, visible: Sequence[Box] | None) 
     content = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
     made.PixelData = content + b"\0" * (len(content) % 2)
     made["PixelData"].VR = "OW" if pixels.itemsize > 1 else "OB"
-
-
-def _used_bits(pixels: npt.NDArray[np.integer[Any]], stored: int, high: int) -> npt.NDArray[np.integer[Any]]:
-    """Old devices kept overlays in the bits that pixels do not use (PS3.5 8.1.1)."""
-    unused = pixels.itemsize * 8 - stored
-    if unused <= 0:
-        return pixels
-    if high != stored - 1:
-        mask = ((1 << stored) - 1) << (high + 1 - stored)
-        kept: npt.NDArray[np.integer[Any]] = np.bitwise_and(pixels, pixels.dtype.type(mask))
-        return kept
-    # To the left and back: signed values get their sign again.
-    shift = pixels.dtype.type(unused)
-    signed: npt.NDArray[np.integer[Any]] = np.right_shift(np.left_shift(pixels, shift), shift)
-    return signed
 
 
 def _blacken(pixels: npt.NDArray[np.integer[Any]], visible: Sequence[Box], samples: int) -> None:

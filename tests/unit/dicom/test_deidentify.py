@@ -27,6 +27,7 @@ from pacs_cbir.dicom.plain_pixels import Box
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.sequence import classify_sequence
 from pacs_cbir.dicom.stack import b_value
+from pacs_cbir.errors import DecodingError
 from pacs_cbir.store.pseudonyms import Pseudonyms
 from tests.dicom_factory import mr_instance, uid
 
@@ -208,6 +209,8 @@ def test_overlays_in_unused_bits_and_comments_in_streams_are_gone() -> None:
     signed = mr_instance(PixelRepresentation=1)
     signed.PixelData = np.full((16, 16), 0x0FFF, "<u2").tobytes()
     assert passed(signed).PixelData == np.full((16, 16), -1, "<i2").tobytes()
+    with pytest.raises(DecodingError, match="High Bit"):
+        passed(mr_instance(HighBit=15))
     ds = mr_instance()
     ds.compress(RLELossless)
     (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
