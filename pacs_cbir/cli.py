@@ -107,8 +107,8 @@ def scp() -> None:
     from pacs_cbir.store.session import open_database
 
     settings, stop = _service()
-    # One connection for each association, and one for the sweep.
-    with open_database(settings, pool_size=settings.maximum_associations + 1) as database:
+    # One connection for each association, one for the sweep and one for commitments.
+    with open_database(settings, pool_size=settings.maximum_associations + 2) as database:
         run_scp(settings, database, stop)
 
 

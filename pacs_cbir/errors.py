@@ -31,6 +31,7 @@ PacsCbirError
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
 ├── DemoFailed               the demonstration did not come to its end
 ├── BenchFailed              what was to be timed did not start, or answered with an error
+├── InvalidCommitment        a storage commitment request that cannot be understood; says what is wrong with it
 ├── PeerError                another system did not do its part: no association, no answer
 │   ├── PeerAway             it does not answer at present; may be tried again
 │   └── PeerRefuses          it does not let this service ask or fetch; says what to set, there or here
@@ -182,6 +183,10 @@ class DemoFailed(PacsCbirError):
 
 class BenchFailed(PacsCbirError):
     """What was to be timed did not start, or answered with an error."""
+
+
+class InvalidCommitment(PacsCbirError):
+    """A storage commitment request cannot be understood."""
 
 
 class PeerError(PacsCbirError):

@@ -110,6 +110,10 @@ class Settings(BaseSettings):
         default="all",
         description="How long pixel data stays: all of it, a cache, or none once it is embedded (after an hour).",
     )
+    storage_commitment: bool = Field(
+        default=False,
+        description="Whether senders may ask this service to commit itself, so that they may delete their copies.",
+    )
     cache_gigabytes: float = Field(
         default=100.0, gt=0, description="GiB of instances that stay with the retention cache; least recently used go."
     )

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
-from pacs_cbir.store import catalogue, encoders
+from pacs_cbir.store import catalogue, commitments, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
 
@@ -25,6 +25,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     """
     with database.transaction() as connection:
         state = catalogue.status(connection)
+        untold = commitments.open_requests(connection)
     counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")
     numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
     counts.add_row(*(str(number) for number in numbers))
@@ -64,8 +65,19 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     deletions = [(str(number),) for number in state.pending_deletions]
     title = "Deletions of patients that are pending; a running API, or `pacs-cbir delete-patient --resume`, goes on"
     _print_rows(console, title, ("Number",), deletions)
+    _print_rows(
+        console,
+        "Storage commitments whose senders were not told; PACS_CBIR_PEERS says where they are",
+        ("AE title", "TransactionUID", "Instances", "Since", "Attempts", "State", "Error"),
+        [_commitment(one) for one in untold],
+    )
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+
+
+def _commitment(one: commitments.Open) -> tuple[str, ...]:
+    since, state = f"{one.requested_at:%Y-%m-%d %H:%M}", "given up" if one.given_up else "tried again"
+    return one.ae_title, one.transaction_uid, str(one.instances), since, str(one.attempts), state, one.error
 
 
 def _disk(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from pynetdicom.events import Event
 
 from pacs_cbir.errors import PacsCbirError
 from pacs_cbir.pacs.transfer import TransferFile, received_file
+from pacs_cbir.receive.commitment import Commitments
 from pacs_cbir.receive.find import Answer, find
 from pacs_cbir.receive.status import SUCCESS, answer, status_of
 from pacs_cbir.settings import Settings
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 
 def handlers(
-    database: Database, settings: Settings, api: httpx.Client
+    database: Database, settings: Settings, api: httpx.Client, commitments: Commitments
 ) -> list[tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]]:
     """pynetdicom's event handlers."""
 
@@ -41,6 +42,8 @@ def handlers(
         (evt.EVT_C_FIND, answers),
         (evt.EVT_C_ECHO, lambda event: SUCCESS),  # noqa: ARG005 - an echo has nothing to look at
         (evt.EVT_C_STORE, store),
+        (evt.EVT_N_ACTION, commitments.take_on),
+        (evt.EVT_DIMSE_RECV, lambda event: commitments.heard(event.assoc)),
         (evt.EVT_PDU_RECV, _acknowledge_at_once),
         (evt.EVT_ABORTED, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _discard_transfer),

@@ -12,12 +12,14 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
 from pacs_cbir.errors import SettingsError, StoreError
 from pacs_cbir.pacs.transfer import stream_transfers
+from pacs_cbir.receive.commitment import Commitments
 from pacs_cbir.receive.find import BoundedBuffer
 from pacs_cbir.receive.handlers import handlers
 from pacs_cbir.settings import Settings
@@ -56,6 +58,8 @@ def _application_entity(settings: Settings) -> AE:
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.add_supported_context(Verification)
     ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind, QUERY_SYNTAXES)
+    if settings.storage_commitment:
+        ae.add_supported_context(StorageCommitmentPushModel, QUERY_SYNTAXES)
     for uid in (context.abstract_syntax for context in AllStoragePresentationContexts):
         if uid is not None:
             ae.add_supported_context(uid, TRANSFER_SYNTAXES)
@@ -78,9 +82,12 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     ae = _application_entity(settings)
     # No proxy of the environment stands between the processes of one service.
     api = httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False)
+    commitments = Commitments(settings, database)
     try:
         server = ae.start_server(
-            (settings.dicom_host, settings.dicom_port), block=False, evt_handlers=handlers(database, settings, api)
+            (settings.dicom_host, settings.dicom_port),
+            block=False,
+            evt_handlers=handlers(database, settings, api, commitments),
         )
     except OSError as error:
         raise SettingsError(
@@ -89,6 +96,9 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
         ) from error
     assert server is not None  # noqa: S101 - block=False gives a server
     log.info("SCP listens", ae_title=settings.ae_title, host=settings.dicom_host, port=settings.dicom_port)
+    reports = threading.Thread(target=commitments.run, args=(stop,), daemon=True)
+    if settings.storage_commitment:
+        reports.start()
     threading.Thread(target=_sweep, args=(settings, database), daemon=True).start()
     stop.wait()
     server.shutdown()
@@ -96,6 +106,10 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     while ae.active_associations and time.monotonic() < deadline:
         time.sleep(0.05)
     ae.shutdown()
+    if reports.is_alive():
+        # One that is under way is taken up again, should it take longer.
+        commitments.end()
+        reports.join(FAREWELL_SECONDS)
     api.close()
 
 

@@ -232,6 +232,28 @@ deletion_items = Table(
     comment="what a pending deletion looks for: UIDs, numbers, file names and salted digests",
 )
 
+commitments = Table(
+    "commitments",
+    metadata,
+    _id(),
+    Column("ae_title", Text, nullable=False, comment="who asked, and is told"),
+    Column("transaction_uid", Text, nullable=False),
+    Column("sop_class_uids", ARRAY(Text), nullable=False),
+    Column("sop_instance_uids", ARRAY(Text), nullable=False),
+    Column(
+        "outcomes",
+        ARRAY(Text),
+        comment="of each instance: empty where committed, else why not; null before they were checked",
+    ),
+    _now("requested_at"),
+    _now("not_before"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("given_up", Boolean, nullable=False, server_default=text("false")),
+    UniqueConstraint("ae_title", "transaction_uid"),
+    comment="storage commitment requests (PS3.4 Annex J) whose senders are still to be told",
+)
+
 encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
 rejections = Table(
     "rejections",

@@ -24,6 +24,8 @@ NOT_OVER_HTTP = (
     errors.MessageError,
     errors.BenchFailed,
     errors.DemoFailed,
+    errors.EncoderRefused,
+    errors.InvalidCommitment,
     errors.ManifestError,
     errors.NotMeasurable,
     errors.RecipeError,
