@@ -55,6 +55,26 @@ def query(
 
 
 @commands.command()
+def reindex(
+    patients: Annotated[int, typer.Option(min=1, help="Simulated patients with four series each.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Encoders, one after another.")] = 3,
+    results: Annotated[Path | None, typer.Option(help="Folder for bench-reindex.json and .md.")] = None,
+) -> None:
+    """Time reindexing by a worker, from stored files to rows, against the encoder alone on the same slices.
+
+    It stores simulated patients in a database and a data directory of its own, and removes them.
+
+    Example: `pacs-cbir bench reindex --results results`
+    """
+    from pacs_cbir.bench.reindex import bench_reindex, table, write_report
+
+    report = bench_reindex(patients, rounds, Console(stderr=True))
+    typer.echo(table(report))
+    if results is not None:
+        write_report(report, results)
+
+
+@commands.command()
 def explain(
     checkpoint: Annotated[Path | None, typer.Argument(help="A .safetensors file; without it the packaged one.")] = None,
     *,

@@ -6,16 +6,14 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
-from pydicom.uid import UID
 
-from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
-from pacs_cbir.embed.decode import Decoder, DrawnStack
+from pacs_cbir import series_plan
+from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import (
     CheckpointError,
@@ -27,9 +25,9 @@ from pacs_cbir.errors import (
     VolumeError,
 )
 from pacs_cbir.kept_encoders import KeptEncoders, activate_first
+from pacs_cbir.series_plan import SeriesPlan
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders, jobs, retention
-from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.encoders import EncoderRow
 from pacs_cbir.store.session import Database
 
@@ -45,17 +43,12 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A claimed job.
-
-    Attributes:
-        encoders: that embed the series here, by their rows' ids.
-        elsewhere: rows of those that are to embed it too, and cannot here.
-    """
+class _Begun:
+    """A claimed job, whose lease is prolonged until it is closed, and its plan, or why there is none."""
 
     job: jobs.Job
-    encoders: Mapping[int, Encoder]
-    elsewhere: frozenset[int]
+    lease: ExitStack
+    plan: SeriesPlan | Exception
 
 
 class Worker:
@@ -76,18 +69,23 @@ class Worker:
         log.info("worker is ready")
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; the job under way is finished first."""
-        done = 0
-        while not stop.is_set():
+        """Work until `stop` is set; what was begun is finished first.
+
+        While a series is embedded, the decoder draws the next one.
+        """
+        done, ahead = 0, None
+        while ahead is not None or not stop.is_set():
             try:
-                if self.work_once():
-                    done += 1
-                else:
+                begun, ahead = ahead or self._begin(), None
+                if begun is None:
                     stop.wait(IDLE_SECONDS)
-                if done % HOUSEKEEPING_JOBS == 0:
+                    continue
+                ahead = None if stop.is_set() else self._begin_ahead()
+                self._complete(begun)
+                done += 1
+                if done % HOUSEKEEPING_JOBS == 1:
                     with self._database.transaction() as connection:
                         embeddings.forget_changes(connection, KEEP_CHANGES_SECONDS)
-                    done += 1
             except DatabaseUnavailable as error:
                 log.warning("waiting for the database", error=str(error))
                 stop.wait(AWAY_SECONDS)
@@ -98,24 +96,53 @@ class Worker:
         Raises:
             DatabaseUnavailable: the job, if any was claimed, is claimed again once its lease ran out.
         """
+        begun = self._begin()
+        if begun is None:
+            return False
+        self._complete(begun)
+        return True
+
+    def _begin_ahead(self) -> _Begun | None:
+        try:
+            return self._begin()
+        except DatabaseUnavailable:
+            # What was begun before is completed all the same, or says so itself.
+            return None
+
+    def _begin(self) -> _Begun | None:
+        """Claim a job and start drawing its series; None where nothing is due."""
         with self._database.transaction() as connection:
             rows = encoders.kept(connection)
             job = jobs.claim(connection, self._name, self._settings, self._able(rows))
         self._encoders.keep_only(rows)
         if job is None:
-            return False
+            return None
+        lease = ExitStack()
+        lease.enter_context(self._lease(job))
         try:
-            with self._lease(job):
-                work = self._with_encoders(job, rows)
-                self._save(work, self._embed(work))
-        except JobLost:
-            log.warning("job was given to another worker", job=job.id)
+            return _Begun(job, lease, self._plan(job, rows))
         except DatabaseUnavailable:
-            # No fault of the series: its lease runs out, and the job is claimed again.
+            lease.close()
             raise
         except Exception as error:
-            self._give_back(job, error)
-        return True
+            return _Begun(job, lease, error)
+
+    def _complete(self, begun: _Begun) -> None:
+        """Embed what was drawn, and save it.
+
+        Raises:
+            DatabaseUnavailable: the job is claimed again once its lease ran out.
+        """
+        with begun.lease:
+            try:
+                self._save(begun.job, begun.plan)
+            except JobLost:
+                log.warning("job was given to another worker", job=begun.job.id)
+            except DatabaseUnavailable:
+                # No fault of the series.
+                raise
+            except Exception as error:
+                self._give_back(begun.job, error)
 
     def _able(self, rows: list[EncoderRow]) -> list[EncoderRow]:
         """The encoders that this process has the device for; says once which it has not."""
@@ -130,54 +157,54 @@ class Worker:
                 )
         return able
 
-    def _with_encoders(self, job: jobs.Job, rows: list[EncoderRow]) -> _Work:
-        """Load what embeds the series: the one encoder that the job names, or all that are kept up.
+    def _plan(self, job: jobs.Job, rows: list[EncoderRow]) -> SeriesPlan:
+        """Load what embeds the series, and start drawing it, once for all encoders of one preprocessing.
+
+        Raises:
+            CheckpointError, EncoderMismatch: of the one encoder that the job names.
+            PixelDataGone: the series is not here as a whole.
+        """
+        loaded, elsewhere = self._with_encoders(job, rows)
+        with self._database.transaction() as connection:
+            files = embeddings.series_files(connection, job.series_id)
+            # Thumbnails are of the frames that slices were drawn from: another encoder's job has made the same.
+            again = job.encoder_id is not None and embeddings.drawn_alike(connection, job.series_id, job.encoder_id)
+        return series_plan.start(files, loaded, elsewhere, self._decoder, self._settings, with_thumbnails=not again)
+
+    def _with_encoders(self, job: jobs.Job, rows: list[EncoderRow]) -> tuple[dict[int, Encoder], frozenset[int]]:
+        """The one encoder that the job names, or all that are kept up, and the rows of those that cannot be had here.
 
         Raises:
             CheckpointError, EncoderMismatch: of the one encoder.
         """
-        found: dict[int, Encoder] = {}
+        loaded: dict[int, Encoder] = {}
         elsewhere = set()
         for row in rows:
             if job.encoder_id not in {None, row.id}:
                 continue
             try:
-                found[row.id] = self._encoders.encoder(row)
+                loaded[row.id] = self._encoders.encoder(row)
             except (CheckpointError, EncoderMismatch):
                 # What arrives is not kept from the other encoders by it; its own job is parked with the error.
                 if job.encoder_id is not None:
                     raise
                 elsewhere.add(row.id)
-        return _Work(job, found, frozenset(elsewhere))
+        return loaded, frozenset(elsewhere)
 
-    def _embed(self, work: _Work) -> dict[int, list[NewStack]]:
-        """What each encoder finds in the series; it is drawn once for encoders of one preprocessing."""
+    def _save(self, job: jobs.Job, plan: SeriesPlan | Exception) -> None:
+        if isinstance(plan, Exception):
+            raise plan
+        found = plan.embed()
         with self._database.transaction() as connection:
-            files = embeddings.series_files(connection, work.job.series_id)
-        images = {uid: file for uid, (sop_class, file) in files.items() if sop_class in MR_IMAGE_SOP_CLASSES}
-        others = {uid: sop_class for uid, (sop_class, _) in files.items() if sop_class not in MR_IMAGE_SOP_CLASSES}
-        no_images = [_not_an_image(sop_class, others) for sop_class in sorted(set(others.values()))]
-        found = {encoder_id: list(no_images) for encoder_id in work.encoders}
-        paths = embeddings.instance_paths(self._settings.instances_dir, images.values())
-        for preprocessing in {one.card.preprocessing for one in work.encoders.values()} if images else ():
-            drawn = self._decoder.draw(paths, preprocessing)
-            for encoder_id, encoder in work.encoders.items():
-                if encoder.card.preprocessing == preprocessing:
-                    found[encoder_id] += [_embed_stack(stack, encoder) for stack in drawn]
-        return found
-
-    def _save(self, work: _Work, found: Mapping[int, list[NewStack]]) -> None:
-        series_id = work.job.series_id
-        with self._database.transaction() as connection:
-            jobs.finish(connection, work.job, found)
-            embeddings.save(connection, series_id, found)
-            jobs.enqueue_with(connection, series_id, work.elsewhere)
+            jobs.finish(connection, job, found)
+            embeddings.save(connection, job.series_id, found)
+            jobs.enqueue_with(connection, job.series_id, plan.elsewhere)
             if not any(found.values()):
-                embeddings.drop_empty(connection, series_id)
+                embeddings.drop_empty(connection, job.series_id)
         stacks = [stack for of_encoder in found.values() for stack in of_encoder]
         log.info(
             "series done",
-            series=series_id,
+            series=job.series_id,
             encoders=len(found),
             stacks=len(stacks),
             slices=sum(max(0, len(stack.embeddings) - 1) for stack in stacks),
@@ -216,50 +243,6 @@ class Worker:
         finally:
             done.set()
             thread.join()
-
-
-def _embed_stack(stack: DrawnStack, encoder: Encoder) -> NewStack:
-    vectors: tuple[SliceEmbedding, ...] = ()
-    if stack.slices is not None:
-        slices = encoder.embed(stack.slices.pixels)
-        whole = SliceEmbedding(
-            embeddings.WHOLE_STACK, "", 0, float(np.mean(stack.slices.positions_mm)), encoder.pool(slices)
-        )
-        vectors = (
-            whole,
-            *(
-                SliceEmbedding(number, frame.sop_instance_uid, frame.frame_number, float(position), vector)
-                for number, (frame, position, vector) in enumerate(
-                    zip(stack.slices.frames, stack.slices.positions_mm, slices, strict=True), start=1
-                )
-            ),
-        )
-    return NewStack(
-        sequence=stack.sequence,
-        plane=None if stack.slices is None else stack.slices.plane.value,
-        body_part=stack.body_part,
-        in_domain=encoder.card.in_domain(stack.sequence, stack.body_part),
-        not_embedded=stack.not_embedded,
-        separated_by=stack.separated_by,
-        evidence=stack.evidence,
-        sop_instance_uids=stack.sop_instance_uids,
-        embeddings=vectors,
-        thumbnails=stack.thumbnails,
-    )
-
-
-def _not_an_image(sop_class_uid: str, others: dict[str, str]) -> NewStack:
-    return NewStack(
-        sequence="unknown",
-        plane=None,
-        body_part="",
-        in_domain=False,
-        not_embedded=f"not embedded: {UID(sop_class_uid).name}",
-        separated_by={},
-        evidence={},
-        sop_instance_uids=tuple(uid for uid, kind in others.items() if kind == sop_class_uid),
-        embeddings=(),
-    )
 
 
 def _keep_retention(settings: Settings, database: Database, stop: threading.Event) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -51,14 +53,16 @@ class DrawnStack:
     thumbnails: tuple[Thumbnail, ...] = ()
 
 
-def draw_series(paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:
-    """Split a series into stacks and draw the slices of each, with thumbnails.
+def draw_series(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, with_thumbnails: bool = True
+) -> list[DrawnStack]:
+    """Split a series into stacks and draw the slices of each.
 
     Raises:
         DecodingError: pixel data cannot be decoded; the series as a whole is not to be trusted.
         NotDicom: a file is not a DICOM data set any more.
     """
-    return [_draw(stack, preprocessing, with_thumbnails=True) for stack in read_stacks(paths)]
+    return [_draw(stack, preprocessing, with_thumbnails=with_thumbnails) for stack in read_stacks(paths)]
 
 
 def draw_each(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[DrawnStack]:
@@ -149,24 +153,37 @@ class Decoder:
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble has no annotations here
         self._pool.join()
 
-    def draw(self, paths: Sequence[Path], preprocessing: Preprocessing) -> list[DrawnStack]:
-        """`draw_series` in the child.
+    def draw(
+        self, paths: Sequence[Path], preprocessing: Preprocessing, *, with_thumbnails: bool = True
+    ) -> Callable[[], list[DrawnStack]]:
+        """Start `draw_series` in the child.
 
-        Raises:
-            DecodingError: also where the child crashed, ran out of memory, or took too long.
-            VolumeError, InstanceError: as `draw_series`.
+        Returns:
+            what waits for it. It raises DecodingError also where the child crashed, ran out of memory, or took too
+            long; VolumeError and InstanceError as `draw_series`.
         """
-        return self.run(draw_series, list(paths), preprocessing)
+        return self._start(partial(draw_series, with_thumbnails=with_thumbnails), list(paths), preprocessing)
 
     def render(self, path: Path, frame_number: int, window: Window | None = None) -> Picture:
-        """`render_frame` in the child; errors as `draw`."""
+        """`render_frame` in the child; errors as `run`."""
         return self.run(render_frame, path, frame_number, window)
 
     def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """A function of a module in the child; errors as `draw`, and those of this package that it raises itself."""
+        """A function of a module in the child.
+
+        Raises:
+            DecodingError: also where the child crashed, ran out of memory, or took too long.
+            PacsCbirError: what the function raises itself.
+        """
+        return self._start(function, *arguments)()
+
+    def _start(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         future = self._pool.schedule(function, args=arguments, timeout=self._seconds)
+        return partial(self._result, future)
+
+    def _result(self, future: Future[_Result]) -> _Result:
         try:
-            result: _Result = future.result()
+            result = future.result()
         except FutureTimeout:
             raise DecodingError(f"decoding took longer than {self._seconds:g} s") from None
         except pebble.ProcessExpired as error:

@@ -120,6 +120,20 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
     return {row.sop_instance_uid: (row.sop_class_uid, row.file) for row in rows}
 
 
+# What is drawn for encoders of one preprocessing is the same.
+DRAWN_ALIKE = text("""
+    SELECT EXISTS (
+        SELECT FROM stacks JOIN encoders AS other ON other.id = encoder_id JOIN encoders AS own ON own.id = :encoder_id
+        WHERE series_id = :series_id AND other.id <> own.id AND other.card->'preprocessing' = own.card->'preprocessing')
+""")
+
+
+def drawn_alike(connection: Connection, series_id: int, encoder_id: int) -> bool:
+    """Whether another encoder has embedded a series' pictures that are drawn as this one's are."""
+    found: bool = connection.execute(DRAWN_ALIKE, {"series_id": series_id, "encoder_id": encoder_id}).scalar_one()
+    return found
+
+
 def save(connection: Connection, series_id: int, found: Mapping[int, Sequence[NewStack]]) -> None:
     """Replace a series' stacks of some encoders; one that was retired meanwhile is left out.
 

@@ -21,6 +21,20 @@ ARCHITECTURE = Architecture(appearance=256, grey_levels=64, weights={"appearance
 
 
 @pytest.mark.slow
+def test_reindexing_is_measured_beside_the_encoder_alone(tmp_path: Path) -> None:
+    arguments = ["--patients", "1", "--rounds", "2", "--results", str(tmp_path)]
+    result = CliRunner().invoke(app, ["bench", "reindex", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    report = json.loads((tmp_path / "bench-reindex.json").read_text())
+    assert (report["series"], len(report["rounds"])) == (4, 2)
+    assert report["slices"] > 40
+    ratios = [one["reindexed"] / one["bare"] for one in report["rounds"]]
+    assert report["ratio"] == pytest.approx(np.median(ratios))
+    assert min(ratios) > 0
+    assert (tmp_path / "bench-reindex.md").read_text().endswith(result.stdout)
+
+
+@pytest.mark.slow
 def test_the_command_measures_every_kind_of_query(tmp_path: Path) -> None:
     arguments = ["--size", "400", "--clients", "1", "--clients", "2", "--seconds", "0.1", "--results", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", "query", *arguments], catch_exceptions=False)

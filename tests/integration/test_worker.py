@@ -11,19 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pydicom.dataset import Dataset
 from running import wait_until
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from stored import let_go
 
 from pacs_cbir import worker as worker_module
 from pacs_cbir.embed.checkpoint import DEFAULT_NAME
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import CheckpointError, DecodingError, EncoderRefused
 from pacs_cbir.kept_encoders import activate_first, add_encoder, retire_encoder
 from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import embeddings as stored_embeddings
 from pacs_cbir.store import encoders, retention
 from pacs_cbir.store.encoders import State
 from pacs_cbir.store.ingest import Source, ingest
@@ -364,6 +367,72 @@ def test_a_damaged_or_foreign_checkpoint_is_not_added(
     with database.transaction() as connection:
         assert encoders.listed(connection) == []
     assert list(settings.encoders_dir.iterdir()) == []
+
+
+def test_the_next_series_is_begun_while_one_is_embedded_and_no_third(
+    receive: Receive, worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        receive(mr_instance(series=name, size=32))
+    stop, seen = threading.Event(), []
+    embed = Encoder.embed
+
+    def look_and_embed(self: Encoder, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        seen.append(sorted(str(status) for (status,) in rows(database, select(jobs.c.status))))
+        stop.set()
+        return embed(self, pixels)
+
+    monkeypatch.setattr(Encoder, "embed", look_and_embed)
+    worker.run(stop)
+    assert seen[0] == ["running", "running", "waiting", "waiting"]
+    assert [status for (status,) in rows(database, select(jobs.c.status))] == ["waiting"] * 2, "begun is finished"
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {DEFAULT_NAME: 2}
+
+
+def test_a_series_that_cannot_be_drawn_does_not_take_the_next_one_along(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    small[0].add(settings, database, active=True)
+    broken = mr_instance(series="broken", size=32)
+    broken.PixelData = broken.PixelData[:100]
+    receive(broken)
+    for name in "ab":
+        receive(mr_instance(series=name, size=32))
+    stop = threading.Event()
+    working = threading.Thread(target=Worker(settings, database, decoder).run, args=(stop,))
+    working.start()
+    try:
+        wait_until(lambda: [status for (status,) in rows(database, select(jobs.c.status))] == ["parked"], 30)
+    finally:
+        stop.set()
+        working.join()
+    assert {name: len(series) for name, series in embedded_by(database).items()} == {"a": 2}
+
+
+def test_reindexing_draws_no_thumbnails_that_are_there(
+    small: list[Untrained], receive: Receive, settings: Settings, database: Database, decoder: Decoder
+) -> None:
+    small[0].add(settings, database, active=True)
+    receive(mr_instance(size=32))
+    worker = Worker(settings, database, decoder)
+    work(worker)
+    (before,) = rows(database, text("SELECT count(*), sum(length(picture)) FROM thumbnails"))
+    assert before[0] == 1
+    for one in small[1:]:
+        one.add(settings, database)
+    with database.transaction() as connection:
+        series_id = connection.execute(text("SELECT id FROM series")).scalar_one()
+        alike, larger = encoder_row_id(connection, "b"), encoder_row_id(connection, "large")
+        assert stored_embeddings.drawn_alike(connection, series_id, alike)
+        assert not stored_embeddings.drawn_alike(connection, series_id, larger)
+    for one in small[1:]:
+        reindex(database, one.new.name)
+    work(worker)
+    assert rows(database, text("SELECT count(*), sum(length(picture)) FROM thumbnails")) == [before]
+
+
+def encoder_row_id(connection: Connection, name: str) -> int:
+    return encoders.named(connection, name).id
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
