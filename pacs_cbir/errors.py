@@ -87,10 +87,12 @@ class PixelDataGone(StoreError):
 
     Args:
         sent_by: the AE title that it came from.
+        advice: what brings it back.
     """
 
-    def __init__(self, sent_by: str) -> None:
-        super().__init__(f"the pixel data has left this service's cache; {sent_by} sent it")
+    def __init__(self, sent_by: str, advice: str = "") -> None:
+        super().__init__(f"the pixel data has left this service's cache; {sent_by} sent it{advice}")
+        self.sent_by = sent_by
 
 
 class JobLost(StoreError):

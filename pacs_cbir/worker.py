@@ -7,6 +7,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -21,10 +22,14 @@ from pacs_cbir.errors import (
     EncoderMismatch,
     JobLost,
     PacsCbirError,
+    PeerAway,
+    PeerError,
+    PixelDataGone,
     StoreError,
     VolumeError,
 )
 from pacs_cbir.kept_encoders import KeptEncoders, activate_first
+from pacs_cbir.pacs.retrieve import peer_with_series, retrieve_series
 from pacs_cbir.series_plan import SeriesPlan
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders, jobs, retention
@@ -38,17 +43,19 @@ AWAY_SECONDS = 2.0
 KEEP_CHANGES_SECONDS = 86400.0
 HOUSEKEEPING_JOBS = 1000
 RETENTION_SECONDS = 10.0
+# A PACS that is away is asked again after this.
+PEER_AWAY_SECONDS = 60.0
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A claimed job, whose lease is prolonged until it is closed, and its plan, or why there is none."""
+    """A claimed job, whose lease is prolonged until it is closed, and what is to be done, once that is known."""
 
     job: jobs.Job
     lease: ExitStack
-    plan: SeriesPlan | Exception
+    plan: Future[SeriesPlan]
 
 
 class Worker:
@@ -65,6 +72,7 @@ class Worker:
         self._encoders = KeptEncoders(settings.encoders_dir)
         self._told: set[int] = set()
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._planner = ThreadPoolExecutor(1, "planner")
         activate_first(settings, database)
         log.info("worker is ready")
 
@@ -119,13 +127,8 @@ class Worker:
             return None
         lease = ExitStack()
         lease.enter_context(self._lease(job))
-        try:
-            return _Begun(job, lease, self._plan(job, rows))
-        except DatabaseUnavailable:
-            lease.close()
-            raise
-        except Exception as error:
-            return _Begun(job, lease, error)
+        # In another thread: a PACS may take its time, while the series before is embedded.
+        return _Begun(job, lease, self._planner.submit(self._plan, job, rows))
 
     def _complete(self, begun: _Begun) -> None:
         """Embed what was drawn, and save it.
@@ -135,7 +138,7 @@ class Worker:
         """
         with begun.lease:
             try:
-                self._save(begun.job, begun.plan)
+                self._save(begun.job, begun.plan.result())
             except JobLost:
                 log.warning("job was given to another worker", job=begun.job.id)
             except DatabaseUnavailable:
@@ -158,18 +161,39 @@ class Worker:
         return able
 
     def _plan(self, job: jobs.Job, rows: list[EncoderRow]) -> SeriesPlan:
-        """Load what embeds the series, and start drawing it, once for all encoders of one preprocessing.
+        """Load what embeds the series, fetch it where it has left, and start drawing it.
 
         Raises:
             CheckpointError, EncoderMismatch: of the one encoder that the job names.
-            PixelDataGone: the series is not here as a whole.
+            PixelDataGone: the series is not here as a whole, and is not to be fetched.
+            PeerError, SettingsError, StoreError: it cannot be fetched.
         """
         loaded, elsewhere = self._with_encoders(job, rows)
+        files = self._files(job, rows)
         with self._database.transaction() as connection:
-            files = embeddings.series_files(connection, job.series_id)
             # Thumbnails are of the frames that slices were drawn from: another encoder's job has made the same.
             again = job.encoder_id is not None and embeddings.drawn_alike(connection, job.series_id, job.encoder_id)
         return series_plan.start(files, loaded, elsewhere, self._decoder, self._settings, with_thumbnails=not again)
+
+    def _files(self, job: jobs.Job, rows: list[EncoderRow]) -> dict[str, tuple[str, str]]:
+        """The series' files, which a job of `reindex --from pacs` fetches where they have left."""
+        try:
+            with self._database.transaction() as connection:
+                return embeddings.series_files(connection, job.series_id)
+        except PixelDataGone as error:
+            row = next((row for row in rows if row.id == job.encoder_id), None)
+            if row is None:
+                raise
+            if not row.from_pacs:
+                advice = f"; `pacs-cbir reindex --encoder {row.name} --from pacs` fetches it"
+                raise PixelDataGone(error.sent_by, advice) from None
+        with self._database.transaction() as connection:
+            study, series = embeddings.series_names(connection, job.series_id)
+        peer = peer_with_series(study, series, self._settings, self._database)
+        count = retrieve_series(peer, study, series, self._settings, self._database)
+        log.info("pixel data was fetched again", series=job.series_id, peer=peer.ae_title, instances=count)
+        with self._database.transaction() as connection:
+            return embeddings.series_files(connection, job.series_id)
 
     def _with_encoders(self, job: jobs.Job, rows: list[EncoderRow]) -> tuple[dict[int, Encoder], frozenset[int]]:
         """The one encoder that the job names, or all that are kept up, and the rows of those that cannot be had here.
@@ -191,9 +215,7 @@ class Worker:
                 elsewhere.add(row.id)
         return loaded, frozenset(elsewhere)
 
-    def _save(self, job: jobs.Job, plan: SeriesPlan | Exception) -> None:
-        if isinstance(plan, Exception):
-            raise plan
+    def _save(self, job: jobs.Job, plan: SeriesPlan) -> None:
         found = plan.embed()
         with self._database.transaction() as connection:
             jobs.finish(connection, job, found)
@@ -216,10 +238,15 @@ class Worker:
         text = f"{type(error).__name__}: {error}" if isinstance(error, PacsCbirError) else type(error).__name__
         with self._database.transaction() as connection:
             try:
-                parked = jobs.fail(connection, job, text, self._settings)
+                if isinstance(error, PeerAway):
+                    # However long it is away, that is no fault of the series.
+                    jobs.postpone(connection, job, text, PEER_AWAY_SECONDS)
+                    parked = False
+                else:
+                    parked = jobs.fail(connection, job, text, self._settings)
             except JobLost:
                 return
-        expected = isinstance(error, VolumeError)
+        expected = isinstance(error, VolumeError | PeerError | PixelDataGone)
         log.warning("job failed", job=job.id, parked=parked, error=text, exc_info=None if expected else error)
 
     @contextmanager

@@ -120,6 +120,18 @@ def series_files(connection: Connection, series_id: int) -> dict[str, tuple[str,
     return {row.sop_instance_uid: (row.sop_class_uid, row.file) for row in rows}
 
 
+NAMES = text("""
+    SELECT study_instance_uid, series_instance_uid FROM series JOIN studies ON studies.id = study_id
+    WHERE series.id = :series_id
+""")
+
+
+def series_names(connection: Connection, series_id: int) -> tuple[str, str]:
+    """A series' Study and Series Instance UID, as a PACS knows them; empty where it is gone."""
+    row = connection.execute(NAMES, {"series_id": series_id}).one_or_none()
+    return ("", "") if row is None else (row.study_instance_uid, row.series_instance_uid)
+
+
 # What is drawn for encoders of one preprocessing is the same.
 DRAWN_ALIKE = text("""
     SELECT EXISTS (

@@ -146,6 +146,12 @@ SUPERSEDED = text("""
                       AND (next.encoder_id IS NULL OR next.encoder_id = failed.encoder_id))
 """)
 
+POSTPONE = text("""
+    UPDATE jobs SET status = 'waiting', lease_until = NULL, error = :error, attempts = attempts - 1,
+           not_before = clock_timestamp() + make_interval(secs => :seconds)
+    WHERE id = :id AND status = 'running' AND attempts = :attempt
+""")
+
 RETRY = text("""
     UPDATE jobs SET status = 'waiting', lease_until = NULL, error = :error,
            not_before = clock_timestamp() + make_interval(secs => :retry_seconds * power(2, attempts - 1))
@@ -279,11 +285,26 @@ def fail(connection: Connection, job: Job, error: str, settings: Settings) -> bo
     if job.attempt >= settings.job_attempts:
         _fenced(connection.execute(PARK, ours | {"error": error}).scalar_one())
         return True
-    # Ingest makes waiting rows under this lock too: without it one could appear between the two statements.
-    connection.execute(text("SELECT id FROM series WHERE id = :series_id FOR UPDATE"), {"series_id": job.series_id})
-    if connection.execute(SUPERSEDED, ours).rowcount == 0:
+    if not _superseded(connection, job):
         _fenced(connection.execute(RETRY, ours | {"error": error, "retry_seconds": settings.retry_seconds}).rowcount)
     return False
+
+
+def postpone(connection: Connection, job: Job, error: str, seconds: float) -> None:
+    """Give the job back because what it needs is away for some time; the attempt is not counted.
+
+    Raises:
+        JobLost: it is no longer ours.
+    """
+    if not _superseded(connection, job):
+        given = {"id": job.id, "attempt": job.attempt, "error": error, "seconds": seconds}
+        _fenced(connection.execute(POSTPONE, given).rowcount)
+
+
+def _superseded(connection: Connection, job: Job) -> bool:
+    # Ingest makes waiting rows under this lock too: without it one could appear between the two statements.
+    connection.execute(text("SELECT id FROM series WHERE id = :series_id FOR UPDATE"), {"series_id": job.series_id})
+    return connection.execute(SUPERSEDED, {"id": job.id, "attempt": job.attempt}).rowcount == 1
 
 
 def unpark(connection: Connection, encoder_id: int) -> None:
