@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from browser import Watched, chromium, first_picture_seconds, pictures_folder, watched
+from browser import PATIENCE_MS, Watched, chromium, first_picture_seconds, pictures_folder, watched
 from dicom_factory import mr_instance
 from playwright.sync_api import Browser, Locator, Route, expect
 from pydicom.dataset import FileDataset
@@ -869,7 +869,7 @@ def test_a_long_list_is_kept_up_to_date(seen: Watched, service: Service) -> None
         service.receive(
             slices("newest", patient="NEWEST", StudyDescription="Newest of many", ImageType=scout["ImageType"])
         )
-        expect(rows.first).to_contain_text("Newest of many")
+        expect(rows.first).to_contain_text("Newest of many", timeout=PATIENCE_MS)
         expect(rows).to_have_count(shown)
         expect(page.get_by_role("button", name="Show more")).to_be_visible()
 
