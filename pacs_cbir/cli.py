@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +13,7 @@ from rich.console import Console
 
 from pacs_cbir import (
     __version__,
+    cli_backfill,
     cli_bench,
     cli_dataset,
     cli_deletion,
@@ -22,10 +21,10 @@ from pacs_cbir import (
     cli_export,
     cli_label,
     cli_learn,
-    logs,
 )
+from pacs_cbir.cli_service import service
 from pacs_cbir.errors import PacsCbirError, SettingsError
-from pacs_cbir.settings import Settings, load_settings
+from pacs_cbir.settings import load_settings
 
 EXIT_FAILURE = 1
 EXIT_SETTINGS = 2
@@ -41,6 +40,7 @@ database_commands = typer.Typer(help="The database's schema.", no_args_is_help=T
 app.add_typer(database_commands, name="db")
 app.add_typer(cli_label.commands, name="label")
 app.add_typer(cli_encoder.commands, name="encoder")
+app.add_typer(cli_backfill.commands)
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_export.commands)
 app.add_typer(cli_deletion.commands)
@@ -70,19 +70,6 @@ def _root(
         raise typer.Exit
 
 
-def _service() -> tuple[Settings, threading.Event]:
-    """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
-    from pacs_cbir.supervisor import end_with_supervisor
-
-    settings = load_settings()
-    logs.configure()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    end_with_supervisor(stop)
-    return settings, stop
-
-
 @app.command()
 def serve() -> None:
     """Run the whole service: SCP, workers and API as child processes that are restarted when they die.
@@ -93,7 +80,7 @@ def serve() -> None:
     """
     from pacs_cbir.supervisor import supervise
 
-    settings, stop = _service()
+    settings, stop = service()
     supervise(settings, stop)
 
 
@@ -106,7 +93,7 @@ def scp() -> None:
     from pacs_cbir.receive.scp import run_scp
     from pacs_cbir.store.session import open_database
 
-    settings, stop = _service()
+    settings, stop = service()
     # One connection for each association, one for the sweep and one for commitments.
     with open_database(settings, pool_size=settings.maximum_associations + 2) as database:
         run_scp(settings, database, stop)
@@ -121,7 +108,7 @@ def worker() -> None:
     from pacs_cbir.store.session import open_database
     from pacs_cbir.worker import run_worker
 
-    settings, stop = _service()
+    settings, stop = service()
     with open_database(settings) as database:
         run_worker(settings, database, stop)
 
@@ -135,7 +122,7 @@ def hl7() -> None:
     from pacs_cbir.adt.server import run_hl7
     from pacs_cbir.store.session import open_database
 
-    settings, stop = _service()
+    settings, stop = service()
     with open_database(settings, pool_size=2) as database:
         run_hl7(settings, database, stop)
 
@@ -149,7 +136,7 @@ def api() -> None:
     from pacs_cbir.serve.run import run_api
     from pacs_cbir.store.session import open_database
 
-    settings, stop = _service()
+    settings, stop = service()
     with open_database(settings) as database:
         run_api(settings, database, stop)
 
@@ -189,7 +176,7 @@ def reindex(
     from pacs_cbir.reindex import rebuild, report_reindex, show_progress, start_reindex
     from pacs_cbir.store.session import open_database
 
-    settings, stop = _service()
+    settings, stop = service()
     with open_database(settings) as database:
         if encoder is None:
             if (source, workers, hours) != (None, None, None):
@@ -274,5 +261,5 @@ def demo(
     """
     from pacs_cbir.demo import run_demo
 
-    settings, stop = _service()
+    settings, stop = service()
     run_demo(settings, stop, patients=patients, source=source, once=once, report=report, console=Console())

@@ -32,6 +32,7 @@ PacsCbirError
 ├── DemoFailed               the demonstration did not come to its end
 ├── BenchFailed              what was to be timed did not start, or answered with an error
 ├── InvalidCommitment        a storage commitment request that cannot be understood; says what is wrong with it
+├── BackfillRuns             another process has the same PACS under way; says how to end it
 ├── PeerError                another system did not do its part: no association, no answer
 │   ├── PeerAway             it does not answer at present; may be tried again
 │   └── PeerRefuses          it does not let this service ask or fetch; says what to set, there or here
@@ -189,6 +190,10 @@ class BenchFailed(PacsCbirError):
 
 class InvalidCommitment(PacsCbirError):
     """A storage commitment request cannot be understood."""
+
+
+class BackfillRuns(PacsCbirError):
+    """Another process fetches from the same PACS."""
 
 
 class PeerError(PacsCbirError):

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
-from pacs_cbir.store import catalogue, commitments, encoders
+from pacs_cbir.store import backfills, catalogue, commitments, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
 
@@ -56,6 +56,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
             for job in state.parked
         ],
     )
+    _print_backfills(database, console)
     _print_rows(
         console,
         "Conflicts; `POST /corrections/study` says what is true",
@@ -73,6 +74,22 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     )
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+
+
+def _print_backfills(database: Database, console: Console) -> None:
+    with database.transaction() as connection:
+        listed = backfills.summaries(connection)
+    columns = ("PACS", "StudyDate", "Modality", "Body part", "Searched to", "Found", "Here", "Failed", "Ended")
+    rows = []
+    for one in listed:
+        wanted, counts = one.filter, one.counts
+        which = (wanted.peer, wanted.study_date, wanted.modality or "any", wanted.body_part or "any")
+        numbers = (str(sum(counts.values())), str(counts["done"]), str(counts["parked"]))
+        ended = "not yet" if one.finished_at is None else f"{one.finished_at:%Y-%m-%d %H:%M}"
+        rows.append((*which, str(one.searched_to or "not yet"), *numbers, ended))
+    _print_rows(console, "Backfills; the same `pacs-cbir backfill` goes on", columns, rows)
+    failed = [(one.filter.peer, uid, error) for one in listed for uid, error in one.parked.items()]
+    _print_rows(console, "Studies that a backfill could not fetch", ("PACS", "StudyInstanceUID", "Error"), failed)
 
 
 def _commitment(one: commitments.Open) -> tuple[str, ...]:

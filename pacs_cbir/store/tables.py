@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Enum,
     Float,
@@ -365,4 +366,34 @@ stack_changes = Table(
     Column("stack_id", UUID(as_uuid=True), nullable=False),
     _now("changed_at"),
     comment="what the API processes' indexes follow; written by a trigger",
+)
+
+backfills = Table(
+    "backfills",
+    metadata,
+    _id(),
+    Column("peer", Text, nullable=False),
+    Column("study_date", Text, nullable=False, comment="a range as it was typed"),
+    Column("modality", Text, nullable=False, comment="empty: any"),
+    Column("body_part", Text, nullable=False, comment="empty: any"),
+    Column("searched_to", Date, comment="the last day of which all studies are known"),
+    Column("finished_at", DateTime(timezone=True)),
+    _now("created_at"),
+    UniqueConstraint("peer", "study_date", "modality", "body_part"),
+)
+
+backfill_state = Enum("waiting", "done", "parked", name="backfill_state", metadata=metadata)
+
+backfill_studies = Table(
+    "backfill_studies",
+    metadata,
+    _id(),
+    _reference("backfill_id", "backfills.id"),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("state", backfill_state, nullable=False, server_default="waiting"),
+    Column("instances_at_pacs", Integer, comment="null: the PACS does not say"),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    Column("ended_at", DateTime(timezone=True), comment="of the last attempt"),
+    UniqueConstraint("backfill_id", "study_instance_uid"),
 )

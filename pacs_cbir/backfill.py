@@ -1,0 +1,86 @@
+"""What `pacs-cbir backfill` does: one backfill from a peer of the settings, with its progress."""
+
+from __future__ import annotations
+
+import threading
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from pacs_cbir.errors import SettingsError
+from pacs_cbir.pacs.backfill import Backfill, Pace
+from pacs_cbir.pacs.retrieve import open_archive
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.backfills import Filter
+from pacs_cbir.store.session import Database
+
+
+def peer_named(settings: Settings, name: str | None) -> str:
+    """The peer of that name, or the only one; its name.
+
+    Raises:
+        SettingsError: there is none, or nothing says which.
+    """
+    names = ", ".join(sorted(settings.peers)) or "none"
+    if name is None and len(settings.peers) == 1:
+        return next(iter(settings.peers))
+    if name is None or name not in settings.peers:
+        raise SettingsError(f"--peer: which PACS? PACS_CBIR_PEERS has {names}")
+    return name
+
+
+def run_backfill(
+    settings: Settings, database: Database, wanted: Filter, pace: Pace, stop: threading.Event, *, console: Console
+) -> bool:
+    """Run until nothing is left or `stop` is set; says what was parked, and returns whether all that was found is here.
+
+    Raises:
+        BackfillRuns, SettingsError, PeerRefuses, PeerError, DatabaseUnavailable: as `Backfill.run`.
+    """
+    archive = open_archive(settings.peers[wanted.peer], settings, database)
+    with _progress(console) as progress:
+        task = progress.add_task("Fetching studies", total=None, parked=0)
+
+        def show(counts: dict[str, int]) -> None:
+            ended = counts["done"] + counts["parked"]
+            progress.update(task, total=sum(counts.values()), completed=ended, parked=counts["parked"])
+
+        def say(sentence: str) -> None:
+            progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+        backfill = Backfill(archive, database, wanted, pace, stop, say=say, show=show)
+        counts = backfill.run()
+    for what in backfill.incomplete:
+        say(f"some studies may be missing, of {what}")
+    say(f"{sum(counts.values())} found, {counts['done']} here, {counts['parked']} failed, {counts['waiting']} left")
+    _print_parked(backfill.parked(), console)
+    return counts["parked"] == counts["waiting"] == 0 and not backfill.incomplete
+
+
+def _print_parked(parked: dict[str, str], console: Console) -> None:
+    if not parked:
+        return
+    table = Table(
+        Column("StudyInstanceUID", overflow="fold"),
+        Column("Error", overflow="fold"),
+        title="Failed; the same command tries again",
+        title_justify="left",
+    )
+    for uid, error in parked.items():
+        table.add_row(uid, escape(error))
+    console.print(table)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[parked]} failed"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+    )

@@ -1,0 +1,301 @@
+"""Backfill from real archives, with kills and outages in the middle."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from archives import Orthanc, orthanc
+from crooked_pacs import CrookedPacs
+from dicom_factory import mr_instance, uid
+from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage
+from running import listens, wait_until
+from stored import rows
+
+from pacs_cbir.errors import BackfillRuns, PeerError, PeerRefuses, SettingsError
+from pacs_cbir.hours import Hours
+from pacs_cbir.pacs import backfill as module
+from pacs_cbir.pacs.backfill import Backfill, Pace, days_of
+from pacs_cbir.pacs.retrieve import open_archive
+from pacs_cbir.pacs.studies import StudySearch
+from pacs_cbir.peers import Peer
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import backfills
+from pacs_cbir.store.backfills import Filter
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.tables import backfill_studies, instances, studies
+
+pytestmark = pytest.mark.peer
+
+JANUARY = Filter("pacs", "20240101-20240131", "MR", "")
+FAST = Pace(studies_per_minute=1e6)
+
+
+def study(name: str, number_of_instances: int = 2, **attributes: object) -> list[FileDataset]:
+    """A study of a patient of its own."""
+    return [mr_instance(f"P{name}", name, number=number, **attributes) for number in range(1, number_of_instances + 1)]
+
+
+def run(
+    peer: Peer,
+    settings: Settings,
+    database: Database,
+    wanted: Filter = JANUARY,
+    pace: Pace = FAST,
+) -> tuple[dict[str, int], list[str]]:
+    """One run to its end: the studies by state, and what was said."""
+    said: list[str] = []
+    archive = open_archive(peer, settings, database)
+    counts = Backfill(archive, database, wanted, pace, threading.Event(), say=said.append, show=lambda _: None).run()
+    return counts, said
+
+
+def arrivals(database: Database) -> dict[str, object]:
+    """SOP Instance UID → when it was received."""
+    return {row.sop_instance_uid: row.received_at for row in rows(database, instances)}
+
+
+@pytest.mark.parametrize("way", ["c-move", "c-get", "dicomweb"])
+def test_what_is_asked_for_comes_once(pacs: Orthanc, scp: Settings, database: Database, way: str) -> None:
+    wanted = [*study("first", StudyDate="20240101"), *study("last", StudyDate="20240131")]
+    others = [
+        *study("before", StudyDate="20231231"),
+        *study("after", StudyDate="20240201"),
+        *study("ct", StudyDate="20240110", Modality="CT", SOPClassUID=CTImageStorage),
+    ]
+    pacs.add([*wanted, *others])
+    assert run(pacs.peer(way), scp, database)[0] == {"waiting": 0, "done": 2, "parked": 0}
+    came = arrivals(database)
+    assert came.keys() == {ds.SOPInstanceUID for ds in wanted}
+    # The same command looks again, and finds a study that has grown and one that is new.
+    grown = mr_instance("Pfirst", "first", "another", StudyDate="20240101")
+    new = study("new", StudyDate="20240115")
+    pacs.add([grown, *new])
+    assert run(pacs.peer(way), scp, database)[0] == {"waiting": 0, "done": 3, "parked": 0}
+    later = arrivals(database)
+    assert later.keys() - came.keys() == {grown.SOPInstanceUID, *(ds.SOPInstanceUID for ds in new)}
+    assert {name: later[name] for name in came} == came
+
+
+def test_a_body_part_is_a_series_attribute(pacs: Orthanc, scp: Settings, database: Database) -> None:
+    pacs.add([*study("head", BodyPartExamined="HEAD"), *study("knee", BodyPartExamined="KNEE")])
+    counts, _ = run(pacs.peer("c-get"), scp, database, Filter("pacs", "20240101-", "MR", "KNEE"))
+    assert counts["done"] == 1
+    assert [row.study_instance_uid for row in rows(database, studies)] == [uid("knee")]
+
+
+def test_a_pacs_that_limits_its_answers_and_says_so(
+    peer: Callable[[str], str], settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    """Orthanc ends the query as if it had been cancelled."""
+    names = {f"{day}-{second}": (f"202401{day:02}", f"1011{second:02}") for day in (3, 4) for second in range(5)}
+    with orthanc(peer("Orthanc"), tmp_path / "limited", LimitFindResults=2) as pacs:
+        for name, (day, time) in names.items():
+            pacs.add(study(name, 1, StudyDate=day, StudyTime=time))
+        found = StudySearch(open_archive(pacs.peer("c-get"), settings, database), "MR")
+        days = date(2024, 1, 1), date(2024, 1, 31)
+        assert {one.study_instance_uid for one in found.between(*days)} == {uid(name) for name in names}
+        assert found.incomplete == []
+        pacs.add(study("twin", 1, StudyDate="20240103", StudyTime="101100"))
+        pacs.add(study("triplet", 1, StudyDate="20240103", StudyTime="101100"))
+        found.between(*days)
+        assert [one for one in found.incomplete if "2024-01-03 101100" in one]
+
+
+@pytest.fixture
+def crooked(scp: Settings) -> Iterator[CrookedPacs]:
+    """A PACS that can be told to misbehave."""
+    with CrookedPacs(scp) as started:
+        yield started
+
+
+def test_a_pacs_that_limits_its_answers_and_says_nothing(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    for day in range(1, 29):
+        crooked.hold(study(f"day {day}", 1, StudyDate=f"202401{day:02}"))
+    for second in range(30):
+        crooked.hold(study(f"second {second}", 1, StudyDate="20240120", StudyTime=f"1011{second:02}"))
+    crooked.limit = 25
+    found = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
+    assert len(found.between(date(2024, 1, 1), date(2024, 1, 31))) == 58
+    assert found.incomplete == []
+
+
+def test_a_pacs_that_ignores_keys_is_checked(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    crooked.hold([*study("mr", 1), *study("ct", 1, Modality="CT", SOPClassUID=CTImageStorage)])
+    crooked.ignores = {"ModalitiesInStudy"}
+    search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
+    days = date(2024, 1, 1), date(2024, 1, 31)
+    assert [one.study_instance_uid for one in search.between(*days)] == [uid("mr")]
+    crooked.silent_about = {"ModalitiesInStudy"}
+    assert [one.study_instance_uid for one in search.between(*days)] == [uid("mr")]
+    crooked.ignores = {"StudyDate"}
+    with pytest.raises(PeerError, match="answered with others"):
+        search.between(date(2023, 1, 1), date(2023, 1, 31))
+
+
+def test_a_pacs_that_lies_about_counts_is_asked_so_often_and_no_more(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold([*study("honest"), *study("lied about")])
+    crooked.counts = {str(uid("lied about")): 5}
+    counts, _ = run(crooked.peer(), scp, database)
+    assert counts == {"waiting": 0, "done": 1, "parked": 1}
+    [parked] = [row for row in rows(database, backfill_studies) if row.state == "parked"]
+    assert parked.study_instance_uid == uid("lied about")
+    assert parked.attempts == scp.job_attempts
+    assert "2 of 5 instances are here: the PACS reports no failure" in parked.error
+    assert crooked.moved[str(uid("honest"))] == 1
+    assert crooked.moved[str(uid("lied about"))] == scp.job_attempts
+
+
+def test_a_pacs_that_does_not_count_is_counted(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    crooked.hold(study("uncounted", 3))
+    crooked.silent_about = {"NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"}
+    assert run(crooked.peer(), scp, database)[0]["done"] == 1
+    assert len(arrivals(database)) == 3
+    run(crooked.peer(), scp, database)
+    assert crooked.moved == {str(uid("uncounted")): 1}
+
+
+def test_a_slow_pacs_is_waited_for_and_a_silent_one_counts_as_away(
+    crooked: CrookedPacs, scp: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.1)
+    crooked.hold(study("slow", 1))
+    crooked.delays = [3.0, 0.5]
+    counts, said = run(crooked.peer(timeout_seconds=1.5), scp, database)
+    assert counts["done"] == 1
+    assert len(said) == 1
+    assert "ended a query before it was answered; tried again in 0.1 s" in said[0]
+
+
+def test_failed_instances_are_named(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    crooked.hold(study("broken"))
+    crooked.broken = {str(uid("broken", "series", 2))}
+    assert run(crooked.peer(), scp, database)[0]["parked"] == 1
+    [row] = rows(database, backfill_studies)
+    assert "1 of 2 instances are here" in row.error
+    assert f"could not send 1 instances by C-MOVE (status B000H): {uid('broken', 'series', 2)}" in row.error
+
+
+def test_a_pacs_that_disappears_is_waited_for(
+    pacs: Orthanc, scp: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.1)
+    for number in range(6):
+        pacs.add(study(f"study {number}"))
+    ended: list[dict[str, int]] = []
+    # A few studies a second: it disappears in the middle.
+    thread = threading.Thread(target=lambda: ended.append(run(pacs.peer("c-move"), scp, database, pace=Pace(120))[0]))
+    thread.start()
+    try:
+        wait_until(lambda: len(rows(database, studies)) >= 2, 30)
+        pacs.kill()
+        wait_until(lambda: not listens(pacs.dicom_port))
+    finally:
+        pacs.start()
+        pacs.knows(scp)
+        thread.join()
+    assert ended == [{"waiting": 0, "done": 6, "parked": 0}]
+    assert len(arrivals(database)) == 12
+
+
+def test_a_killed_backfill_goes_on_and_fetches_nothing_twice(
+    pacs: Orthanc, scp: Settings, database: Database, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for number in range(8):
+        pacs.add(study(f"study {number}"))
+    theirs = pacs.peer("c-get").model_dump_json(exclude_none=True)
+    given = environment | {"COLUMNS": "200", "PACS_CBIR_PEERS": f'{{"pacs": {theirs}}}'}
+    arguments = [sys.executable, "-m", "pacs_cbir", "backfill", "--study-date", "20240101-", "--studies-per-minute"]
+    with (tmp_path / "log").open("ab") as log:
+        first = subprocess.Popen([*arguments, "60"], env=given, stdout=log, stderr=log)
+        wait_until(lambda: len([row for row in rows(database, backfill_studies) if row.state == "done"]) >= 2, 60)
+        first.kill()
+        first.wait()
+    done = {row.study_instance_uid for row in rows(database, backfill_studies) if row.state == "done"}
+    assert 2 <= len(done) < 8
+    before = arrivals(database)
+    second = subprocess.run([*arguments, "100000"], env=given, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "8 found, 8 here, 0 failed, 0 left" in second.stdout
+    later = arrivals(database)
+    assert len(later) == 16
+    assert {name: later[name] for name in before} == before
+    status = subprocess.run(
+        [sys.executable, "-m", "pacs_cbir", "status"], env=given, capture_output=True, text=True, check=True
+    )
+    assert "20240101-" in status.stdout
+    assert "Test^" not in (tmp_path / "log").read_text() + second.stdout + second.stderr
+
+
+def test_outside_of_the_hours_nothing_is_asked(settings: Settings, database: Database) -> None:
+    """The peer is not there: asking it would be told."""
+    stop = threading.Event()
+    said: list[str] = []
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        stop.set()
+
+    away = open_archive(Peer(ae_title="A", host="127.0.0.1", port=1), settings, database)
+    never = Pace(FAST.studies_per_minute, Hours(hours_of_week=_not_now()))
+    counts = Backfill(away, database, JANUARY, never, stop, say=say, show=lambda _: None).run()
+    assert counts == {"waiting": 0, "done": 0, "parked": 0}
+    assert "outside of the hours: waiting until" in said[0]
+    assert said[-1] == "stopped; the same command goes on"
+
+
+def _not_now() -> tuple[int, ...]:
+    from datetime import datetime
+
+    now = datetime.now().astimezone()
+    return ((now.weekday() * 24 + now.hour + 84) % 168,)
+
+
+def test_one_backfill_a_pacs_at_once(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfills, "LOCK_SECONDS", 0.0)
+    with backfills.only_one(database, "pacs"):
+        with pytest.raises(BackfillRuns, match="pacs"), backfills.only_one(database, "pacs"):
+            pass
+        with backfills.only_one(database, "another"):
+            pass
+    with backfills.only_one(database, "pacs"):
+        pass
+
+
+def test_many_studies_in_a_row_that_bring_nothing_end_it(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    for number in range(module.IN_VAIN + 2):
+        crooked.hold(study(f"study {number}", 1))
+        crooked.broken.add(str(uid(f"study {number}", "series", 1)))
+    with pytest.raises(PeerError, match=f"{module.IN_VAIN} studies in a row brought nothing"):
+        run(crooked.peer(), scp, database)
+    crooked.broken.clear()
+    assert run(crooked.peer(), scp, database)[0]["done"] == module.IN_VAIN + 2
+
+
+def test_a_pacs_that_refuses_ends_it(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    crooked.hold(study("one"))
+    with pytest.raises(PeerRefuses, match="A801H"):
+        run(crooked.peer(), scp.model_copy(update={"ae_title": "STRANGER"}), database)
+    assert run(crooked.peer(), scp, database)[0]["done"] == 1
+
+
+def test_ranges_of_days() -> None:
+    today = date(2024, 5, 6)
+    assert days_of("20200101-", today) == (date(2020, 1, 1), today)
+    assert days_of("20200101-20200131", today) == (date(2020, 1, 1), date(2020, 1, 31))
+    assert days_of("20200101", today) == (date(2020, 1, 1), date(2020, 1, 1))
+    for wrong in ("", "-20200101", "2020", "20201301", "20200131-20200101", "20990101-"):
+        with pytest.raises(SettingsError, match="--study-date"):
+            days_of(wrong, today)
