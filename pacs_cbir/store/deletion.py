@@ -13,8 +13,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Text, cast, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from pacs_cbir.errors import UnknownPatient
 from pacs_cbir.store import conflicts, jobs, patients, rejections
@@ -207,7 +222,7 @@ def _delete_rows(
     for table_name, column, kind in _naming_columns():
         if kind in {Kind.STUDY, Kind.INSTANCE} and table_name not in {"studies", "patients", "instances", "stacks"}:
             table = metadata.tables[table_name]
-            connection.execute(delete(table).where(table.c[column].in_(items[kind])))
+            connection.execute(delete(table).where(_names(table.c[column], items[kind])))
     for study in connection.execute(select(studies).where(studies.c.id.in_(of_patient["study_ids"]))).all():
         _leave_to_others(connection, study, of_patient["ids"])
     conflicts.resolve_several_patients(connection, of_patient["study_ids"])
@@ -267,17 +282,20 @@ def rows_left(connection: Connection, deletion: Deletion) -> dict[str, int]:
             continue
         gone = sorted(items_of(connection, deletion, kind) - again)
         named_by = metadata.tables[table_name].c[column]
-        if isinstance(named_by.type, ARRAY):
-            condition = named_by.overlap(cast(gone, ARRAY(Text)))
-        else:
-            condition = cast(named_by, Text) == func.any(gone)
-        count = connection.execute(select(func.count()).where(condition)).scalar_one()
+        count = connection.execute(select(func.count()).where(_names(named_by, gone))).scalar_one()
         if count:
             found[f"{table_name}.{column}"] = count
     ids = [int(one) for one in items_of(connection, deletion, Kind.PATIENT)]
     if count := connection.execute(select(func.count()).where(patient_rows.c.id.in_(ids))).scalar_one():
         found["patients"] = count
     return found
+
+
+def _names(column: Column[Any], gone: list[str]) -> ColumnElement[bool]:
+    """Whether a row names one of some things. A list is a storage commitment's request or a stack's instances: the row
+    goes as a whole, and a sender that is told nothing keeps its copies."""
+    overlap: ColumnElement[bool] = column.op("&&", is_comparison=True)(cast(gone, ARRAY(Text)))
+    return overlap if isinstance(column.type, ARRAY) else cast(column, Text) == func.any(gone)
 
 
 def _came_again(connection: Connection, deletion: Deletion) -> set[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from arriving import arrive, table
 from dicom_factory import mr_instance, uid
+from pydicom.uid import MRImageStorage
 from running import wait_until
 from stack_rows import add_encoder, new_stack, random_vectors
 from stored import files
@@ -23,7 +24,8 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.forget import INDEX_NAME, Report
 from pacs_cbir.search.snapshot import read_snapshot
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import corrections, deletion, embeddings, jobs
+from pacs_cbir.store import commitments, corrections, deletion, embeddings, jobs
+from pacs_cbir.store.commitments import Reference
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 
@@ -101,6 +103,15 @@ def test_nothing_is_left(filled: Database, settings: Settings) -> None:
     assert len(files(settings)) == 1
     assert [len(read_snapshot(path)) for path in settings.index_dir.iterdir()] == [1]
     assert table(filled, "SELECT count(*) FROM deletion_items") == [(0,)]
+
+
+def test_what_is_to_be_committed_is_forgotten_and_others_requests_stay(filled: Database, settings: Settings) -> None:
+    with filled.transaction() as connection:
+        for study in ("one", "other"):
+            asked = [Reference(MRImageStorage, uid(study, "series", 1))]
+            commitments.request(connection, "PEER", uid("transaction", study), asked)
+    assert delete(filled, settings).proved
+    assert table(filled, "SELECT transaction_uid FROM commitments") == [(uid("transaction", "other"),)]
 
 
 def test_a_snapshot_of_a_process_that_is_gone_is_rewritten(filled: Database, settings: Settings) -> None:
