@@ -107,7 +107,7 @@ def peer() -> Callable[[str], str]:
     def find(program: str) -> str:
         found = which(program)
         if found is None:
-            reason = f"{program} is not installed (Debian: apt install dcmtk orthanc chromium)"
+            reason = f"{program} is not installed (Debian: apt install dcmtk orthanc orthanc-dicomweb chromium)"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
