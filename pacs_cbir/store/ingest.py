@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, Row, func, select, text, update
 
 from pacs_cbir.dicom.instance import Instance, read_instance
 from pacs_cbir.dicom.rejection import KEY_OBJECT_SELECTION, Reason, Rejection, read_rejection
 from pacs_cbir.errors import InstanceError, WrongIdentifier
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import conflicts, corrections, files, jobs, patients, rejections, retention, thumbnails
+from pacs_cbir.store.arrival import Rows, upsert_instance, upsert_study
 from pacs_cbir.store.conflicts import Kind
-from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import instances, series, studies
+from pacs_cbir.store.tables import instances, series
 
 Attributes = dict[str, list[str]]
 Known = Row[*tuple[Any, ...]]
@@ -89,15 +88,6 @@ def _check_request(instance: Instance, source: Source) -> None:
             raise WrongIdentifier(f"the data set's {keyword} is not the one that the request announced")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows above an instance."""
-
-    patient_id: int
-    study_id: int
-    series_id: int
-
-
 def _store(instance: Instance, received: Path, source: Source, database: Database, settings: Settings) -> Outcome:
     kept: str | None = None
     with files.disk_errors():
@@ -109,10 +99,10 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             expired = rejection is None and before is not None and before.rejected == Reason.RETENTION
             if before is not None and not expired and _is_unchanged(instance, before, settings):
                 return Outcome.UNCHANGED
-            rows = _upsert_study(connection, instance, source, settings)
+            rows = upsert_study(connection, instance, source.calling_ae_title, settings)
             outcome = _outcome(instance, before, rows.series_id, settings)
             kept = files.keep(received, settings.instances_dir)
-            _upsert_instance(connection, instance, rows, file=kept, source=source)
+            upsert_instance(connection, instance, rows, file=kept, calling_ae_title=source.calling_ae_title)
             retention.record_use(connection, rows.series_id)
             _enqueue(connection, outcome, rows.series_id, settings.settle_seconds)
             if before is not None:
@@ -156,7 +146,7 @@ FORGET_FORMER_PATIENT = text("""
 """)
 
 
-def _leave_former(connection: Connection, instance: Instance, before: Known, rows: _Rows, settings: Settings) -> None:
+def _leave_former(connection: Connection, instance: Instance, before: Known, rows: Rows, settings: Settings) -> None:
     """What is left of an instance that was here: its series' attributes, and where it is not any more."""
     # A series' attributes are its first instance's, until one is corrected.
     connection.execute(
@@ -178,7 +168,7 @@ def _leave_former(connection: Connection, instance: Instance, before: Known, row
         jobs.enqueue(connection, before.series_id, settings.settle_seconds)
 
 
-def _reject(connection: Connection, instance: Instance, rejection: Rejection, rows: _Rows, source: Source) -> None:
+def _reject(connection: Connection, instance: Instance, rejection: Rejection, rows: Rows, source: Source) -> None:
     """Say that a rejection note came, or that one cannot be read."""
     if rejection.reason is None:
         conflicts.record(connection, [rows.study_id], Kind.UNREADABLE_NOTE, instance.sop_instance_uid)
@@ -253,75 +243,3 @@ def _same_acquisition(earlier: tuple[Attributes, Attributes] | None, later: Inst
     # Geometry and acquisition decide what is embedded. A multi-frame instance keeps them in sequences, which the
     # attributes leave out, so its header is never taken to be the same.
     return (later.number_of_frames or 1) == 1 and earlier == (later.series_attributes, later.instance_attributes)
-
-
-def _upsert_study(connection: Connection, instance: Instance, source: Source, settings: Settings) -> _Rows:
-    """The rows of an instance's patient, series and study, which says what the instance says, corrected."""
-    row = connection.execute(
-        select(
-            studies.c.id,
-            studies.c.attributes,
-            studies.c.patient_id,
-            studies.c.former_patient_ids,
-            studies.c.corrections,
-        )
-        .where(studies.c.study_instance_uid == instance.study_instance_uid)
-        .with_for_update(read=True, key_share=True)
-    ).one_or_none()
-    issuer = instance.issuer_of_patient_id or settings.default_issuers.get(source.calling_ae_title, "")
-    said = Identifier(instance.patient_id, issuer)
-    whose = patients.whose(connection, said, instance.study_instance_uid, row)
-    attributes = whose.corrected(instance.study_attributes, None if row is None else row.corrections)
-    if row is None:
-        values = {"study_instance_uid": instance.study_instance_uid, "attributes": attributes}
-        study_id = int(connection.execute(insert(studies).values(values).returning(studies.c.id)).scalar_one())
-    else:
-        study_id = row.id
-        if row.attributes != attributes:
-            connection.execute(
-                update(studies)
-                .where(studies.c.id == study_id)
-                .values(attributes=attributes, updated_at=func.clock_timestamp())
-            )
-    conflicts.join_study(connection, study_id, whose.patient.id, instance.sop_instance_uid)
-    if not whose.expected:
-        conflicts.record(connection, [study_id], Kind.UNEXPECTED_PATIENT, instance.sop_instance_uid)
-    return _Rows(whose.patient.id, study_id, _upsert_series(connection, instance, study_id))
-
-
-def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:
-    row = connection.execute(
-        select(series.c.id)
-        .where(series.c.study_id == study_id, series.c.series_instance_uid == instance.series_instance_uid)
-        .with_for_update(read=True, key_share=True)  # or a worker could drop it as empty meanwhile
-    ).one_or_none()
-    if row is not None:
-        return int(row.id)
-    values = {
-        "study_id": study_id,
-        "series_instance_uid": instance.series_instance_uid,
-        "attributes": instance.series_attributes,
-    }
-    return int(connection.execute(insert(series).values(values).returning(series.c.id)).scalar_one())
-
-
-def _upsert_instance(connection: Connection, instance: Instance, rows: _Rows, *, file: str, source: Source) -> None:
-    values = {
-        "series_id": rows.series_id,
-        "patient_id": rows.patient_id,
-        "sop_class_uid": instance.sop_class_uid,
-        "transfer_syntax_uid": instance.transfer_syntax_uid,
-        "attributes": instance.instance_attributes,
-        "file": file,
-        "file_size": instance.file_size,
-        "file_sha256": instance.file_sha256,
-        "pixel_sha256": instance.pixel_sha256,
-        "calling_ae_title": source.calling_ae_title,
-        "rejected": rejections.reason_of(instance.sop_instance_uid),
-        "received_at": func.clock_timestamp(),
-    }
-    connection.execute(
-        upsert(instances)
-        .values(values | {"sop_instance_uid": instance.sop_instance_uid})
-        .on_conflict_do_update(index_elements=["sop_instance_uid"], set_=values)
-    )
