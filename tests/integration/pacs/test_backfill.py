@@ -90,6 +90,7 @@ def test_a_body_part_is_a_series_attribute(pacs: Orthanc, scp: Settings, databas
     assert [row.study_instance_uid for row in rows(database, studies)] == [uid("knee")]
 
 
+@pytest.mark.slow
 def test_a_pacs_that_limits_its_answers_and_says_so(
     peer: Callable[[str], str], settings: Settings, database: Database, tmp_path: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_pacs_that_disappears_is_waited_for(
     assert len(arrivals(database)) == 12
 
 
+@pytest.mark.slow
 def test_a_killed_backfill_goes_on_and_fetches_nothing_twice(
     pacs: Orthanc, scp: Settings, database: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -272,6 +274,7 @@ def test_one_backfill_a_pacs_at_once(settings: Settings, database: Database, mon
         pass
 
 
+@pytest.mark.slow
 def test_many_studies_in_a_row_that_bring_nothing_end_it(
     crooked: CrookedPacs, scp: Settings, database: Database
 ) -> None:
