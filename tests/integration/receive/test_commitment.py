@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dicom_factory import mr_instance, uid
@@ -21,7 +21,7 @@ from rich.console import Console
 from running import command, listens, scp_thread, wait_until
 from scu import store
 from sqlalchemy import text, update
-from stored import rows
+from stored import let_go, rows
 
 from pacs_cbir.errors import InvalidCommitment
 from pacs_cbir.peers import Peer
@@ -360,32 +360,25 @@ def test_a_kill_between_the_steps_loses_no_request(
     assert committed(database) == {uid for _, uid in named}
 
 
-def test_what_leaves_and_what_is_committed_at_the_same_time_are_never_the_same(
-    settings: Settings, database: Database, sender: Sender
+def test_what_leaves_after_it_was_read_is_not_committed(
+    settings: Settings, database: Database, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process still lets go, by settings that were changed meanwhile."""
+    read = commitments._refusal
+
+    def read_and_let_go(reference: Reference, *here: Any) -> commitments.Refusal | None:
+        found = read(reference, *here)
+        if reference.sop_instance_uid == named[0][1]:
+            let_go(database, settings, reference.sop_instance_uid)
+        return found
+
+    monkeypatch.setattr(commitments, "_refusal", read_and_let_go)
     with scp_thread(settings, database), sender.association(settings) as asked:
-        named = sent(asked, 20)
-        with database.transaction() as connection:
-            connection.execute(text("DELETE FROM jobs"))
-        together = threading.Barrier(2)
-
-        def let_go() -> None:
-            together.wait()
-            with database.transaction() as connection:
-                leaving = text("UPDATE instances SET file = NULL WHERE committed_at IS NULL AND file IS NOT NULL")
-                connection.execute(leaving)
-
-        beside = threading.Thread(target=let_go)
-        beside.start()
-        together.wait()
+        named = sent(asked)
         assert ask(asked, action(*named)) == SUCCESS
         wait_until(lambda: len(sender.told) == 1, 20)
-        beside.join()
-    kept, refused = sender.outcome()
-    assert kept | set(refused) == {uid for _, uid in named}
-    assert kept == committed(database)
-    assert kept == {row.sop_instance_uid for row in rows(database, instances) if row.file is not None}
+    assert sender.outcome() == ({named[1][1]}, {named[0][1]: 0x0110})
+    assert committed(database) == {named[1][1]}
 
 
 def test_a_role_of_its_own_is_proposed(settings: Settings, database: Database, sender: Sender) -> None:
