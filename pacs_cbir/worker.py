@@ -176,15 +176,15 @@ class Worker:
         return series_plan.start(files, loaded, elsewhere, self._decoder, self._settings, with_thumbnails=not again)
 
     def _files(self, job: jobs.Job, rows: list[EncoderRow]) -> dict[str, tuple[str, str]]:
-        """The series' files, which a job of `reindex --from pacs` fetches where they have left."""
+        """The series' files, fetched where they have left: for `reindex --from pacs`, and for what arrives late."""
         try:
             with self._database.transaction() as connection:
                 return embeddings.series_files(connection, job.series_id)
         except PixelDataGone as error:
             row = next((row for row in rows if row.id == job.encoder_id), None)
-            if row is None:
+            if row is None and not self._settings.peers:
                 raise
-            if not row.from_pacs:
+            if row is not None and not row.from_pacs:
                 advice = f"; `pacs-cbir reindex --encoder {row.name} --from pacs` fetches it"
                 raise PixelDataGone(error.sent_by, advice) from None
         with self._database.transaction() as connection:

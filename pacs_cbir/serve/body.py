@@ -90,7 +90,7 @@ async def asked_in_body(request: Request, settings: Settings, places: Places) ->
         yield await _asked_in_form(request)
         return
     async with places.one(), contextmanager_in_threadpool(upload_folder(settings)) as folder:
-        received = await receive_upload(request, folder, settings.upload_megabytes << 20)
+        received = await receive_upload(request, folder, settings)
         items = request.query_params.multi_items() if kind == RELATED else received.fields
         if not received.files:
             raise HTTPException(HTTPStatus.BAD_REQUEST, f"The body brings no picture; without one, send {FORM}.")

@@ -142,7 +142,7 @@ def _add_routes(
         in_body,
         methods=["POST"],
         name=f"{answer.__name__}_by_form",
-        responses={**responses, **problems(408, 413, 414, 415)},
+        responses={**responses, **problems(408, 413, 414, 415, 507)},
         openapi_extra=BODY,
         **shared,
     )

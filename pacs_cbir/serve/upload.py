@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from pacs_cbir.serve.multipart import DICOM, RELATED, header, media_type, read_multipart
+from pacs_cbir.settings import Settings
 from pacs_cbir.store.files import disk_errors
-from pacs_cbir.store.uploads import require_room
+from pacs_cbir.store.room import require_room
 
 FILE_FIELD = "file"
 MAX_PARTS = 2000
@@ -32,22 +33,22 @@ class Received:
     files: list[Path] = field(default_factory=list)
 
 
-async def receive_upload(request: Request, folder: Path, most_bytes: int) -> Received:
+async def receive_upload(request: Request, folder: Path, settings: Settings) -> Received:
     """Read a body of multipart/form-data (RFC 7578) or multipart/related (PS3.18 8.6.1.2).
 
     Args:
         folder: for the files; they are called by their numbers.
-        most_bytes: of the whole body.
+        settings: say how many bytes the whole body may have, and what stays free on the disk.
 
     Raises:
         HTTPException: 400, 408, 413, 415.
-        DiskUnavailable.
+        DiskFull, DiskUnavailable.
     """
     kind, _ = media_type(request)
-    parts = _Parts(folder, related=kind == RELATED)
+    parts = _Parts(folder, settings, related=kind == RELATED)
     try:
         async with asyncio.timeout(RECEIVE_SECONDS):
-            await read_multipart(request, _within(request, most_bytes), parts)
+            await read_multipart(request, _within(request, settings.upload_megabytes << 20), parts)
     except TimeoutError as error:
         raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, f"A body may take {RECEIVE_SECONDS:g} s.") from error
     except ClientDisconnect as error:
@@ -78,9 +79,9 @@ async def _within(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
 class _Parts:
     """Each part becomes a file or a field."""
 
-    def __init__(self, folder: Path, *, related: bool) -> None:
+    def __init__(self, folder: Path, settings: Settings, *, related: bool) -> None:
         self.received = Received()
-        self._folder, self._related = folder, related
+        self._folder, self._settings, self._related = folder, settings, related
         self._parts = self._field_bytes = 0
         self._field = ""
         self._file: BinaryIO | None = None
@@ -117,7 +118,7 @@ class _Parts:
     def write(self, data: memoryview) -> None:
         """Keep more of it."""
         if self._file is not None:
-            require_room(self._folder)
+            require_room(self._settings)
             with disk_errors():
                 self._file.write(data)
             return

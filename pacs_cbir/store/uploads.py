@@ -10,24 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.files import disk_errors
-
-MIN_FREE_BYTES = 2**30
-"""Of the disk: what uploads leave to the instances and the index beside them."""
-
-
-def require_room(folder: Path) -> None:
-    """Refuse to write more where the disk is nearly full.
-
-    Raises:
-        DiskUnavailable: less than `MIN_FREE_BYTES` are free.
-    """
-    with disk_errors():
-        free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise DiskUnavailable(f"the data directory's disk has less than {MIN_FREE_BYTES >> 20} MiB left")
+from pacs_cbir.store.room import require_room
 
 
 @contextmanager
@@ -35,9 +20,9 @@ def upload_folder(settings: Settings) -> Iterator[Path]:
     """An empty folder for one request's files, for this user alone; it is gone after the block, however that ends.
 
     Raises:
-        DiskUnavailable: it cannot be made, or the disk is nearly full.
+        DiskFull, DiskUnavailable: it cannot be made.
     """
-    require_room(settings.uploads_dir)
+    require_room(settings)
     folder = settings.uploads_dir / uuid.uuid4().hex
     with disk_errors():
         folder.mkdir(mode=0o700)

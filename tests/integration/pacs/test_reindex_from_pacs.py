@@ -17,6 +17,7 @@ from pacs_cbir.pacs.retrieve import retrieve_series
 from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
+from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import jobs
 from pacs_cbir.worker import Worker
@@ -73,6 +74,22 @@ def test_what_has_left_is_fetched_where_that_is_allowed(gone: Settings, database
     assert embedded(database) == ["one", "other"]
     with database.transaction() as connection:
         encoders.activate(connection, "other")
+
+
+def test_what_has_left_is_fetched_when_more_of_it_arrives(
+    gone: Settings, pacs: Orthanc, database: Database, decoder: Decoder
+) -> None:
+    late = mr_instance(number=3, size=32)
+    pacs.add([late])
+    received = gone.incoming_dir / "late.part"
+    late.save_as(received, enforce_file_format=True)
+    ingest(received, Source("ORTHANC"), database, gone)
+    work(gone, database, decoder)
+    assert rows(database, jobs) == []
+    assert embedded(database) == ["one", "other"]
+    with database.transaction() as connection:
+        counts = text("SELECT DISTINCT cardinality(sop_instance_uids) FROM stacks")
+        assert list(connection.scalars(counts)) == [3]
 
 
 def test_a_pacs_that_is_away_is_waited_for(gone: Settings, database: Database, decoder: Decoder) -> None:

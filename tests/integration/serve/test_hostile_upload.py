@@ -28,7 +28,7 @@ from pacs_cbir.serve.asked import MAX_EXAMPLES
 from pacs_cbir.serve.body import MAX_UPLOADS
 from pacs_cbir.serve.upload import MAX_FIELD_BYTES, MAX_PARTS
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import uploads
+from pacs_cbir.store import room
 
 DICOM = "application/dicom"
 RELATED = f'multipart/related; type="{DICOM}"; boundary=b'
@@ -317,23 +317,23 @@ def test_an_upload_that_trickles_or_breaks_off_leaves_nothing_and_holds_nobody_u
 
 
 def test_an_upload_leaves_room_on_the_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 2**62)
+    monkeypatch.setattr(room, "MEBIBYTE", 2**62)
     answer = api.client.post("/similar/studies", files=[("file", ("a", good_png()))])
-    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-    assert "disk has less than" in answer.json()["detail"]
+    assert (answer.status_code, answer.headers["content-type"]) == (507, "application/problem+json")
+    assert "disk full" in answer.json()["detail"]
 
 
 def test_an_upload_stops_where_the_disk_fills_meanwhile(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def pieces() -> Iterator[bytes]:
         yield form_part("file", b"\x89PNG", "a")
-        monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 2**62)
+        monkeypatch.setattr(room, "MEBIBYTE", 2**62)
         yield form_part("file", bytes(1000), "b")
         yield bytes(1000)
 
     with listening(api) as url:
         answer = httpx.post(f"{url}/similar/studies", content=pieces(), headers={"Content-Type": FORM})
-    assert answer.status_code == 503
-    assert "disk has less than" in answer.json()["detail"]
+    assert answer.status_code == 507
+    assert "disk full" in answer.json()["detail"]
 
 
 def test_short_uploads_at_one_time_are_all_answered(api: Api) -> None:
