@@ -21,6 +21,7 @@ from pacs_cbir import (
     cli_export,
     cli_label,
     cli_learn,
+    cli_sequences,
 )
 from pacs_cbir.cli_service import service
 from pacs_cbir.errors import PacsCbirError, SettingsError
@@ -44,6 +45,7 @@ app.add_typer(cli_backfill.commands)
 app.add_typer(cli_dataset.commands, name="dataset")
 app.add_typer(cli_export.commands)
 app.add_typer(cli_deletion.commands)
+app.add_typer(cli_sequences.commands)
 app.add_typer(cli_learn.commands)
 app.add_typer(cli_bench.commands, name="bench")
 

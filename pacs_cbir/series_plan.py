@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES
+from pacs_cbir.dicom.rules import SiteRules
 from pacs_cbir.embed.decode import Decoder, DrawnStack
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.embed.preprocess import Preprocessing
@@ -55,6 +56,7 @@ def start(
     decoder: Decoder,
     settings: Settings,
     *,
+    rules: SiteRules,
     with_thumbnails: bool,
 ) -> SeriesPlan:
     """Start drawing a series, once for all encoders of one preprocessing.
@@ -62,6 +64,7 @@ def start(
     Args:
         files: as `embeddings.series_files` has them.
         loaded, elsewhere: as the plan has them.
+        rules: the site's, of which headers are which sequence.
     """
     images = {uid: file for uid, (sop_class, file) in files.items() if sop_class in MR_IMAGE_SOP_CLASSES}
     others = {uid: sop_class for uid, (sop_class, _) in files.items() if sop_class not in MR_IMAGE_SOP_CLASSES}
@@ -71,7 +74,7 @@ def start(
         encoders=loaded,
         elsewhere=elsewhere,
         no_images=tuple(_not_an_image(sop_class, others) for sop_class in sorted(set(others.values()))),
-        drawing={one: decoder.draw(paths, one, with_thumbnails=with_thumbnails) for one in different},
+        drawing={one: decoder.draw(paths, one, rules, with_thumbnails=with_thumbnails) for one in different},
     )
 
 

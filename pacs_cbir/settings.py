@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     upload_megabytes: int = Field(
         default=256, ge=1, description="Most MiB of pictures that a query by example may bring along."
     )
+    sequence_rules: Path | None = Field(
+        default=None,
+        description="TOML file of the site's rules of which headers are which MR sequence; read when a process starts.",
+    )
     report_url: Annotated[str, AfterValidator(_url_with(REPORT_FIELDS))] | None = Field(
         default=None,
         description="Template of reports' URLs, with {StudyInstanceUID} or {AccessionNumber}; without it no links.",

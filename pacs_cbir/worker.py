@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from pacs_cbir import series_plan
+from pacs_cbir.dicom.rules import read_rules
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import (
@@ -65,10 +66,12 @@ class Worker:
 
     Raises:
         CheckpointError: the packaged checkpoint, which the first worker of all brings, cannot be read.
+        SettingsError: the site's rules of sequences cannot be read.
     """
 
     def __init__(self, settings: Settings, database: Database, decoder: Decoder) -> None:
         self._settings, self._database, self._decoder = settings, database, decoder
+        self._rules = read_rules(settings.sequence_rules)
         self._encoders = KeptEncoders(settings.encoders_dir)
         self._told: set[int] = set()
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -173,7 +176,9 @@ class Worker:
         with self._database.transaction() as connection:
             # Thumbnails are of the frames that slices were drawn from: another encoder's job has made the same.
             again = job.encoder_id is not None and embeddings.drawn_alike(connection, job.series_id, job.encoder_id)
-        return series_plan.start(files, loaded, elsewhere, self._decoder, self._settings, with_thumbnails=not again)
+        return series_plan.start(
+            files, loaded, elsewhere, self._decoder, self._settings, rules=self._rules, with_thumbnails=not again
+        )
 
     def _files(self, job: jobs.Job, rows: list[EncoderRow]) -> dict[str, tuple[str, str]]:
         """The series' files, fetched where they have left: for `reindex --from pacs`, and for what arrives late."""

@@ -91,6 +91,8 @@ LOOKED_AT = (
     "ProtocolName",
 )
 """What a sequence is told from, and all of it: it can be told again from what is kept of these."""
+NUMBERS = ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "DiffusionBValue")
+"""Those of them that are numbers: times in ms, an angle in degrees, s/mm²."""
 Header = Mapping[str, str]
 """Keyword → value as text, several parted by backslashes as in DICOM; of a sequence the number of its items."""
 # Siemens' names of turbo and SPACE sequences with an inversion: *tir2d1_15, *tirB2d1, *spcir_200.
@@ -148,9 +150,14 @@ def header_of(ds: Dataset) -> dict[str, str]:
 
 def classify_header(header: Header) -> SequenceEvidence:
     """`classify_sequence` from what is kept of a header: of an earlier evidence the same sequence comes out."""
-    looked_at = {keyword: header[keyword] for keyword in LOOKED_AT if keyword in header}
-    sequence, rule = _classify(looked_at)
-    return SequenceEvidence(sequence, looked_at | {"rule": rule})
+    values = looked_at(header)
+    sequence, rule = _classify(values)
+    return SequenceEvidence(sequence, values | {"rule": rule})
+
+
+def looked_at(header: Header) -> dict[str, str]:
+    """What of a header, or of an earlier evidence, a sequence is told from."""
+    return {keyword: header[keyword] for keyword in LOOKED_AT if keyword in header}
 
 
 def _as_text(value: object) -> str:
@@ -306,18 +313,15 @@ def _with_contrast(header: Header, words: str, rule: str) -> tuple[Sequence, str
     return Sequence.T1, rule
 
 
-def not_embeddable(ds: Dataset) -> str | None:
-    """Why an image is deliberately not embedded; None where it is."""
-    flat = flattened_header(ds)
-    sop_class = UID(str(value_of(flat, "SOPClassUID") or ""))
+def not_embeddable(sop_class_uid: str, told: SequenceEvidence) -> str | None:
+    """Why an image is deliberately not embedded, by what it was taken for and from what; None where it is."""
+    sop_class = UID(sop_class_uid)
     if sop_class not in MR_IMAGE_SOP_CLASSES:
         return f"not embedded: {sop_class.name or 'no SOP class'}"
-    header = header_of(flat)
-    types = _values(header, "ImageType")
-    sequence = classify_header(header).sequence
+    types = _values(told.evidence, "ImageType")
     found = types & (_SCREENS | (_REFORMATS if "DERIVED" in types else set()))
-    maps = types & _MAPS | ({"ADC"} if sequence is Sequence.ADC else set())
-    if sequence is Sequence.LOCALISER:
+    maps = types & _MAPS | ({"ADC"} if told.sequence is Sequence.ADC else set())
+    if told.sequence is Sequence.LOCALISER:
         return "not embedded: localiser"
     if maps:
         return f"not embedded: derived map {min(maps)}"

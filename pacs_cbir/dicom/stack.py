@@ -14,7 +14,8 @@ from pydicom import config
 from pacs_cbir.dicom.body_part import body_part
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES, Frame, first_number, private_value_of, read_frames, value_of
 from pacs_cbir.dicom.mosaic import is_mosaic, unfolded
-from pacs_cbir.dicom.sequence import SequenceEvidence, classify_sequence, not_embeddable
+from pacs_cbir.dicom.rules import NO_RULES, SiteRules
+from pacs_cbir.dicom.sequence import SequenceEvidence, header_of, not_embeddable
 
 ORIENTATION_TOLERANCE = 1e-3
 """Direction cosines that differ by less are one orientation."""
@@ -96,18 +97,21 @@ class Stack:
     reason: str | None
 
 
-def read_stacks(paths: Sequence[Path]) -> list[Stack]:
+def read_stacks(paths: Sequence[Path], rules: SiteRules = NO_RULES) -> list[Stack]:
     """Split the instances of one series, given by their files in any order.
+
+    Args:
+        rules: the site's, of which headers are which sequence.
 
     Raises:
         DecodingError: a header cannot be read.
     """
     # pydicom would warn about every value that is not quite what the standard says, and quote some of them.
     with config.disable_value_validation():
-        return split_stacks([frame for path in paths for frame in read_frames(path)])
+        return split_stacks([frame for path in paths for frame in read_frames(path)], rules)
 
 
-def split_stacks(frames: Iterable[Frame]) -> list[Stack]:
+def split_stacks(frames: Iterable[Frame], rules: SiteRules = NO_RULES) -> list[Stack]:
     """Group the frames of one series by orientation, frame of reference, echo, b-value, temporal position, contrast
     phase, image type and size, in an order that does not depend on that of the frames.
 
@@ -117,18 +121,19 @@ def split_stacks(frames: Iterable[Frame]) -> list[Stack]:
     ordered = sorted(frames, key=lambda f: (f.sop_instance_uid, f.number))
     images = [f for frame in ordered if frame.sop_class_uid in MR_IMAGE_SOP_CLASSES for f in unfolded(frame)]
     stacks = [
-        _stack(key, group)
+        _stack(key, group, rules)
         for common, members in _grouped(images, _keys(images)).items()
         for key, group in _separated(common, members)
     ]
     others = [f for f in ordered if f.sop_class_uid not in MR_IMAGE_SOP_CLASSES]
     stacks += [
-        _stack(key, group) for key, group in _grouped(others, [StackKey(f.sop_class_uid) for f in others]).items()
+        _stack(key, group, rules)
+        for key, group in _grouped(others, [StackKey(f.sop_class_uid) for f in others]).items()
     ]
     return sorted(stacks, key=lambda stack: repr(stack.key))
 
 
-def _stack(key: StackKey, frames: list[Frame]) -> Stack:
+def _stack(key: StackKey, frames: list[Frame], rules: SiteRules) -> Stack:
     header = frames[0].header()
     if key.b_value is not None:
         header.DiffusionBValue = key.b_value
@@ -136,10 +141,11 @@ def _stack(key: StackKey, frames: list[Frame]) -> Stack:
     distances = along_normal(frames)
     if distances is not None:
         in_order = [frames[i] for i in np.argsort(distances, kind="stable")]
-    reason = not_embeddable(header)
+    told = rules.classify(header_of(header))
+    reason = not_embeddable(key.sop_class_uid, told)
     if reason is None and is_mosaic(frames[0]):
         reason = "not embedded: mosaic without a readable private header"
-    return Stack(key, tuple(in_order), classify_sequence(header), body_part(header), reason)
+    return Stack(key, tuple(in_order), told, body_part(header), reason)
 
 
 def along_normal(frames: Sequence[Frame]) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:

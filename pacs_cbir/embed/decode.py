@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import pebble
 
+from pacs_cbir.dicom.rules import NO_RULES, SiteRules
 from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import build_volume
 from pacs_cbir.embed.picture import Picture, Window, render_frame
@@ -54,20 +55,23 @@ class DrawnStack:
 
 
 def draw_series(
-    paths: Sequence[Path], preprocessing: Preprocessing, *, with_thumbnails: bool = True
+    paths: Sequence[Path], preprocessing: Preprocessing, rules: SiteRules = NO_RULES, *, with_thumbnails: bool = True
 ) -> list[DrawnStack]:
     """Split a series into stacks and draw the slices of each.
+
+    Args:
+        rules: the site's, of which headers are which sequence: what is a localiser is not drawn.
 
     Raises:
         DecodingError: pixel data cannot be decoded; the series as a whole is not to be trusted.
         NotDicom: a file is not a DICOM data set any more.
     """
-    return [_draw(stack, preprocessing, with_thumbnails=with_thumbnails) for stack in read_stacks(paths)]
+    return [_draw(stack, preprocessing, with_thumbnails=with_thumbnails) for stack in read_stacks(paths, rules)]
 
 
-def draw_each(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[DrawnStack]:
+def draw_each(paths: Sequence[Path], preprocessing: Preprocessing, rules: SiteRules = NO_RULES) -> Iterator[DrawnStack]:
     """`draw_series` without thumbnails, each stack as it is asked for."""
-    return (_draw(stack, preprocessing) for stack in read_stacks(paths))
+    return (_draw(stack, preprocessing) for stack in read_stacks(paths, rules))
 
 
 def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preprocessing: Preprocessing) -> Slices:
@@ -154,7 +158,7 @@ class Decoder:
         self._pool.join()
 
     def draw(
-        self, paths: Sequence[Path], preprocessing: Preprocessing, *, with_thumbnails: bool = True
+        self, paths: Sequence[Path], preprocessing: Preprocessing, rules: SiteRules, *, with_thumbnails: bool = True
     ) -> Callable[[], list[DrawnStack]]:
         """Start `draw_series` in the child.
 
@@ -162,7 +166,7 @@ class Decoder:
             what waits for it. It raises DecodingError also where the child crashed, ran out of memory, or took too
             long; VolumeError and InstanceError as `draw_series`.
         """
-        return self._start(partial(draw_series, with_thumbnails=with_thumbnails), list(paths), preprocessing)
+        return self._start(partial(draw_series, with_thumbnails=with_thumbnails), list(paths), preprocessing, rules)
 
     def render(self, path: Path, frame_number: int, window: Window | None = None) -> Picture:
         """`render_frame` in the child; errors as `run`."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_cbir.dicom.instance import Instance, read_instance, seek_data_set
+from pacs_cbir.dicom.rules import SiteRules
 from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
 from pacs_cbir.embed.decode import DrawnStack, draw_each
@@ -74,10 +75,13 @@ def format_of(path: Path, number: int) -> str:
     return found[0]
 
 
-def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int) -> list[OutsideStack]:
+def draw_outside(
+    paths: Sequence[Path], preprocessing: Preprocessing, rules: SiteRules, most: int
+) -> list[OutsideStack]:
     """Draw what files show: DICOM as a worker draws stored series, other pictures one by one.
 
     Args:
+        rules: the site's, of which headers are which sequence.
         most: pictures and stacks that may be drawn; their slices may be as many as those of one stack.
 
     Raises:
@@ -86,7 +90,7 @@ def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int)
     """
     found = []
     drawn = slices = 0
-    for one in _drawn(paths, preprocessing):
+    for one in _drawn(paths, preprocessing, rules):
         found.append(one)
         if one.stack.slices is not None:
             drawn, slices = drawn + 1, slices + len(one.stack.slices.pixels)
@@ -97,7 +101,7 @@ def draw_outside(paths: Sequence[Path], preprocessing: Preprocessing, most: int)
     return found
 
 
-def _drawn(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[OutsideStack]:
+def _drawn(paths: Sequence[Path], preprocessing: Preprocessing, rules: SiteRules) -> Iterator[OutsideStack]:
     series: defaultdict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
     pictures, pixels = [], 0
     for number, path in enumerate(paths, start=1):
@@ -113,7 +117,7 @@ def _drawn(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[Outs
         yield OutsideStack("", "", number, _draw_picture(path, number, preprocessing))
     for (study, uid), members in series.items():
         file = members[0][0] if len(members) == 1 else 0
-        for stack in draw_each([path for _, path in members], preprocessing):
+        for stack in draw_each([path for _, path in members], preprocessing, rules):
             yield OutsideStack(study, uid, file, stack)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from pacs_cbir.dicom.rules import read_rules
 from pacs_cbir.embed.decode import Decoder, draw_stack
 from pacs_cbir.embed.preprocess import Preprocessing, Slices
 from pacs_cbir.embed.region import Box, DrawnRegion, draw_region
@@ -42,10 +43,17 @@ class Embedder:
     """The encoders that answer, and a decoder child of its own: thumbnails never wait for what is drawn here.
 
     Use as a context manager. An encoder is loaded when it is first asked for, the child started with its first work.
+
+    Attributes:
+        rules: the site's, of which headers are which sequence.
+
+    Raises:
+        SettingsError: these cannot be read.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
+        self.rules = read_rules(settings.sequence_rules)
         self.decoder = Decoder(
             min(settings.decode_seconds, DRAW_SECONDS), min(settings.decode_megabytes, DRAW_MEGABYTES)
         )

@@ -71,7 +71,9 @@ def _with_files(asked: Asked, current: Current, database: Database, embedder: Em
     if sum(pictures) > MAX_EXAMPLES:
         raise UnreadableUpload(f"the files are more than {MAX_EXAMPLES} pictures; send fewer")
     with embedder.turn(current.encoder) as encoder:
-        drawn = embedder.decoder.run(draw_outside, list(asked.files), encoder.card.preprocessing, MAX_EXAMPLES)
+        drawn = embedder.decoder.run(
+            draw_outside, list(asked.files), encoder.card.preprocessing, embedder.rules, MAX_EXAMPLES
+        )
         uploaded = [_embedded(stack, encoder, asked.query) for stack in drawn if stack.stack.slices is not None]
     reasons = sorted({stack.stack.not_embedded for stack in drawn if stack.stack.not_embedded})
     if not uploaded:

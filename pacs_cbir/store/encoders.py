@@ -286,13 +286,17 @@ def progress(connection: Connection, encoder_id: int) -> Progress:
     return Progress(**connection.execute(PROGRESS, {"id": encoder_id}).one()._mapping)
 
 
-def hold(connection: Connection, encoder_ids: list[int]) -> set[int]:
-    """Those of some encoders that are kept up, and stay as they are until the transaction ends."""
+def hold(connection: Connection, encoder_ids: list[int], *, alone: bool = False) -> set[int]:
+    """Those of some encoders that are kept up, and stay as they are until the transaction ends.
+
+    Args:
+        alone: nobody else holds them so long: no worker saves.
+    """
     rows = (
         select(encoders.c.id)
         .where(encoders.c.id == func.any(encoder_ids), encoders.c.state != State.RETIRED)
         .order_by(encoders.c.id)
-        .with_for_update(read=True)
+        .with_for_update(read=not alone, key_share=alone)
     )
     return set(connection.scalars(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import requests
 from dicom_factory import mr_instance, uid
 from dicomweb_client import DICOMwebClient
+from fastapi.testclient import TestClient
 from PIL import Image
 from pydicom import Dataset
 from served import Api, listening
@@ -21,7 +23,10 @@ from untrained import Untrained, save_untrained
 
 from pacs_cbir.dicom.private_block import EXAMPLE_FILE, PRIVATE_CREATOR
 from pacs_cbir.embed.decode import Decoder
+from pacs_cbir.errors import SettingsError
 from pacs_cbir.reindex import start_reindex
+from pacs_cbir.search.searcher import Searcher
+from pacs_cbir.serve.app import create_app
 from pacs_cbir.store import encoders
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import metadata
@@ -235,6 +240,21 @@ def test_what_a_header_holds_does_not_break_the_warning(archive: Api) -> None:
     assert answer.status_code == 200, answer.text
     assert "x-injected" not in answer.headers
     assert "RGB??X-Injected" in answer.headers["warning"]
+
+
+def test_the_sites_rules_hold_for_what_is_uploaded(archive: Api, decoder: Decoder, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nsequence = "localiser"\nwhen.SeriesDescription = "t1_se*"\n')
+    settings = archive.settings.model_copy(update={"sequence_rules": rules})
+    searcher = Searcher(archive.database, archive.follower)
+    with TestClient(create_app(settings, archive.database, searcher, decoder)) as client:
+        ruled = replace(archive, client=client)
+        assert ask(ruled, "/similar/studies", *map(encoded, series("a"))).status_code == 200
+        refused = ask(ruled, "/similar/studies", *map(encoded, series("a", "T1")))
+    assert "can be embedded: not embedded: localiser" in refused.json()["detail"]
+    rules.write_text("[[rule]]")
+    with pytest.raises(SettingsError, match="rule 1"):
+        create_app(settings, archive.database, searcher, decoder)
 
 
 def test_a_checkpoint_that_is_gone_is_said(archive: Api) -> None:
