@@ -134,7 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         described = card_path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
+        raise CheckpointError(f"the checkpoint {path.name} cannot be read: {error}") from error
     try:
         card = Card.model_validate_json(described)
     except ValidationError as error:
@@ -190,6 +190,7 @@ def save_checkpoint(
 
     Args:
         patients: trained on, beside those that the card names already; their digests are salted with the SHA-256.
+            Where the card does not know those, it stays so.
 
     Raises:
         CheckpointError: a weight is not finite.
@@ -202,9 +203,10 @@ def save_checkpoint(
     content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     training = card.training
-    if patients:
+    # Where it is not known who came before, these patients would pass for all there were.
+    if patients and training.patient_digests is not None:
         own = tuple(sorted(_digest_of(patient, sha256) for patient in patients))
-        training = training.model_copy(update={"patient_digests": {**(training.patient_digests or {}), sha256: own}})
+        training = training.model_copy(update={"patient_digests": {**training.patient_digests, sha256: own}})
     described = card.model_copy(update={"weights_sha256": sha256, "training": training})
     with whole_file(path) as file:
         file.write(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from pacs_cbir.errors import ManifestError
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """One dictionary a row; a CSV's values are text, and None where they are empty.
+    """One dictionary a row, None where a value is empty. A CSV's values are text; a Parquet file's numbers are whole
+    where they can be, since a column of numbers that lacks some is one of floats.
 
     Raises:
         ManifestError: another suffix, or it cannot be read.
@@ -28,15 +30,27 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ManifestError(path.name, [f"row 1: columns {', '.join(twice)} are there twice: keep one of each"])
         if parquet:
-            return list(pyarrow.parquet.read_table(path).to_pylist())
+            return _plain(pyarrow.parquet.read_table(path))
         options = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         )
-        return list(pyarrow.csv.read_csv(path, convert_options=options).to_pylist())
+        return _plain(pyarrow.csv.read_csv(path, convert_options=options))
     except UnicodeDecodeError as error:
         raise ManifestError(path.name, [f"cannot be read: {error}: save it in UTF-8"]) from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(path.name, [f"cannot be read: {error}"]) from error
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any]]:
+    return [{name: _value(value) for name, value in record.items()} for record in table.to_pylist()]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() else value
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def write_table(table: pa.Table, path: Path) -> None:

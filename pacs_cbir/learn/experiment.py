@@ -177,7 +177,7 @@ class Experiment:
                 for protocol, kept in self._measure_run(row.name, entry, seed, fold):
                     found[protocol].append(kept)
         patients = frozenset[str]().union(*(fold.measured for fold in self.folds))
-        known = None if entry.training is None else entry.training.trained_on(patients)
+        known = set[str]() if entry.training is None else entry.training.trained_on(patients)
         for protocol, runs in found.items():
             self.origins.setdefault(protocol, {})[row.name] = Origin(
                 commit=tuple(sorted({kept.commit for kept in runs if kept.commit is not None})),

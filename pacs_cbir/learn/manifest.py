@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.columns import read_table, write_table
+from pacs_cbir.learn.copies import copies_of_others
 from pacs_cbir.learn.pictures import Format, channels_of, format_of, shape_of
 
 FIRST_ROW = 2
@@ -154,6 +155,8 @@ def check(manifest: Manifest, name: str) -> None:
     faults = [(number, fault) for number, row in numbered for fault in _file_faults(row)]
     faults += _two_splits(numbered)
     faults += _two_owners(numbered)
+    faults += _copies(numbered)
+    faults += _known_in_part(numbered)
     for rows in _grouped(numbered, lambda row: row.stack).values():
         faults += _stack_faults(rows)
     if faults:
@@ -245,6 +248,25 @@ def _two_owners(numbered: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
             if row.owner != model.owner:
                 yield number, f"{row.path.name} is another patient's in row {first}: name its one patient"
                 break
+
+
+def _copies(numbered: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
+    """The same under two names."""
+    firsts = {row.path: (number, row) for number, row in reversed(numbered)}
+    named = sorted(firsts.values(), key=lambda one: one[0])
+    for paths in copies_of_others({row.path: row.owner for _, row in named}):
+        (first, model), *others = [firsts[path] for path in paths]
+        for number, row in others:
+            if row.owner != model.owner:
+                yield number, f"{row.path.name} is, byte by byte, another patient's in row {first}: leave one out"
+
+
+def _known_in_part(numbered: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
+    """One study of two owners: its patient, and the nobody that rows without one would be."""
+    named = {row.study: number for number, row in reversed(numbered) if row.patient}
+    for number, row in numbered:
+        if not row.patient and row.study in named:
+            yield number, f"patient is empty, and row {named[row.study]} names one of the same study: fill it in"
 
 
 def _stack_faults(rows: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:

@@ -88,6 +88,20 @@ def channels_of(path: Path) -> int:
         return 3 if picture.mode == "P" else len(picture.getbands())
 
 
+def is_of_one_grey(path: Path) -> bool:
+    """Whether all of a picture's pixels are alike.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    with _opened(path) as picture:
+        try:
+            values = np.asarray(picture)
+        except _DAMAGED as error:
+            raise _damaged(path, error) from error
+    return bool((values == values[0, 0]).all())
+
+
 def read_picture(path: Path, channel: int | None = None) -> Floats:
     """One picture as float32 (rows, columns) in [0, 1] of its own scale; real and 32-bit numbers as they are.
 

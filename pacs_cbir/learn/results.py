@@ -28,7 +28,8 @@ class Origin(Frozen):
         commit, device: of the program and the machine that measured it; several where folds or seeds were measured
             apart.
         measured: patients that it was measured on.
-        trained_on: how many of them its weights, or those it started from, were trained on, as their card says.
+        trained_on: how many of them its weights, or those it started from, were trained on, as their card says; None
+            where that is not known.
     """
 
     commit: tuple[str, ...]
@@ -38,6 +39,10 @@ class Origin(Frozen):
 
     def warning(self, name: str) -> str | None:
         """What must be known of the row's figures, for people; None where there is nothing."""
+        if self.trained_on is None:
+            return (
+                f"{name}: whether it was trained on the patients it is measured on is not known: its card says nothing"
+            )
         if not self.trained_on:
             return None
         return (

@@ -87,8 +87,8 @@ def test_a_kaggle3m_slice_without_its_mask_is_named_and_nothing_is_written(tmp_p
 
 
 def test_listed_pictures_of_another_organ_need_no_code(tmp_path: Path) -> None:
-    for name in ("1.png", "2.png", "2_mask.png"):
-        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / name)
+    for number, name in enumerate(("1.png", "2.png", "2_mask.png")):
+        Image.fromarray(np.eye(8, k=number, dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "ovaries.csv").write_text(
         "path,label,mask,split,age\n1.png,O-RADS 2,,1,40\n2.png,O-RADS 5,2_mask.png,4,50\n"
     )
@@ -123,8 +123,8 @@ def test_folds_follow_the_names_sha1_in_turn(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_told_with_what_is_missing(tmp_path: Path) -> None:
-    for name in "ab":
-        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    for number, name in enumerate("ab"):
+        Image.fromarray(np.eye(8, k=number, dtype=np.uint8)).save(tmp_path / f"{name}.png")
     rows = [
         Row(path=tmp_path / f"{patient}.png", patient=patient, study=patient, sequence=sequence, label="x")
         for patient, sequence in (("a", "T1"), ("a", "T2*"), ("b", "T1"))

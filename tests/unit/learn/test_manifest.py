@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pacs_cbir.errors import ManifestError
+from pacs_cbir.learn.datasets.images import images_rows
 from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences, read_manifest, write_manifest
 
 
@@ -201,6 +202,78 @@ def test_numbers_of_a_parquet_file_are_names(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
     [read] = read_manifest(tmp_path / "m.parquet").rows
     assert (read.path, read.patient, read.study, read.label, read.split) == (tmp_path / "7", "12", "3", "1", "0")
+
+
+def test_numbers_that_lack_values_are_whole_names_and_what_lacks_is_missing(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        picture(tmp_path / f"{name}.png")
+    nan = float("nan")
+    columns = {
+        "path": ["a.png", "b.png", "c.png", "d.png"],
+        "patient": [3.0, 4.0, nan, nan],
+        "study": ["s1", "s2", "s3", "s4"],
+        "sequence": ["T1"] * 4,
+        "slice": [1.0, nan, nan, nan],
+        "label": [1.0, 0.5, nan, None],
+        "split": ["", " ", None, "1"],
+        "spacing_mm": [nan, 1.0, 0.5, nan],
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
+    rows = read_manifest(tmp_path / "m.parquet").rows
+    assert [row.patient for row in rows] == ["3", "4", "", ""]
+    assert len({row.owner for row in rows}) == 4
+    assert [row.label for row in rows] == ["1", "0.5", None, None]
+    assert [row.split for row in rows] == [None, None, None, "1"]
+    assert [row.slice for row in rows] == [1, None, None, None]
+    assert [row.spacing_mm for row in rows] == [None, 1, 0.5, None]
+
+    listed = {"path": columns["path"], "study": [nan, 7.0, nan, nan], "sequence": ["", "T1", None, " "]}
+    pyarrow.parquet.write_table(pa.table(listed), tmp_path / "l.parquet")
+    found, _ = images_rows(tmp_path / "l.parquet")
+    assert [(row.study, row.sequence) for row in found[:2]] == [("a.png", "unknown"), ("7", "T1")]
+
+
+def test_a_study_of_a_patient_known_in_part_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(
+        "path,patient,study,sequence,split\na.png,p,s,T1,1\nb.png,,s,T2,2\nb.png,,s,FLAIR,2\nc.png,,t,T1,1\n"
+    )
+    for number, name in enumerate("abc"):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    fault = "patient is empty, and row 2 names one of the same study: fill it in"
+    assert list(raised.value.faults) == [f"row 3: {fault}", f"row 4: {fault}"]
+
+
+@pytest.mark.parametrize("patients", [("p", "q"), ("", "")])
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "copy"])
+def test_a_picture_of_two_patients_under_two_names_is_refused(
+    kind: str, patients: tuple[str, str], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "other"):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"{name}.tif")
+    assert (tmp_path / "a.tif").stat().st_size == (tmp_path / "other.tif").stat().st_size
+    again = tmp_path / "b.tif"
+    match kind:
+        case "symlink":
+            again.symlink_to(tmp_path / "a.tif")
+        case "hard link":
+            again.hardlink_to(tmp_path / "a.tif")
+        case _:
+            shutil.copy(tmp_path / "a.tif", again)
+    named = [(tmp_path / "a.tif", patients[0]), (tmp_path / "other.tif", "r"), (again, patients[1])]
+    rows = [row(path, patient=p, study=f"s{i}") for i, (path, p) in enumerate(named)]
+    write_manifest(Manifest(tuple(rows)), tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match=r"row 4: b\.tif is, byte by byte, another patient's in row 2") as raised:
+        read_manifest(tmp_path / "m.csv")
+    assert len(raised.value.faults) == 1
+
+
+def test_pictures_of_nothing_are_alike_and_no_fault(tmp_path: Path) -> None:
+    rows = [row(picture(tmp_path / f"{p}.tif"), patient=p, study=p) for p in ("p", "q")]
+    write_manifest(Manifest(tuple(rows)), tmp_path / "m.csv")
+    assert len(read_manifest(tmp_path / "m.csv").rows) == 2
 
 
 def test_channels_that_are_not_there_and_slices_of_other_sizes_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -328,3 +329,11 @@ def test_the_card_tells_whom_the_weights_were_trained_on_that_it_started_from(tm
     shipped = recipe({"epochs": 0, "init": "shipped"}, architecture=PLAIN["architecture"])
     of_shipped = train(shipped, painted_stacks(3), seed=6, out=tmp_path / "third")[""].card
     assert of_shipped.training.trained_on(["p000"]) is None
+
+
+def test_who_was_trained_on_stays_unknown_after_more_training(tmp_path: Path) -> None:
+    settings = recipe(PLAIN, init="shipped")
+    trained = train(settings, painted_stacks(3), seed=6, out=tmp_path / "more")[""].card
+    assert trained.training.trained_on(["p000", "p009"]) is None
+    saved = json.loads((tmp_path / "more.json").read_text())
+    assert saved["training"]["patient_digests"] is None
