@@ -111,8 +111,6 @@ def _response(ds: Dataset, attributes: catalogue.Attributes, identifier: Identif
     ds.update(data_set(attributes, UNIQUE_KEYS[identifier.level]))
     ds.QueryRetrieveLevel = next(name for name, level in LEVELS.items() if level is identifier.level)
     ds.SpecificCharacterSet = "ISO_IR 192"
-    if "InstanceAvailability" in identifier.returned:
-        ds.InstanceAvailability = "ONLINE"
     for keyword in identifier.returned:
         if keyword not in ds:
             vr = dictionary_VR(keyword).split(" or ")[0]

@@ -13,7 +13,7 @@ from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import model
 from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys
-from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_availability
+from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_url
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
 from pacs_cbir.serve.warning import warning
 from pacs_cbir.store import catalogue, labels
@@ -94,7 +94,7 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
         base_url = str(request.base_url)
         content = []
         for attributes in found[:count]:
-            shown = with_availability(attributes, level, base_url)
+            shown = with_url(attributes, level, base_url)
             content.append(model(shown, fields.of(shown, default)))
         headers = {"Warning": warning(MORE_WARNING)} if len(found) > count == MAX_RESULTS else None
         if not content:

@@ -45,8 +45,8 @@ INSTANCE_KEYS = (
 )
 
 
-def with_availability(attributes: Attributes, level: Level, base_url: str) -> Attributes:
-    """The attributes with what the service itself says: that the instances are online, and under which URL.
+def with_url(attributes: Attributes, level: Level, base_url: str) -> Attributes:
+    """The attributes with the URL under which this is here.
 
     Args:
         base_url: of the service, ending in a slash.
@@ -56,4 +56,4 @@ def with_availability(attributes: Attributes, level: Level, base_url: str) -> At
         path += f"/series/{attributes['SeriesInstanceUID'][0]}"
     if level is Level.INSTANCE:
         path += f"/instances/{attributes['SOPInstanceUID'][0]}"
-    return attributes | {"InstanceAvailability": ["ONLINE"], "RetrieveURL": [path]}
+    return attributes | {"RetrieveURL": [path]}

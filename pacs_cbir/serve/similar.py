@@ -23,7 +23,7 @@ from pacs_cbir.serve.next_page import DESCRIBED, page_fields
 from pacs_cbir.serve.outcome import Outcome, days_between, report_url, with_age
 from pacs_cbir.serve.outside import resolved
 from pacs_cbir.serve.places import Places
-from pacs_cbir.serve.return_keys import with_availability
+from pacs_cbir.serve.return_keys import with_url
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.serve.warning import warning
 from pacs_cbir.settings import Settings
@@ -152,7 +152,7 @@ def _attributes(connection: Connection, level: Level, ids: Sequence[int], query:
     # Counting takes as long as all else, and plain JSON has counts where they are asked for alone.
     counted = query.media_type != JSON or query.fields.ask_for(COUNTED)
     found = catalogue.attributes(connection, level, ids, counted=counted)
-    return {id_: with_age(with_availability(attributes, level, query.base_url)) for id_, attributes in found.items()}
+    return {id_: with_age(with_url(attributes, level, query.base_url)) for id_, attributes in found.items()}
 
 
 def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping[int, str], query: Asked) -> Uids:

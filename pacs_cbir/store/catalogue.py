@@ -42,6 +42,7 @@ _COUNTS: dict[Level, tuple[TextClause, ...]] = {
         """),
         text("""
             SELECT series.study_id AS id, count(*) AS "NumberOfStudyRelatedInstances",
+                   CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability",
                    array_agg(DISTINCT instances.sop_class_uid) AS "SOPClassesInStudy"
             FROM series JOIN instances ON instances.series_id = series.id
             WHERE series.study_id = ANY(:ids) AND rejected IS NULL GROUP BY series.study_id
@@ -49,7 +50,8 @@ _COUNTS: dict[Level, tuple[TextClause, ...]] = {
     ),
     Level.SERIES: (
         text("""
-            SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances"
+            SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances",
+                   CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability"
             FROM instances WHERE series_id = ANY(:ids) AND rejected IS NULL GROUP BY series_id
         """),
     ),
@@ -152,7 +154,8 @@ def find(
 
     Each has its own attributes, those of the levels above, and what is counted at its own level: ModalitiesInStudy,
     SOPClassesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances of a study,
-    NumberOfSeriesRelatedInstances of a series.
+    NumberOfSeriesRelatedInstances of a series, and InstanceAvailability: ONLINE where all pixel data is here,
+    UNAVAILABLE where some has left (PS3.3 C.4.23.1.1).
 
     Raises:
         InvalidQuery: a key cannot be understood, or `after` is not here.
@@ -279,6 +282,7 @@ def _query(level: Level) -> Select[Any]:
         instances.c.sop_class_uid,
         instances.c.transfer_syntax_uid,
         instances.c.attributes.label("instance_attributes"),
+        instances.c.file.is_not(None).label("online"),
     )
     return (
         select(instances.c.id, *of_study, *of_series, *of_instance)
@@ -314,6 +318,7 @@ def _attributes(level: Level, row: Row[Any]) -> Attributes:
         "SOPInstanceUID": [row.sop_instance_uid],
         "SOPClassUID": [row.sop_class_uid],
         "AvailableTransferSyntaxUID": [row.transfer_syntax_uid],
+        "InstanceAvailability": ["ONLINE" if row.online else "UNAVAILABLE"],
     }
 
 

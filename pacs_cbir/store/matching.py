@@ -21,7 +21,7 @@ from pacs_cbir.store.value_tests import Test, value_test
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _COUNTED = frozenset({"NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"})
 _OF_STUDY = frozenset({"ModalitiesInStudy", "SOPClassesInStudy"})
-COUNTED = _COUNTED | _OF_STUDY
+COUNTED = _COUNTED | _OF_STUDY | {"InstanceAvailability"}
 """Attributes of a study or series that are counted over what is below it."""
 _LONGEST_KEYWORD = 64
 

@@ -281,6 +281,18 @@ def many(cohort: Settings, database: Database) -> Settings:
                 SELECT '2.' || number, '{"PatientSex": ["F"]}' FROM generate_series(1, 4000) AS number
             """)
         )
+        connection.execute(
+            text("""
+                WITH made AS (
+                    INSERT INTO series (study_id, series_instance_uid, attributes)
+                    SELECT id, study_instance_uid || '.1', '{}' FROM studies WHERE study_instance_uid LIKE '2.%'
+                    ON CONFLICT DO NOTHING RETURNING id, series_instance_uid)
+                INSERT INTO instances (series_id, patient_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
+                                       attributes, file, file_size, file_sha256, pixel_sha256, calling_ae_title)
+                SELECT id, (SELECT min(id) FROM patients), series_instance_uid || '.1', '1.2', '1.2', '{}',
+                       series_instance_uid, 0, '', '', 'TEST' FROM made
+            """)
+        )
     return cohort
 
 

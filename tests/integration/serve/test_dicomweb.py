@@ -8,6 +8,7 @@ import pytest
 from pydicom import Dataset
 from rows import add_series
 from served import Api
+from sqlalchemy import text
 
 from pacs_cbir.serve import dicomweb
 
@@ -43,6 +44,19 @@ def test_studies(two: Api) -> None:
     assert second.RetrieveURL == "http://testserver/dicom-web/studies/2"
     assert first.InstanceAvailability == "ONLINE"
     assert "StudyDescription" not in first
+
+
+def test_what_has_left_is_not_called_online(two: Api) -> None:
+    gone, *_ = search(two, "/studies/1/series/1.1/instances")
+    with two.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE instances SET file = NULL WHERE sop_instance_uid = :uid"), {"uid": gone.SOPInstanceUID}
+        )
+    for path in ("/studies", "/studies/1/series", "/studies/1/series/1.1/instances"):
+        first, *_ = search(two, path, includefield="InstanceAvailability")
+        assert first.InstanceAvailability == "UNAVAILABLE", path
+    for path in ("/studies", "/studies/1/series"):
+        assert search(two, path, includefield="InstanceAvailability")[-1].InstanceAvailability == "ONLINE", path
 
 
 @pytest.mark.parametrize(

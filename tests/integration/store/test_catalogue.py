@@ -43,6 +43,7 @@ def test_studies_are_counted(two_studies: Database) -> None:
         "StudyInstanceUID": ["2"],
         "NumberOfStudyRelatedSeries": ["2"],
         "NumberOfStudyRelatedInstances": ["4"],
+        "InstanceAvailability": ["ONLINE"],
         "ModalitiesInStudy": ["CT", "MR"],
         "SOPClassesInStudy": ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"],
     }
