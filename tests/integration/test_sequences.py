@@ -16,7 +16,7 @@ from dicom_factory import composite
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from rich.console import Console
 from running import command, wait_until
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from stack_rows import save
 from stored import let_go
 from untrained import TWO_NUMBERS, Untrained, save_untrained
@@ -284,19 +284,29 @@ def test_a_worker_that_saves_afterwards_replaces_what_was_renamed(
 
 
 def test_a_series_that_is_locked_is_waited_for_and_one_that_goes_is_left(
-    settings: Settings, database: Database, decoder: Decoder
+    settings: Settings, database: Database, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive(settings, database, "a", "b")
     assert work(settings, database, decoder) == 2
     rule(settings, FLAIR_RULE)
     first, second = (row[0] for row in table(database, "SELECT id FROM series ORDER BY id"))
+    hold_series, turned_away = sequence_rows.hold_series, threading.Event()
+
+    def hold_and_tell(connection: Connection, series_id: int) -> bool:
+        held = hold_series(connection, series_id)
+        if not held:
+            turned_away.set()
+        return held
+
+    monkeypatch.setattr(sequence_rows, "hold_series", hold_and_tell)
     with ThreadPoolExecutor() as pool:
         with database.transaction() as connection:
             connection.execute(text("SELECT FROM series WHERE id = :id FOR UPDATE"), {"id": first})
             connection.execute(text("DELETE FROM series WHERE id = :id"), {"id": second})
             re_sorted = pool.submit(re_sort, settings, database)
-            # It holds the encoders for moments alone: this never waits for it for long.
-            encoders.hold(connection, [row.id for row in encoders.kept(connection)], alone=True)
+            assert turned_away.wait(20)
+            # Meanwhile a worker that this one waits for could save.
+            encoders.hold(connection, [row.id for row in encoders.kept(connection)])
             assert not re_sorted.done()
         assert "1 stacks" in re_sorted.result(20)
     assert [row[0] for row in table(database, NAMES)] == ["FLAIR"]
