@@ -22,7 +22,15 @@ from pacs_cbir import __version__
 from pacs_cbir.dicom.confidentiality import EDITION, Action, Path, action_of, is_standard_uid, type_of
 from pacs_cbir.dicom.data_set import UNFIT
 from pacs_cbir.dicom.frames import Frame, value_of
-from pacs_cbir.dicom.identity import elements_of, identity_of, is_several, names_someone, text_of
+from pacs_cbir.dicom.identity import (
+    bytes_name_someone,
+    elements_of,
+    identity_of,
+    is_several,
+    names_someone,
+    number_names_someone,
+    text_of,
+)
 from pacs_cbir.dicom.plain_pixels import Box, add_plain_pixels
 from pacs_cbir.dicom.sequence import Sequence, classify_sequence
 from pacs_cbir.dicom.stack import b_value
@@ -45,6 +53,9 @@ _CS = re.compile(r"[A-Z0-9_ ]{0,16}")
 _PLAIN = re.compile(r"[ -\[\]-~]{1,64}")
 _DA, _TM = re.compile(r"[0-9]{8}"), re.compile(r"[0-9]{2,6}(\.[0-9]{1,6})?")
 _DT = re.compile(r"([0-9]{8})([0-9]{0,6}(?:\.[0-9]{1,6})?)([+-][0-9]{4})?")
+_CODED = frozenset(
+    {"CodeMeaning", "CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "LongCodeValue", "URNCodeValue"}
+)
 _PUBLIC_SCHEMES = frozenset(
     {"DCM", "FMA", "LN", "MDC", "NCIt", "RADLEX", "SCT", "SNM3", "SRT", "UBERON", "UCUM", "UMLS"}
 )
@@ -72,7 +83,7 @@ def deidentify(ds: Dataset, disguise: Disguise) -> FileDataset:
 
     Beyond the table, whose alternatives are decided by each attribute's type in the instance's IOD, it removes every
     private attribute, overlays and curves, bulk data, text and dates that the table does not name, coded terms of no
-    public scheme, text in which a name or identifier of the instance comes again, and what is not of its VR.
+    public scheme, text in which a name, identifier or day of the instance comes again, and what is not of its VR.
     Pixel data is decoded and written plain, since compressed streams can hold comments.
 
     Args:
@@ -103,9 +114,9 @@ class _Walk:
     def data_set(self, ds: Dataset, path: Path) -> Dataset:
         """One level; items of coded terms of a private scheme lose their terms."""
         made = Dataset()
-        own_terms = "CodingSchemeDesignator" in ds and not _is_public(ds)
+        own_terms = not _CODED.isdisjoint(map(keyword_for_tag, ds.keys())) and not _is_public(ds)
         for tag in list(ds.keys()):
-            element = None if own_terms and keyword_for_tag(tag).startswith("Cod") else self._element(ds, tag, path)
+            element = None if own_terms and keyword_for_tag(tag) in _CODED else self._element(ds, tag, path)
             if element is not None:
                 made.add(element)
         return made
@@ -159,14 +170,14 @@ class _Walk:
 
     def _may_stay(self, value: Any, vr: str) -> bool:
         if isinstance(value, bytes):
-            return vr in {"OB", "OW"}
+            return vr in {"OB", "OW"} and not bytes_name_someone(value, self._identity)
         text = text_of(value)
         if vr in {"DS", "IS"}:
-            return _NUMBER.fullmatch(text) is not None and text not in self._identity
+            return _NUMBER.fullmatch(text) is not None and not number_names_someone(text, self._identity)
         if vr not in {"CS", "LO", "SH", "UC"}:
             return True
         shape = _CS if vr == "CS" else _PLAIN
-        return shape.fullmatch(text) is not None and not names_someone(text, self._identity)
+        return shape.fullmatch(text) is not None and not names_someone(text, self._identity, term=vr == "CS")
 
     def _without(self, tag: BaseTag, path: Path) -> DataElement | None:
         """What the IOD asks for in the place of a value that may not stay."""

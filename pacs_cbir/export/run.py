@@ -24,7 +24,7 @@ from pacs_cbir.store.session import Database
 
 MARK = ".export"
 """In the folder of an export, and of each series of it that is complete: what it was made from, as a token."""
-REVISION = "1"
+REVISION = "2"
 """Of what an export makes of a file; another one makes all files anew."""
 CHANGED = "it changed while it was exported: run the command again"
 
@@ -128,7 +128,8 @@ class _Export:
             why it was left; None where it is there.
         """
         if series.excluded is not None:
-            return f"labelled '{series.excluded}'"
+            # The report leaves the site, and whoever writes a label may name someone in it.
+            return "a label keeps its study out: pacs-cbir label show"
         if series.patients != 1:
             return "its study holds several patients: see pacs-cbir status"
         found = self._now(series)

@@ -116,7 +116,8 @@ def test_a_set_by_the_command_names_nobody_and_can_be_trained_from(
     assert "9 instances of 3 series exported, 3 series not" in done.stdout
     assert "a face could be told" in done.stdout
     assert "Secondary Capture" in done.stdout
-    assert "excluded: consent withdrawn" in done.stdout
+    assert "a label keeps its study out" in done.stdout
+    assert b"consent withdrawn" not in b"".join(content(out).values())
     assert uid("c", "thin") in done.stdout
 
     written = b"".join(content(out).values()) + " ".join(content(out)).encode()
@@ -204,7 +205,7 @@ def test_called_again_it_follows_what_changed(
     assert {study: len(found) for study, found in left.items()} == {"a": 0, "b": 4, "c": 0, "d": 3}
     assert {float(ds.EchoTime) for ds in left["d"]} == {99.0, 100.0}
     assert reasons(out) == {
-        pseudonyms.uid(uid("a", "t2")): "labelled 'excluded'",
+        pseudonyms.uid(uid("a", "t2")): "a label keeps its study out: pacs-cbir label show",
         pseudonyms.uid(uid("c", "t2")): "its pixel data is no longer here: let the archive send it again",
     }
     assert (out / "notes.txt").exists()

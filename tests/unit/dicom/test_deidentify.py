@@ -237,6 +237,57 @@ def test_outside_the_visible_part_everything_is_black() -> None:
     assert [item.CodeValue for item in made.DeidentificationMethodCodeSequence] == ["113100", "113101"]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        ("PatientName", "Kim^Li", "tse Kim"),
+        ("PatientName", "Müller^Jörg", "tse_Mueller"),
+        ("PatientName", "Müller^Jörg", "tse_Muller"),
+        ("PatientName", "Meier-Huber^Eva", "Huber T2"),
+        ("PatientName", "O'Brien^Eva", "OBrien"),
+        ("PatientName", "Meierhofer^Eva", "Meier.hofer"),
+        ("PatientID", "QX-471108-7", "tse QX471108"),
+        ("PatientID", "QX471108", "tse 471108"),
+        ("PatientBirthDate", "19610309", "b. 09.03.1961"),
+        ("StudyDate", "20250203", "t2 2025-02-03"),
+        ("StudyID", "STUD4711", "t2 stud4711"),
+    ],
+)
+def test_names_identifiers_and_days_are_found_however_a_text_writes_them(keyword: str, value: str, text: str) -> None:
+    made = mr_instance("P", SpecificCharacterSet="ISO_IR 192", SequenceName=text, **{keyword: value})
+    assert "SequenceName" not in passed(made)
+    assert passed(mr_instance("P", SequenceName=text)).SequenceName == text
+
+
+def test_an_identifier_is_found_among_numbers() -> None:
+    made = mr_instance("0012345678", AcquisitionNumber="12345678")
+    made.ModalityLUTSequence = [Dataset()]
+    made.ModalityLUTSequence[0].LUTDescriptor = [5, 0, 16]
+    made.ModalityLUTSequence[0].add(DataElement(Tag("LUTData"), "OW", b"0012345678"))
+    found = passed(made)
+    assert not found.get("AcquisitionNumber")
+    assert b"0012345678" not in encoded(found)
+
+
+@pytest.mark.parametrize("name", ["Doe^Mary", "Gina^Al", "Brainard^Se"])
+def test_a_defined_term_that_holds_a_name_by_chance_stays(name: str) -> None:
+    found = passed(mr_instance("P", PatientName=name))
+    assert list(found.ImageType) == ["ORIGINAL", "PRIMARY", "M", "NORM"]
+    assert (found.BodyPartExamined, found.ScanningSequence) == ("BRAIN", "SE")
+
+
+@pytest.mark.parametrize("scheme", ["99VEIT", "", None])
+def test_terms_of_no_public_scheme_are_gone_whichever_attribute_has_them(scheme: str | None) -> None:
+    made = mr_instance()
+    made.AnatomicRegionSequence = [Dataset(), Dataset()]
+    for item, keyword in zip(made.AnatomicRegionSequence, ("CodeValue", "LongCodeValue"), strict=True):
+        setattr(item, keyword, "Sonderfall")
+        item.CodeMeaning = "Sonderfall"
+        if scheme is not None:
+            item.CodingSchemeDesignator = scheme
+    assert b"Sonderfall" not in encoded(passed(made))
+
+
 # --- Any header -------------------------------------------------------------------------------------------------------
 
 _TEXT_VRS = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"}
