@@ -8,7 +8,7 @@ from __future__ import annotations
 import hl7
 import structlog
 
-from pacs_cbir.adt.message import PatientMerge, Said, character_set, parse, said
+from pacs_cbir.adt.message import PatientMerge, Said, character_set, kind_of, parse, said
 from pacs_cbir.errors import (
     DatabaseUnavailable,
     InvalidIdentifier,
@@ -46,7 +46,7 @@ def answer(block: bytes, database: Database, settings: Settings) -> bytes:
     except UnreadableMessage as error:
         log.warning("HL7 message refused", answer=REJECT, error=str(error))
         return _unread(block, str(error))
-    kind = "^".join(str(message.extract_field("MSH", 1, 9, 1, part) or "") for part in (1, 2))[:16]
+    kind = kind_of(message)
     try:
         with database.transaction() as connection:
             for one in said(message, settings.hl7_issuers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ _NO_PATIENT_NUMBERS = frozenset({"AN", "BA", "BC", "DL", "PPN", "SS", "VN"})
 """Identifier types (HL7 table 0203) of accounts, cards, licences, passports and visits."""
 _SEXES = {"M": "M", "F": "F", "O": "O", "A": "O", "N": "O"}
 """HL7 table 0001 → PS3.3 C.7.1.1."""
+_KIND = re.compile(r"[A-Z]{3}\^[A-Z][A-Z0-9]{2}")
+"""HL7 tables 0076 and 0003."""
 _LONGEST_NAME = 324
 """Three groups of five components of 64 characters would be more; no name is."""
 _NULL = '""'
@@ -86,14 +89,23 @@ def parse(block: bytes) -> hl7.Message:
         text = block.decode(codec)
         message = hl7.parse(text.replace("\r\n", "\r").replace("\n", "\r"))
         # What an answer needs.
-        message.extract_field("MSH", 1, 10)
+        message.create_ack()
     except UnicodeDecodeError as error:
         raise UnreadableMessage(
             "the message is not in the character set that MSH-18 names, UTF-8 without one"
         ) from error
-    except (hl7.HL7Exception, LookupError, ValueError) as error:
+    except Exception as error:
+        # The library raises whatever a malformed header leads to, and assertions too.
         raise UnreadableMessage("the message cannot be read") from error
     return message
+
+
+def kind_of(message: hl7.Message) -> str:
+    """What a message says that it is, as `ADT^A08`; `other` where it is no word of the standard's, which may be
+    anybody's name.
+    """
+    found = "^".join(_part(message[0], 9, component=number) for number in (1, 2))
+    return found if _KIND.fullmatch(found) else "other"
 
 
 def said(message: hl7.Message, issuers: Mapping[str, str]) -> tuple[Said, ...]:

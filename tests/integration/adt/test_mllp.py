@@ -213,7 +213,12 @@ def test_while_the_database_is_away_the_engine_is_to_try_again(settings: Setting
 
 
 def test_a_block_that_is_no_message_is_refused(send: Callable[[bytes], list[str]]) -> None:
-    for block in (b"", b"hello", b"MSH", b"MSH|", b"PID|1", b"BHS|^~\\&|", b"\xff" * 100):
+    odd_headers = (
+        b"MSH|^~\\&|A\rX||||||ADT^A08|1|P|2.5",
+        b"MSH|^~\\&|A||||||A|T^A08|1|P|2.5",
+        b"MSH\0^~\\&|A|||\rPID|1",
+    )
+    for block in (b"", b"hello", b"MSH", b"MSH|", b"PID|1", b"BHS|^~\\&|", b"\xff" * 100, *odd_headers):
         assert send(block)[0] in {"AR", "AE"}
     assert send(message("A08", PID.format("42")))[0] == "AA"
 
