@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,6 +43,8 @@ class Rejection:
 
 
 UNREADABLE = Rejection(None)
+_UID = re.compile(r"[0-9.]{1,64}")
+"""Lax: what no instance could be kept under is no instance's."""
 
 
 def read_rejection(path: Path) -> Rejection | None:
@@ -57,6 +60,8 @@ def read_rejection(path: Path) -> Rejection | None:
             return None
         rejected = dict.fromkeys(_evidence(ds))
         rejected |= dict.fromkeys(_contained(ds))
+        if not all(map(_UID.fullmatch, rejected)):
+            return UNREADABLE
     except OSError:
         raise
     except Exception:

@@ -9,6 +9,7 @@ import pytest
 from arriving import arrive, table
 from dicom_factory import mr_instance, uid
 from notes import OF_INTEREST, PATIENT_SAFETY, QUALITY, REASONS, RETENTION, WORKLIST, note
+from pydicom import DataElement, config
 from pydicom.dataset import FileDataset
 from pydicom.sr.codedict import Code
 from stack_rows import add_encoder
@@ -187,11 +188,16 @@ def broken_reference(ds: FileDataset) -> None:
     del ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
 
 
+def no_uid(ds: FileDataset) -> None:
+    references = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    references[0].add(DataElement("ReferencedSOPInstanceUID", "UI", "1.2\0.3", validation_mode=config.IGNORE))
+
+
 def too_long(ds: FileDataset) -> None:
     ds.TextValue = "x" * (17 << 20)
 
 
-@pytest.mark.parametrize("broken", [without_title, without_references, broken_reference, too_long])
+@pytest.mark.parametrize("broken", [without_title, without_references, broken_reference, no_uid, too_long])
 def test_a_note_that_cannot_be_read_is_kept_and_flagged(
     database: Database, settings: Settings, broken: Callable[[FileDataset], None]
 ) -> None:
