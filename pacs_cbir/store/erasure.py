@@ -17,6 +17,7 @@ from pacs_cbir.store.deletion import Deletion, Kind, digest, items_of
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances
+from pacs_cbir.store.uploads import purge_uploads
 
 # No transfer that is under way is silent for so long: what arrives now is new data.
 SILENT_SECONDS = 600.0
@@ -25,7 +26,8 @@ _KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Patient
 
 
 def erase_files(settings: Settings, database: Database, deletion: Deletion) -> int:
-    """Remove the patient's files, also those without rows, and make that durable; safe to call again.
+    """Remove the patient's files, also those without rows, and make that durable; safe to call again. Pictures that
+    came with a question to a process that died are removed too, whosever they are.
 
     Returns:
         how many files without rows were removed.
@@ -38,6 +40,7 @@ def erase_files(settings: Settings, database: Database, deletion: Deletion) -> i
     for file in named:
         files.discard(settings.instances_dir / file)
     strays = list(_strays(settings, database, deletion))
+    purge_uploads(settings)
     for path, locks in strays:
         # Whoever stores an instance holds these locks until its row tells of the file.
         with database.transaction() as connection:
@@ -69,7 +72,9 @@ def _strays(settings: Settings, database: Database, deletion: Deletion) -> Itera
         header = _header(path)
         study, sop = str(header.get("StudyInstanceUID", "")), str(header.get("SOPInstanceUID", ""))
         told = digest(deletion.salt, _identifier(header, settings))
-        if study in uids[Kind.STUDY] or sop in uids[Kind.INSTANCE] or told in digests:
+        # A transfer that ended before it says whose it is may be the patient's, and its sender was told of no success.
+        nobodys = not study and path.parent == settings.incoming_dir
+        if nobodys or study in uids[Kind.STUDY] or sop in uids[Kind.INSTANCE] or told in digests:
             yield path, (study, sop)
 
 

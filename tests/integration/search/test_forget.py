@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from arriving import arrive, table
 from dicom_factory import mr_instance, uid
-from pydicom.uid import MRImageStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage
 from running import wait_until
 from stack_rows import add_encoder, new_stack, random_vectors
 from stored import files
@@ -28,6 +28,7 @@ from pacs_cbir.store import commitments, corrections, deletion, embeddings, jobs
 from pacs_cbir.store.commitments import Reference
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.uploads import upload_folder
 
 NAME = "A-4711"
 STUDIES = ("one", "two")
@@ -189,7 +190,7 @@ def test_a_row_that_is_left_is_no_proof(filled: Database, settings: Settings) ->
     assert (report.proved, report.left) == (False, {"rejections.sop_instance_uid": 1})
 
 
-@pytest.mark.parametrize("where", ["orphans", "unknown", "transfer", "cut off"])
+@pytest.mark.parametrize("where", ["orphans", "unknown", "transfer", "cut off", "deflated"])
 def test_files_without_rows_go_too(filled: Database, settings: Settings, where: str) -> None:
     folder = {
         "orphans": settings.orphans_dir,
@@ -200,10 +201,24 @@ def test_files_without_rows_go_too(filled: Database, settings: Settings, where: 
     mr_instance("B", "never acknowledged").save_as(theirs, enforce_file_format=True)
     if where == "cut off":
         ours.write_bytes(ours.read_bytes()[:-100])
+    if where == "deflated":
+        ds = mr_instance(NAME, "never acknowledged")
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        ds.save_as(ours, enforce_file_format=True)
+        ours.write_bytes(ours.read_bytes()[:-100])
     for path in (ours, theirs):
         os.utime(path, (time.time() - 1000,) * 2)
     assert delete(filled, settings).proved
     assert (ours.exists(), theirs.exists()) == (False, True)
+
+
+def test_what_came_with_a_question_to_a_process_that_died_goes_too(filled: Database, settings: Settings) -> None:
+    left = settings.uploads_dir / "left"
+    left.mkdir()
+    mr_instance(NAME).save_as(left / "0.dcm", enforce_file_format=True)
+    with upload_folder(settings) as used:
+        assert delete(filled, settings).proved
+        assert (left.exists(), used.exists()) == (False, True)
 
 
 def test_what_arrives_afterwards_is_new_data(filled: Database, settings: Settings) -> None:
