@@ -40,16 +40,14 @@ def train(
 
     Example: `pacs-cbir train unlabelled checkpoints/our-hospital --manifest studies.csv`
     """
-    from pacs_cbir.learn.calibrate import calibrate
     from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.order import train_and_calibrate
     from pacs_cbir.learn.recipe import read_recipe
     from pacs_cbir.learn.stacks import load_stacks
-    from pacs_cbir.learn.train import train as run
 
     settings, rows = read_recipe(recipe), read_manifest(manifest)
     stacks = load_stacks(rows, settings.preprocessing, splits=None if splits is None else splits.split(","))
-    for trained in run(settings, stacks, seed=seed, out=out, weights=weights).values():
-        calibrate(out.with_name(f"{trained.card.name}.safetensors"), trained, stacks)
+    train_and_calibrate(settings, stacks, seed=seed, out=out, weights=weights)
     typer.echo(str(out))
 
 
@@ -72,6 +70,7 @@ def evaluate(
     Example: `pacs-cbir evaluate result.json --manifest lgg.csv --encoder shipped --protocol service`
     """
     from pacs_cbir.embed.whole_file import whole_file
+    from pacs_cbir.learn.alone import alone
     from pacs_cbir.learn.experiment import Experiment
     from pacs_cbir.learn.rows import Rows
     from pacs_cbir.learn.table import make_table
@@ -80,7 +79,8 @@ def evaluate(
     row = {"name": Path(encoder).stem, kind: encoder}
     table = make_table({"title": "evaluate", "protocols": [protocol], "test_split": test_split, "rows": [row]})
     experiment = Experiment(table, _cohort(table, manifest), Rows(table, Path(), None), out.parent)
-    measured = experiment.measure(table.rows[0])[protocol]
+    with alone(experiment.lock, out.parent):
+        measured = experiment.measure(table.rows[0])[protocol]
     origin = experiment.origins[protocol][row["name"]]
     if warning := origin.warning(row["name"]):
         typer.secho(f"pacs-cbir: {warning}", err=True, fg="yellow")
@@ -106,6 +106,7 @@ def experiment(
 
     Example: `pacs-cbir experiment quick --manifest lgg.csv --results results --weights resnet18.pth`
     """
+    from pacs_cbir.learn.alone import alone
     from pacs_cbir.learn.experiment import Experiment, report_of
     from pacs_cbir.learn.report import write_report
     from pacs_cbir.learn.rows import Rows
@@ -113,9 +114,10 @@ def experiment(
 
     rows = read_table(table)
     run = Experiment(rows, _cohort(rows, manifest), Rows(rows, table.parent, weights), results)
-    measured, failed = run.run(Console(stderr=True))
-    for protocol, of_rows in measured.items():
-        write_report(report_of(run, protocol, failed), of_rows, results, protocol)
+    with alone(run.lock, results):
+        measured, failed = run.run(Console(stderr=True))
+        for protocol, of_rows in measured.items():
+            write_report(report_of(run, protocol, failed), of_rows, results, protocol)
     typer.echo(str(results))
     if failed:
         raise typer.Exit(1)

@@ -47,6 +47,8 @@ class Training(_CardPart):
         patient_digests: whom the weights were trained on: salt → digests, sorted; one salt for each training that led
             here. None where it is not known. Whoever knows a name can ask for it: this hides no patient of a manifest
             with real names.
+        run: SHA-256 of recipe, data, seed, device and the weights it started from: equal for the same training alone;
+            empty where it is not known.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Training(_CardPart):
     settings: dict[str, float]
     date: date
     patient_digests: dict[str, tuple[str, ...]] | None = None
+    run: str = ""
 
     def trained_on(self, patients: Collection[str]) -> set[str] | None:
         """Those of some patients whom the weights were trained on, as far as they are named alike; None: not known."""

@@ -29,6 +29,10 @@ from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.table import Table, TableRow, slug
 from pacs_cbir.learn.train import fingerprint
 
+MEASURE_REVISION = 1
+"""Raise it with every change of relevance, protocols, search or embedding that changes what is measured of the same
+weights on the same data: what was kept is measured anew then."""
+
 Measured = Result | LabelledResult | Robustness
 
 
@@ -106,6 +110,11 @@ class Experiment:
     rows: Rows
     results: Path
     origins: dict[str, dict[str, Origin]] = field(default_factory=dict)
+
+    @property
+    def lock(self) -> Path:
+        """What a run holds while it writes into the folder."""
+        return self.results / "runs" / ".lock"
 
     def run(self, console: Console) -> tuple[dict[str, list[Measured]], dict[str, str]]:
         """Measure what is not measured yet.
@@ -193,7 +202,7 @@ class Experiment:
         training = [stack for stack in stacks if stack.patient in fold.training]
         measured = [stack for stack in stacks if stack.patient in fold.measured]
         whose = sorted(fold.training), sorted(fold.measured)
-        identity = digest(entry.identity, fold.name, whose, seed, self.cohort.fingerprint)
+        identity = digest(MEASURE_REVISION, entry.identity, fold.name, whose, seed, self.cohort.fingerprint)
         method: Ranking | None = None
         for protocol in self.table.protocols:
             path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{slug(fold.name)}-{seed}.json"
@@ -214,7 +223,7 @@ class Experiment:
                     file.write(kept.model_dump_json().encode())
             yield protocol, kept
         if method is not None and self.cohort.simulated and fold is self.folds[0]:
-            draw_contact_sheet(method, measured, self.results / "sheets" / f"{slug(name)}.png")
+            draw_contact_sheet(method, measured, self.results / "sheets" / f"{self.table.title}-{slug(name)}.png")
 
     def _changed_of(self, preprocessing: Preprocessing, fold: Fold) -> dict[str, list[Stack | None]]:
         """Each change's queries of the patients that a fold measures."""

@@ -20,6 +20,8 @@ from pacs_cbir.learn.pictures import Format, channels_of, format_of, shape_of
 
 FIRST_ROW = 2
 """Rows are counted as a spreadsheet counts them: row 1 holds the columns' names."""
+UNKNOWN_PATIENT = "patient of "
+"""Begins the name that a study's own patient has."""
 LISTED = 10
 """Studies that a warning names; the others are counted."""
 
@@ -65,7 +67,7 @@ class Row(BaseModel):
     @property
     def owner(self) -> str:
         """The patient; a name that no other study has where it is not known."""
-        return self.patient or f"patient of {self.study}"
+        return self.patient or f"{UNKNOWN_PATIENT}{self.study}"
 
     @property
     def stack(self) -> tuple[str, str, str, str]:

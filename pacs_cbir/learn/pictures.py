@@ -29,6 +29,7 @@ FINE_MM = 2.0
 _DAMAGED = (
     OSError,
     EOFError,
+    MemoryError,
     OverflowError,
     SyntaxError,
     TypeError,

@@ -32,12 +32,13 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 POSTER = (
-    "poster: the best slice of each stack, chosen with the lesion's mask for queries and gallery alike; gallery: the "
-    "other patients' stacks of the same sequence"
+    "poster: the best slice of each stack, chosen with the lesion's mask for queries and gallery alike (rows of whole "
+    "volumes: all slices); gallery: the other patients' stacks of the same sequence"
 )
 SERVICE = (
-    "service: whole series, no slice chosen, ranked by the service's own embedding and search; gallery: the other "
-    "patients' series of the same sequence; relevance between the best slices"
+    "service: whole series, no slice chosen, ranked by encoders as the service embeds and searches (late interaction, "
+    "histogram, pixels and oracles: by their own comparison); gallery: the other patients' series of the same "
+    "sequence; relevance between the best slices"
 )
 _OTHERS = "measure by the poster's or the service's protocol"
 

@@ -18,6 +18,7 @@ from pacs_cbir import __version__
 from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
+from pacs_cbir.learn.manifest import UNKNOWN_PATIENT
 from pacs_cbir.learn.method import Method
 from pacs_cbir.learn.results import Figure, Origin, Result
 from pacs_cbir.learn.stacks import Stack
@@ -97,7 +98,9 @@ def write_report(
         file.write(f"{head}\n\n{table}\n{listed}\n".encode())
     if by_label:
         figures_of = [(r.name, r.map, *r.intervals["map"]) for r in by_label]
-        _plot_rows(figures_of, "mAP", base.with_suffix(".png"))
+        named = all(not query.patient.startswith(UNKNOWN_PATIENT) for result in by_label for query in result.per_query)
+        over = "patients" if named else "studies, where patients are not known"
+        _plot_rows(figures_of, "mAP", base.with_suffix(".png"), over)
     elif changed:
         _plot_falls(changed, base.with_suffix(".png"))
     elif ranked:
@@ -158,7 +161,9 @@ def _show(figure: Figure) -> str:
     return NO_FIGURE if figure is None else f"{figure:.3f}"
 
 
-def _plot_rows(figures: Sequence[tuple[str, Figure, Figure, Figure]], title: str, path: Path) -> None:
+def _plot_rows(
+    figures: Sequence[tuple[str, Figure, Figure, Figure]], title: str, path: Path, over: str = "patients"
+) -> None:
     """Each row's figure with its interval, the table's first row on top."""
     plot = Plot(figsize=(8, 1 + 0.28 * len(figures)), layout="constrained")
     axes = plot.subplots()
@@ -167,7 +172,7 @@ def _plot_rows(figures: Sequence[tuple[str, Figure, Figure, Figure]], title: str
         axes.plot(_number(mean), place, "o", color="C0", markersize=5)
     axes.set_yticks(range(len(figures)), [figure[0] for figure in figures])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{title}, 95 % interval over patients")
+    axes.set_xlabel(f"{title}, 95 % interval over {over}")
     axes.grid(axis="x", alpha=0.3)
     _save_plot(plot, path)
 

@@ -55,7 +55,7 @@ def train(
     """Train, and write OUT.safetensors with its card OUT.json; OUT-t1.safetensors and so on of one for each sequence.
 
     OUT.state holds the run until it is finished, and the run of the same recipe, stacks, weights and seed goes on from
-    it.
+    it; what that run has finished is taken as it is.
 
     Args:
         stacks: as `recipe.preprocessing` draws them; every one is trained on.
@@ -67,16 +67,25 @@ def train(
         Sequence → its checkpoint; "" → that of all sequences.
 
     Raises:
-        RecipeError: the recipe does not fit the stacks, the name or the weights, OUT.state is of another run, or the
-            loss is not finite.
+        RecipeError: the recipe does not fit the stacks, the name or the weights, OUT or OUT.state is of another run,
+            or the loss is not finite.
     """
     recipe = recipe.taught(labels=any(stack.label is not None for stack in stacks))
-    trained = {}
-    for sequence, own in _outs(recipe, stacks, out).items():
-        finished = _finished(own) if named_by_run else None
-        alike = [stack for stack in stacks if sequence in {"", stack.sequence}]
-        trained[sequence] = finished or _train_one(recipe, alike, seed, own, weights, anew=named_by_run)
-    return trained
+    outs = _outs(recipe, stacks, out)
+    alike = {sequence: [stack for stack in stacks if sequence in {"", stack.sequence}] for sequence in outs}
+    trained, runs = {}, {}
+    for sequence, own in outs.items():  # all are looked at before the first is trained
+        if named_by_run and (finished := _finished(own)):
+            trained[sequence] = finished
+            continue
+        runs[sequence] = _identity(recipe, alike[sequence], seed, weights)
+        if not named_by_run and (done := _done(own, runs[sequence])):
+            trained[sequence] = done
+    for sequence in runs.keys() - trained.keys():
+        trained[sequence] = _train_one(
+            recipe, alike[sequence], seed, outs[sequence], weights, run_of=runs[sequence], anew=named_by_run
+        )
+    return {sequence: trained[sequence] for sequence in outs}
 
 
 def _outs(recipe: Recipe, stacks: Sequence[Stack], out: Path) -> dict[str, Path]:
@@ -105,6 +114,38 @@ def _finished(out: Path) -> Checkpoint | None:
         return None
 
 
+def _done(out: Path, identity: str) -> Checkpoint | None:
+    """What this very run has left; None where nothing is there.
+
+    Raises:
+        RecipeError: something else is there.
+    """
+    path = out.with_name(f"{out.name}.safetensors")
+    if not path.with_suffix(".json").exists():
+        return None
+    try:
+        found = load_checkpoint(path)
+    except CheckpointError as error:
+        raise RecipeError(f"{error}; remove both files to train anew, or name another OUT") from error
+    if found.card.training.run != identity:
+        raise RecipeError(
+            f"{path} is there, of another training: its recipe, data, seed, weights, device or program differ; "
+            "remove it and its card to train anew, or name another OUT"
+        )
+    out.with_name(f"{out.name}.state").unlink(missing_ok=True)  # the machine died between the two
+    return found
+
+
+def _identity(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights: Path | None) -> str:
+    """What tells a run from others: 64 hex digits."""
+    start = initial_network(recipe, stacks, seed, weights)
+    return digest(recipe, seed, _device(), fingerprint(stacks), _fingerprint_of(start))
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass
 class _Run:
     """What a state file holds beside the number of finished epochs."""
@@ -124,21 +165,20 @@ class _Run:
 
 
 def _train_one(
-    recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None, *, anew: bool
+    recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None, *, run_of: str, anew: bool
 ) -> Checkpoint:
     network = initial_network(recipe, stacks, seed, weights)
     if recipe.masks == "drawn" and recipe.epochs:
         stacks = drawn_masks(network, stacks)
     if not recipe.epochs:
-        return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+        return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights, run=run_of)
+    device = _device()
     _be_deterministic(device)
     drawing = Drawing(stacks, recipe)
     run = _start(network, recipe, recipe.epochs * drawing.batches, device)
     d95 = gfd_d95(stacks) if recipe.positives == "relevance" else 1.0
     state = out.with_name(f"{out.name}.state")
-    identity = digest(recipe, seed, device, fingerprint(stacks), _fingerprint_of(network))
-    finished = _resume(run, state, identity, device, anew=anew)
+    finished = _resume(run, state, run_of, device, anew=anew)
     saved = -SAVE_SECONDS
     with _progress() as progress:
         task = progress.add_task(out.name, total=recipe.epochs * drawing.batches, completed=finished * drawing.batches)
@@ -152,9 +192,9 @@ def _train_one(
             mean = sum(losses) / len(losses)
             progress.console.print(f"{out.name}  epoch {epoch + 1} of {recipe.epochs}  loss {mean:.3f}")
             if time.monotonic() - saved >= SAVE_SECONDS and epoch + 1 < recipe.epochs:
-                _save(state, {"identity": identity, "finished": epoch + 1, **run.state()})
+                _save(state, {"identity": run_of, "finished": epoch + 1, **run.state()})
                 saved = time.monotonic()
-    checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out, weights=weights)
+    checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out, weights=weights, run=run_of)
     state.unlink(missing_ok=True)
     return checkpoint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def read_torch(path: Path, device: str, remedy: str) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, struct.error, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds nothing under names: {remedy}")
@@ -128,6 +129,8 @@ def _fill(network: Network, weights: Mapping[str, torch.Tensor], source: str) ->
     missing = [n for n in own if n.startswith("trunk.") and n not in fitting and not n.endswith("num_batches_tracked")]
     if missing:
         raise RecipeError(f"{source} is no ResNet18: it lacks {', '.join(missing[:3])}")
+    if broken := [name for name, weight in fitting.items() if not torch.isfinite(weight).all()]:
+        raise RecipeError(f"{source} holds weights that are not finite, {', '.join(broken[:3])}: take another file")
     network.load_state_dict(fitting, strict=False)
     return set(fitting)
 
@@ -150,7 +153,7 @@ def check_name(name: str) -> None:
 
 
 def save_trained(
-    network: Network, recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, *, weights: Path | None
+    network: Network, recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, *, weights: Path | None, run: str
 ) -> Checkpoint:
     """Write OUT.safetensors and OUT.json.
 
@@ -158,6 +161,7 @@ def save_trained(
 
     Args:
         weights: that the training started from; see `initial_network`.
+        run: what tells this training from others.
     """
     halved = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
     arrays = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
@@ -178,6 +182,7 @@ def save_trained(
             seed=seed,
             settings=dict(_numbers(recipe.model_dump())),
             date=datetime.datetime.now(datetime.UTC).date(),
+            run=run,
             patient_digests={} if start is None else start.patient_digests,
         ),
         figures={},

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import NotMeasurable, RecipeError
+from pacs_cbir.learn import experiment as experiments
 from pacs_cbir.learn.comparison import Robustness
 from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
 from pacs_cbir.learn.recipe import Recipe
@@ -88,6 +89,14 @@ def test_rows_are_measured_once_and_again_only_where_they_changed(tmp_path: Path
     experiment(tmp_path, rows=[*ROWS[:2], changed]).run(QUIET)
     anew = {name for name, time in kept(tmp_path).items() if second[name] != time}
     assert anew == {name for name in second if name.startswith("trained/")}
+
+
+def test_another_measure_measures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment(tmp_path, rows=ROWS[:2]).run(QUIET)
+    first = kept(tmp_path)
+    monkeypatch.setattr(experiments, "MEASURE_REVISION", experiments.MEASURE_REVISION + 1)
+    experiment(tmp_path, rows=ROWS[:2]).run(QUIET)
+    assert all(first[name] != time for name, time in kept(tmp_path).items())
 
 
 def test_other_data_make_other_results(tmp_path: Path) -> None:
@@ -222,8 +231,8 @@ def test_pictures_are_published_of_simulated_patients_alone(tmp_path: Path) -> N
     assert not (tmp_path / "real" / "sheets").exists()
     experiment(tmp_path / "simulated", simulated=True, rows=ROWS[:2]).run(QUIET)
     assert {path.name for path in (tmp_path / "simulated" / "sheets").iterdir()} == {
-        "random-order.png",
-        "grey-histogram.png",
+        "small-random-order.png",
+        "small-grey-histogram.png",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel
@@ -317,3 +318,14 @@ def test_a_volume_without_a_place_is_named(number: float, tmp_path: Path) -> Non
     nibabel.save(nibabel.Nifti1Image(image.get_fdata(), None, header), tmp_path / "none.nii")  # type: ignore[no-untyped-call]
     with pytest.raises(ManifestError, match=r"none\.nii is damaged"):
         load(Row(path=tmp_path / "none.nii", patient="p", study="s", sequence="T1"))
+
+
+def test_a_volume_that_no_memory_holds_is_named_by_row(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header()  # type: ignore[no-untyped-call]
+    header.set_data_shape((30000, 30000, 30000))
+    header.set_data_dtype(np.float32)
+    with gzip.open(tmp_path / "a.nii.gz", "wb") as file:
+        header.write_to(file)
+        file.write(bytes(2000))
+    with pytest.raises(ManifestError, match=r"row 2: a\.nii\.gz is damaged: MemoryError"):
+        load(Row(path=tmp_path / "a.nii.gz", patient="p", study="s", sequence="T1"))

@@ -15,13 +15,19 @@ import pytest
 import torch
 from painted_stacks import painted_stacks
 from torchvision.models import resnet18
+from typer.testing import CliRunner
 
+from pacs_cbir.cli import app
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.embed.network import build_network
 from pacs_cbir.errors import RecipeError
+from pacs_cbir.learn import calibrate as calibration
+from pacs_cbir.learn import train as training
 from pacs_cbir.learn.baselines import EncoderMethod
-from pacs_cbir.learn.recipe import Recipe
+from pacs_cbir.learn.order import train_and_calibrate
+from pacs_cbir.learn.recipe import Recipe, read_recipe
+from pacs_cbir.learn.stacks import Stack
 from pacs_cbir.learn.train import train
 
 PLAIN: dict[str, Any] = {
@@ -153,6 +159,72 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not state.exists()
 
 
+def test_a_finished_training_is_taken_as_it_is_and_never_replaced_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks, out = painted_stacks(4), tmp_path / "run"
+    first = train(recipe(PLAIN), stacks, seed=1, out=out)[""]
+    before = out.with_suffix(".safetensors").read_bytes()
+    others: list[tuple[Recipe, list[Stack], int]] = [
+        (recipe(PLAIN), stacks, 2),
+        (recipe(PLAIN, temperature=0.2), stacks, 1),
+        (recipe(PLAIN), painted_stacks(5), 1),
+    ]
+    for settings, known, seed in others:
+        with pytest.raises(RecipeError, match=r"run\.safetensors is there, of another training.*name another OUT"):
+            train(settings, known, seed=seed, out=out)
+    assert out.with_suffix(".safetensors").read_bytes() == before
+    monkeypatch.setattr(training, "_step", lambda *_, **__: pytest.fail("trained again"))
+    assert train(recipe(PLAIN), stacks, seed=1, out=out)[""].card == first.card
+
+
+def test_a_kill_in_the_calibration_loses_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def order() -> None:
+        train_and_calibrate(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "run", weights=None)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(calibration, "unrelated_similarities", killed)
+        with pytest.raises(KeyboardInterrupt):
+            order()
+    monkeypatch.setattr(training, "_step", lambda *_, **__: pytest.fail("trained again"))
+    order()
+    assert set(load_checkpoint(tmp_path / "run.safetensors").card.unrelated) == {"FLAIR", "T1"}
+
+
+HOLD = """
+import sys, fasteners
+lock = fasteners.InterProcessLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+input()
+"""
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    lock = tmp_path / "results" / "runs" / ".lock"
+    lock.parent.mkdir(parents=True)
+
+    def order() -> None:
+        train_and_calibrate(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "run", weights=None)
+
+    def measure() -> None:
+        arguments = ["experiment", "smoke", "--results", str(tmp_path / "results")]
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+    for path, run in ((tmp_path / ".run.lock", order), (lock, measure)):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], text=True, **pipes) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(RecipeError, match="another run writes"):
+                run()
+            other.communicate("")
+    assert not (tmp_path / "run.safetensors").exists()
+
+
 def test_a_state_of_another_run_is_not_thrown_away(tmp_path: Path) -> None:
     stacks, settings, state = painted_stacks(4), recipe(PLAIN), tmp_path / "run.state"
     torch.save({"identity": "another", "finished": 1}, state)
@@ -282,9 +354,26 @@ def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
-    (tmp_path / "own.state").write_bytes(b"not a state")
-    with pytest.raises(RecipeError, match=r"own\.state cannot be read .*remove it"):
-        train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
+    for content in (b"not a state", b"\x80\x02", b"junk junk junk", b"\x80\x02X\x01", b"\x80\x02G\x00"):
+        (tmp_path / "own.state").write_bytes(content)
+        with pytest.raises(RecipeError, match=r"own\.state cannot be read .*remove it"):
+            train(recipe(PLAIN), painted_stacks(4), seed=1, out=tmp_path / "own")
+
+
+@pytest.mark.parametrize("name", ["ours", "unlabelled"])
+def test_a_sites_own_training_is_not_only_for_measuring(name: str) -> None:
+    purpose = read_recipe(Path(name)).purpose
+    assert "a site's own studies" in purpose
+    assert "for measuring" not in purpose
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    theirs = resnet18().state_dict()
+    theirs["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(theirs, tmp_path / "w.pth")
+    settings, weights = recipe(PLAIN, init="pretrained"), tmp_path / "w.pth"
+    with pytest.raises(RecipeError, match=r"w\.pth holds weights that are not finite, trunk\.layer1\.0\.conv1\.weight"):
+        train(settings, painted_stacks(4), seed=1, out=tmp_path / "own", weights=weights)
 
 
 @pytest.mark.parametrize(
