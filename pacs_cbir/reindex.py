@@ -33,7 +33,7 @@ def start_reindex(database: Database, name: str, *, hours: str | None, workers: 
 
     Raises:
         SettingsError: the hours are not understood.
-        EncoderRefused: there is none of that name, or it is retired.
+        EncoderRefused: there is none of that name, or it is retired, also meanwhile.
         DatabaseUnavailable.
     """
     if hours is not None:
@@ -48,6 +48,9 @@ def start_reindex(database: Database, name: str, *, hours: str | None, workers: 
     while after is not None:
         # Many short transactions: what arrives meanwhile waits for none of them long.
         with database.transaction() as connection:
+            # Jobs of a retired encoder would be nobody's, and keep their series' pixel data here for ever.
+            if not encoders.hold(connection, [encoder.id]):
+                raise EncoderRefused(f"{name} was retired meanwhile")
             after = jobs.enqueue_batch(connection, encoder.id, after)
     return encoder.id
 

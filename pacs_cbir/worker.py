@@ -225,7 +225,7 @@ class Worker:
         with self._database.transaction() as connection:
             jobs.finish(connection, job, found)
             embeddings.save(connection, job.series_id, found)
-            jobs.enqueue_with(connection, job.series_id, plan.elsewhere)
+            jobs.enqueue_with(connection, job.series_id, encoders.hold(connection, list(plan.elsewhere)))
             if not any(found.values()):
                 embeddings.drop_empty(connection, job.series_id)
         stacks = [stack for of_encoder in found.values() for stack in of_encoder]

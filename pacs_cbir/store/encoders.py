@@ -134,9 +134,14 @@ LACKING = text("""
       AND NOT EXISTS (SELECT FROM stacks WHERE series_id = series.id AND encoder_id = :id)
 """)
 
+# Whoever came back meanwhile keeps what was made for it since.
 DELETE_STACKS = text("""
-    DELETE FROM stacks WHERE id IN (SELECT id FROM stacks WHERE encoder_id = :id LIMIT :batch)
+    DELETE FROM stacks WHERE id IN (
+        SELECT stacks.id FROM stacks JOIN encoders ON encoders.id = encoder_id
+        WHERE encoder_id = :id AND state = 'retired' LIMIT :batch)
 """)
+
+LEFT_BEHIND = text("SELECT EXISTS (SELECT FROM stacks WHERE encoder_id = :id)")
 
 
 def lock(connection: Connection) -> None:
@@ -177,7 +182,8 @@ def add(connection: Connection, new: NewEncoder) -> EncoderRow:
     """A row for an encoder, which is then built beside the active one; one that was retired comes back.
 
     Raises:
-        EncoderRefused: it is here already, or its name is another's.
+        EncoderRefused: it is here already, or its name is another's, or it is being retired: the embeddings that it
+            still has were not kept up.
     """
     lock(connection)
     there = listed(connection)
@@ -186,6 +192,8 @@ def add(connection: Connection, new: NewEncoder) -> EncoderRow:
         raise EncoderRefused(f"this encoder was added already, as {same.name}, and is {same.state}")
     if any(row.name == new.name and row is not same for row in there):
         raise EncoderRefused(f"another encoder has the name {new.name}: give this one another with --name")
+    if same is not None and connection.execute(LEFT_BEHIND, {"id": same.id}).scalar_one():
+        raise EncoderRefused(f"{same.name} is being retired: `pacs-cbir encoder retire {same.name}` ends that first")
     values: dict[str, Any] = {"name": new.name, "card": new.card, "checkpoint_sha256": new.checkpoint_sha256}
     if same is None:
         values |= {"identity": new.identity, "precision": new.precision}

@@ -196,7 +196,11 @@ UNPARK = text("""
 
 COUNT_LEFT = text("SELECT count(*) FROM jobs WHERE encoder_id = :encoder_id AND status <> 'parked'")
 
-FORGET = text("DELETE FROM jobs WHERE encoder_id = :encoder_id")
+# One that came back meanwhile keeps its new jobs.
+FORGET = text("""
+    DELETE FROM jobs USING encoders
+    WHERE encoder_id = :encoder_id AND encoders.id = encoder_id AND state = 'retired'
+""")
 
 BATCH = 1000
 """Series that one transaction of `reindex` looks at: what arrives meanwhile waits for no more than that."""

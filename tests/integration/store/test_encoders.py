@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from rows import add_series
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from stack_rows import add_encoder, card, make_active, new_encoder, new_stack, not_embedded, random_vectors, save
 
 from pacs_cbir.errors import EncoderRefused, JobLost
+from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings, encoders, jobs
 from pacs_cbir.store.encoders import EncoderRow, Lacking, State
@@ -153,6 +154,50 @@ def test_a_retired_encoder_is_left_out_and_can_come_back(
         assert set(connection.scalars(select(stacks.c.encoder_id))) == {active.id}, "a worker that began before"
         assert encoders.add(connection, new_encoder("b" * 64)).id == beside.id
     assert states(database) == {"a": State.ACTIVE, "b": State.BESIDE}
+
+
+def test_an_encoder_comes_back_only_once_nothing_of_it_is_left(
+    database: Database, two: tuple[EncoderRow, EncoderRow]
+) -> None:
+    active, beside = two
+    series(database, active, beside)
+    with database.transaction() as connection:
+        encoders.retire(connection, beside.name)
+    # Killed here: what arrives from now on makes the embeddings that are left stale.
+    with database.transaction() as connection, pytest.raises(EncoderRefused, match="encoder retire"):
+        encoders.add(connection, new_encoder("b" * 64))
+    with database.transaction() as connection:
+        assert encoders.delete_some(connection, beside.id) == 1
+        encoders.add(connection, new_encoder("b" * 64))
+    again = series(database, active, beside)
+    with database.transaction() as connection:
+        jobs.enqueue_with(connection, again, [beside.id])
+        # The one who retired it goes on.
+        jobs.forget(connection, beside.id)
+        assert jobs.count_left(connection, beside.id) == 1
+        assert encoders.delete_some(connection, beside.id) == 0
+
+
+def test_a_reindex_ends_when_its_encoder_is_retired_meanwhile(
+    database: Database, two: tuple[EncoderRow, EncoderRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active, beside = two
+    for _ in range(3):
+        series(database, active)
+    monkeypatch.setattr(jobs, "BATCH", 1)
+    enqueue_batch = jobs.enqueue_batch
+    made: list[int] = []
+
+    def then_retired(connection: Connection, encoder_id: int, after: int) -> int | None:
+        made.append(encoder_id)
+        last = enqueue_batch(connection, encoder_id, after)
+        connection.execute(text("UPDATE encoders SET state = 'retired' WHERE id = :id"), {"id": encoder_id})
+        return last
+
+    monkeypatch.setattr(jobs, "enqueue_batch", then_retired)
+    with pytest.raises(EncoderRefused, match="meanwhile"):
+        start_reindex(database, beside.name, hours=None, workers=None, from_pacs=False)
+    assert len(made) == 1
 
 
 def test_encoders_that_are_activated_at_once_leave_one_active_and_one_former(database: Database) -> None:
