@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydicom import DataElement, config
 from pydicom.dataset import Dataset, FileDataset
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.events import Event
@@ -30,6 +31,7 @@ class CrookedPacs:
         ignores: matching keys that it does not look at.
         silent_about: attributes that it does not answer.
         counts: StudyInstanceUID → what it says for NumberOfStudyRelatedInstances.
+        names: StudyInstanceUID → what it says instead.
         delays: seconds before each of the next queries is answered.
         broken: SOP Instance UIDs that it cannot send.
         moved: StudyInstanceUID → how often it was asked to send it.
@@ -41,6 +43,7 @@ class CrookedPacs:
         self.ignores: set[str] = set()
         self.silent_about: set[str] = set()
         self.counts: dict[str, int] = {}
+        self.names: dict[str, str] = {}
         self.delays: list[float] = []
         self.broken: set[str] = set()
         self.moved: Counter[str] = Counter()
@@ -105,7 +108,10 @@ class CrookedPacs:
             if keyword == "ModalitiesInStudy":
                 answer.ModalitiesInStudy = sorted({ds.Modality for ds in group})
             elif keyword.startswith("NumberOf"):
-                setattr(answer, keyword, self.counts.get(study, len(group)))
+                count = self.counts.get(study, len(group))
+                answer.add(DataElement(keyword, "IS", str(count), validation_mode=config.IGNORE))
+            elif keyword == "StudyInstanceUID":
+                answer.add(DataElement(keyword, "UI", self.names.get(study, study), validation_mode=config.IGNORE))
             else:
                 setattr(answer, keyword, group[0].get(keyword, ""))
         return answer

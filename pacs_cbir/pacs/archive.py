@@ -16,6 +16,8 @@ from pacs_cbir.settings import Settings
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 # As ingest takes them: components may begin with a zero, as some devices write them.
 IDENTIFIER = re.compile(r"[0-9]+(\.[0-9]+)*")
+# Of an Integer String (PS3.5 Table 6.2-1).
+LARGEST_COUNT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,12 @@ def identifier_of(answer: Dataset, keyword: str) -> str:
 
 
 def number_of(answer: Dataset, keyword: str) -> int | None:
-    """A count of an answer; None where it has none, or none that is a number."""
+    """A count of an answer; None where it has none, or none that is a number of an IS."""
     try:
         count = int(str(answer.get(keyword) or "").strip() or -1)
     except ValueError:
         return None
-    return count if count >= 0 else None
+    return count if 0 <= count <= LARGEST_COUNT else None
 
 
 def texts_of(answer: Dataset, keyword: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class StudySearch:
     Attributes:
         modality: one of the study's modalities; empty for any.
         body_part: BodyPartExamined of a series of that modality; empty for any.
-        incomplete: what could not be split further, in words.
+        incomplete: what could not be split further, or not be named, in words.
     """
 
     archive: Archive
@@ -103,7 +103,16 @@ class StudySearch:
         """The answers by StudyInstanceUID, and whether there may be more."""
         wanted = {"StudyInstanceUID": "", "StudyTime": "", "NumberOfStudyRelatedInstances": ""}
         found = self.archive.find("STUDY", wanted | {"ModalitiesInStudy": self.modality} | keys)
-        return {identifier_of(one, "StudyInstanceUID"): one for one in found.answers}, self._is_short(found)
+        answers = {}
+        for one in found.answers:
+            try:
+                answers[identifier_of(one, "StudyInstanceUID")] = one
+            except PeerError:
+                # One bad row of an old archive does not keep the others there.
+                what = f"{keys['StudyDate']}: the PACS names one without a valid StudyInstanceUID"
+                if what not in self.incomplete:
+                    self.incomplete.append(what)
+        return answers, self._is_short(found)
 
     def _is_short(self, found: Found) -> bool:
         count, limit = len(found.answers), self.archive.peer.find_limit

@@ -142,6 +142,19 @@ def test_a_pacs_that_ignores_keys_is_checked(crooked: CrookedPacs, scp: Settings
         search.between(date(2023, 1, 1), date(2023, 1, 31))
 
 
+def test_counts_that_are_none_and_studies_without_a_uid_do_not_keep_the_others_there(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold([*study("honest"), *study("counted wrongly"), *study("named wrongly")])
+    crooked.counts = {str(uid("counted wrongly")): 99999999999}
+    crooked.names = {str(uid("named wrongly")): "1.2.three"}
+    archive = open_archive(crooked.peer(), scp, database)
+    backfill = Backfill(archive, database, JANUARY, FAST, threading.Event(), say=print, show=lambda _: None)
+    assert backfill.run() == {"waiting": 0, "done": 2, "parked": 0}
+    [missing] = backfill.incomplete
+    assert "without a valid StudyInstanceUID" in missing
+
+
 def test_a_pacs_that_lies_about_counts_is_asked_so_often_and_no_more(
     crooked: CrookedPacs, scp: Settings, database: Database
 ) -> None:
