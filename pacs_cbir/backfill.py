@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,15 +38,21 @@ def run_backfill(
     """Run until nothing is left or `stop` is set; says what was parked, and returns whether all that was found is here.
 
     Raises:
-        BackfillRuns, SettingsError, PeerRefuses, PeerError, DatabaseUnavailable: as `Backfill.run`.
+        BackfillRuns, SettingsError, PeerRefuses, PeerAway, PeerError, DatabaseUnavailable: as `Backfill.run`.
     """
     archive = open_archive(settings.peers[wanted.peer], settings, database)
     with _progress(console) as progress:
-        task = progress.add_task("Fetching studies", total=None, parked=0)
+        task = progress.add_task("Searching", total=None, parked=0)
 
-        def show(counts: dict[str, int]) -> None:
-            ended = counts["done"] + counts["parked"]
-            progress.update(task, total=sum(counts.values()), completed=ended, parked=counts["parked"])
+        def show(counts: dict[str, int], searched: tuple[date, date] | None) -> None:
+            found, ended = sum(counts.values()), counts["done"] + counts["parked"]
+            if searched is None:
+                progress.update(
+                    task, description="Fetching studies", total=found, completed=ended, parked=counts["parked"]
+                )
+            else:
+                to, last = searched
+                progress.update(task, description=f"Searched to {to:%Y-%m} of {last:%Y-%m}, {found} found")
 
         def say(sentence: str) -> None:
             progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
-from pacs_cbir.store import backfills, catalogue, commitments, encoders
+from pacs_cbir.store import backfills, catalogue, commitments, corrections, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
 
@@ -26,6 +26,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     with database.transaction() as connection:
         state = catalogue.status(connection)
         untold = commitments.open_requests(connection)
+        made = corrections.counted(connection)
     counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")
     numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
     counts.add_row(*(str(number) for number in numbers))
@@ -39,6 +40,9 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         f"retention {settings.retention}; {state.committed} committed"
     )
     console.print(f"disk: {_disk(settings)}")
+    if settings.hl7_port is not None or made:
+        told = (f"{count} by {door}, the last at {last:%Y-%m-%d %H:%M}" for door, (count, last) in made.items())
+        console.print(f"corrections: {'; '.join(told) or 'none yet'}")
     _print_rows(console, "Rejected", ("Reason", "Instances"), [(r, str(n)) for r, n in state.rejected.items()])
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
     _print_rows(

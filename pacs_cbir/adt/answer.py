@@ -24,6 +24,8 @@ from pacs_cbir.store.session import Connection, Database
 
 DOOR = "HL7"
 ACCEPT, ERROR, REJECT = "AA", "AE", "AR"
+# What an accepted message came to. A merge that finds no study of the prior patient is kept for what may come.
+APPLIED, NOBODY = "applied", "nobody here"
 INTERNAL = "207"
 # HL7 table 0357.
 ANSWERS: dict[type[PacsCbirError], tuple[str, str]] = {
@@ -49,8 +51,7 @@ def answer(block: bytes, database: Database, settings: Settings) -> bytes:
     kind = kind_of(message)
     try:
         with database.transaction() as connection:
-            for one in said(message, settings.hl7_issuers):
-                _correct(connection, one)
+            found = [_correct(connection, one) for one in said(message, settings.hl7_issuers)]
     except PacsCbirError as error:
         code, condition = next((ANSWERS[kind_] for kind_ in type(error).__mro__ if kind_ in ANSWERS), (ERROR, INTERNAL))
         log.warning("HL7 message refused", kind=kind, answer=code, error=str(error))
@@ -59,21 +60,25 @@ def answer(block: bytes, database: Database, settings: Settings) -> bytes:
         # Its text may carry what the message says.
         log.exception("HL7 message broke", kind=kind, error=type(error).__name__, exc_info=False)
         return _acknowledge(message, ERROR, INTERNAL, "an error that was not foreseen; the service's log has it", block)
-    log.info("HL7 message taken in", kind=kind, answer=ACCEPT)
-    return _acknowledge(message, ACCEPT, "", "", block)
+    outcome = APPLIED if sum(found) else NOBODY
+    log.info("HL7 message taken in", kind=kind, answer=ACCEPT, outcome=outcome, studies=sum(found))
+    return _acknowledge(message, ACCEPT, "", outcome, block)
 
 
-def _correct(connection: Connection, one: Said) -> None:
+def _correct(connection: Connection, one: Said) -> int:
+    """Make a correction; returns of how many studies it is."""
+    found = 0
     if isinstance(one, PatientMerge):
         for prior, surviving in one.pairs:
-            corrections.merge_patients(connection, prior, surviving, one.values, DOOR)
-        return
+            found += corrections.merge_patients(connection, prior, surviving, one.values, DOOR)
+        return found
     for identifier in one.patients:
         try:
-            corrections.update_patient(connection, identifier, one.values, DOOR)
+            found += corrections.update_patient(connection, identifier, one.values, DOOR)
         except UnknownPatient:
             # A hospital's messages are of all its patients; of most nothing is here.
             continue
+    return found
 
 
 def _acknowledge(message: hl7.Message, code: str, condition: str, text: str, block: bytes) -> bytes:
@@ -83,6 +88,7 @@ def _acknowledge(message: hl7.Message, code: str, condition: str, text: str, blo
     if text:
         plain = "".join(character for character in text if character not in message.separators)
         lines[1] += f"{separator}{plain}"
+    if condition:
         lines.append(separator.join(("ERR", "", "", condition, "E", "", "", "", plain)))
     return "\r".join((*lines, "")).encode(character_set(block), "replace")
 

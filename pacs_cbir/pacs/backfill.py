@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -27,6 +28,8 @@ WINDOW_DAYS = 31
 # Growing pauses while the PACS, the database or the disk is away.
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 300.0
+# A PACS that has not answered once is more likely written down wrongly than away.
+FIRST_CONTACTS = 4
 # Hours are looked at again this often, for clocks that are set.
 LOOK_SECONDS = 60.0
 # After so many studies in a row that brought nothing at the first attempt, something is wrong with all of them.
@@ -85,7 +88,8 @@ class Backfill:
         wanted: which studies; its row is made or gone on with.
         stop: set, it ends the run after the study under way.
         say: told what a person wants to know, in a sentence.
-        show: told the studies by state, whenever they change.
+        show: told the studies by state, whenever they change, and the months that are searched to and will be, while
+            it searches.
 
     Attributes:
         incomplete: what the PACS would not tell of, in words.
@@ -100,7 +104,7 @@ class Backfill:
         stop: threading.Event,
         *,
         say: Callable[[str], None],
-        show: Callable[[dict[str, int]], None],
+        show: Callable[[dict[str, int], tuple[date, date] | None], None],
     ) -> None:
         self._archive, self._database, self._wanted, self._pace, self._stop = archive, database, wanted, pace, stop
         self._say, self._show = say, show
@@ -108,6 +112,7 @@ class Backfill:
         self._row = 0
         self._begun: float | None = None
         self._in_vain = 0
+        self._heard = False
 
     @property
     def incomplete(self) -> list[str]:
@@ -121,6 +126,7 @@ class Backfill:
             BackfillRuns: another backfill asks this PACS.
             SettingsError: the range of dates is none.
             PeerRefuses: the PACS does not let this service ask or fetch; the next run goes on.
+            PeerAway: it has not answered once.
             PeerError: it answered a query with an error, or many studies in a row brought nothing; likewise.
             DatabaseUnavailable: at the start.
         """
@@ -152,17 +158,19 @@ class Backfill:
         while first <= last:
             until = min(first + timedelta(days=WINDOW_DAYS - 1), last)
             found = self._patiently(partial(self._search.between, first, until))
+            self._heard = True
             counts = {study.study_instance_uid: study.instances for study in found}
             # Of today more may come: the next run asks for it again.
-            self._patiently(partial(self._note, counts, min(until, today - DAY)))
+            self._patiently(partial(self._note, counts, min(until, today - DAY), last))
             first = until + DAY
 
-    def _note(self, found: dict[str, int | None], searched_to: date) -> None:
+    def _note(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
         with self._database.transaction() as connection:
             backfills.add_found(connection, self._row, found, searched_to)
             counts = backfills.count(connection, self._row)
-        log.info("studies found", searched_to=f"{searched_to:%Y-%m-%d}", found=len(found))
-        self._show(counts)
+        if found:
+            log.info("studies found", searched_to=f"{searched_to:%Y-%m-%d}", found=len(found))
+        self._show(counts, (searched_to, last))
 
     def _fetch(self) -> None:
         while (study := self._patiently(self._next)) is not None:
@@ -184,6 +192,7 @@ class Backfill:
             raise
         except PeerError as error:
             problem = str(error)
+        self._heard = True
         with self._database.transaction() as connection:
             if problem is None:
                 backfills.done(connection, study)
@@ -192,7 +201,7 @@ class Backfill:
                 parked = backfills.failed(connection, study, problem, settings.job_attempts)
                 log.warning("study is not whole", study=uid, parked=parked, error=problem)
             counts = backfills.count(connection, self._row)
-        self._show(counts)
+        self._show(counts, None)
         self._require_some(study, problem, brought=self._known(uid) - before)
 
     def _require_some(self, study: backfills.Pending, problem: str | None, *, brought: int) -> None:
@@ -240,17 +249,23 @@ class Backfill:
 
         Raises:
             Stopped: the run was asked to end.
+            PeerAway: the PACS has not answered once.
         """
         pause = FIRST_PAUSE_SECONDS
-        while True:
+        for tries in itertools.count(1):
             self._wait_for_hours()
             try:
                 return step()
             except (PeerAway, DatabaseUnavailable, DiskUnavailable) as error:
-                self._say(f"{error}; tried again in {pause:g} s")
-                log.warning("waiting", error=str(error), seconds=pause)
+                if isinstance(error, PeerAway) and not self._heard and tries >= FIRST_CONTACTS:
+                    raise PeerAway(
+                        f"{error}, and has not answered once in {tries} tries: is it up, and is its address in "
+                        f"PACS_CBIR_PEERS ({self._wanted.peer}) right?"
+                    ) from error
+                self._say(f"{error}; trying again in {pause:g} s")
             self._wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        raise AssertionError("counting ends nowhere")
 
     def _wait_for_hours(self) -> None:
         hours = self._pace.hours
@@ -261,7 +276,6 @@ class Backfill:
             return
         until = hours.next_allowed(now)
         self._say(f"outside of the hours: waiting until {until:%a %Y-%m-%d %H:%M}")
-        log.info("outside of the hours", until=until.isoformat())
         while not hours.allows(now):
             self._wait(min(LOOK_SECONDS, max(1.0, (until - now).total_seconds())))
             now = datetime.now().astimezone()

@@ -168,6 +168,16 @@ def history(connection: Connection, limit: int) -> list[Correction]:
     ]
 
 
+def counted(connection: Connection) -> dict[str, tuple[int, datetime]]:
+    """Door → how many corrections came by it of patients who are here, and when the last one did."""
+    rows = connection.execute(
+        select(corrections.c.door, func.count(), func.max(corrections.c.made_at))
+        .group_by(corrections.c.door)
+        .order_by(corrections.c.door)
+    )
+    return {door: (count, last) for door, count, last in rows}
+
+
 FORMER_PATIENTS = text("DELETE FROM study_patients WHERE study_id = :study_id RETURNING patient_id")
 
 OWN_INSTANCES = text("""

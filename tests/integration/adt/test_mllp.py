@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +25,8 @@ from pacs_cbir.store.session import Database
 from tests.conftest import free_port
 
 PID = "PID|1||{}||Roe^Jane^Q^III^Dr||19610203|F"
+DONE = ["AA", "MSG1", "applied"]
+NOBODY = ["AA", "MSG1", "nobody here"]
 NOWHERE = "postgresql://nobody@/nothing?host=/tmp/no-such-folder"
 
 
@@ -92,16 +96,31 @@ def said(database: Database, study: str) -> list[str]:
 def test_an_update(database: Database, settings: Settings, send: Callable[[bytes], list[str]], trigger: str) -> None:
     arrive(database, settings, patient="42", study="one", IssuerOfPatientID="HOSP")
     arrive(database, settings, patient="42", study="other")
-    assert send(message(trigger, "EVN||20260101", PID.format("42^^^HOSP&1.2.3&ISO^MR~77^^^CITY^PI"))) == ["AA", "MSG1"]
+    assert send(message(trigger, "EVN||20260101", PID.format("42^^^HOSP&1.2.3&ISO^MR~77^^^CITY^PI"))) == DONE
     assert said(database, "one") == ["42", "HOSP", "Roe^Jane^Q^Dr^III", "19610203", "F"]
     assert said(database, "other")[2] == "Test^42", "of another issuer"
+
+
+def test_what_changed_nothing_is_told_apart(
+    database: Database, settings: Settings, send: Callable[[bytes], list[str]], environment: dict[str, str]
+) -> None:
+    arrive(database, settings, patient="42", study="one", IssuerOfPatientID="HOSPITAL")
+    with capture_logs() as logs:
+        assert send(message("A08", PID.format("42^^^HOSP^MR"))) == NOBODY
+        assert send(message("A08", PID.format("42^^^HOSPITAL^MR"))) == DONE
+    found = [(entry["outcome"], entry["studies"]) for entry in logs if entry["event"] == "HL7 message taken in"]
+    assert found == [("nobody here", 0), ("applied", 1)]
+    status = subprocess.run(
+        [sys.executable, "-m", "pacs_cbir", "status"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "corrections: 1 by HL7, the last at " in status.stdout
 
 
 def test_a_merge(database: Database, settings: Settings, send: Callable[[bytes], list[str]]) -> None:
     arrive(database, settings, patient="41", study="one", IssuerOfPatientID="HOSP")
     block = message("A40^ADT_A39", PID.format("9^^^CITY^PI~42^^^HOSP^MR"), "MRG|41^^^HOSP^MR~123^^^SSA^SS")
-    for _ in range(2):
-        assert send(block) == ["AA", "MSG1"]
+    assert send(block) == DONE
+    assert send(block) == NOBODY, "the prior one has no study any more"
     arrive(database, settings, patient="41", study="two", IssuerOfPatientID="HOSP")
     for study in ("one", "two"):
         assert said(database, study) == ["42", "HOSP", "Roe^Jane^Q^Dr^III", "19610203", "F"]
@@ -158,7 +177,7 @@ def test_names_in_their_character_sets(
 def test_of_patients_who_are_not_here_nothing_is_kept(
     database: Database, settings: Settings, send: Callable[[bytes], list[str]]
 ) -> None:
-    assert send(message("A08", PID.format("42"))) == ["AA", "MSG1"]
+    assert send(message("A08", PID.format("42"))) == NOBODY
     assert table(database, "SELECT count(*) FROM patients") == [(0,)]
 
 

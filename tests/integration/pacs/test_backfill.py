@@ -17,8 +17,9 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 from running import listens, wait_until
 from stored import rows
+from structlog.testing import capture_logs
 
-from pacs_cbir.errors import BackfillRuns, PeerError, PeerRefuses, SettingsError
+from pacs_cbir.errors import BackfillRuns, PeerAway, PeerError, PeerRefuses, SettingsError
 from pacs_cbir.hours import Hours
 from pacs_cbir.pacs import backfill as module
 from pacs_cbir.pacs.backfill import Backfill, Pace, days_of
@@ -52,7 +53,7 @@ def run(
     """One run to its end: the studies by state, and what was said."""
     said: list[str] = []
     archive = open_archive(peer, settings, database)
-    counts = Backfill(archive, database, wanted, pace, threading.Event(), say=said.append, show=lambda _: None).run()
+    counts = Backfill(archive, database, wanted, pace, threading.Event(), say=said.append, show=lambda *_: None).run()
     return counts, said
 
 
@@ -188,7 +189,7 @@ def test_a_slow_pacs_is_waited_for_and_a_silent_one_counts_as_away(
     counts, said = run(crooked.peer(timeout_seconds=1.5), scp, database)
     assert counts["done"] == 1
     assert len(said) == 1
-    assert "ended a query before it was answered; tried again in 0.1 s" in said[0]
+    assert "ended a query before it was answered; trying again in 0.1 s" in said[0]
 
 
 def test_failed_instances_are_named(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
@@ -220,6 +221,38 @@ def test_a_pacs_that_disappears_is_waited_for(
         thread.join()
     assert ended == [{"waiting": 0, "done": 6, "parked": 0}]
     assert len(arrivals(database)) == 12
+
+
+def test_a_pacs_that_never_answered_is_asked_a_few_times_alone(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    with pytest.raises(PeerAway, match=r"A at 127\.0\.0\.1:1 does not answer.* 4 tries: .*PACS_CBIR_PEERS \(pacs\)"):
+        run(Peer(ae_title="A", host="127.0.0.1", port=1), settings, database)
+
+
+def test_the_search_shows_how_far_it_is_and_logs_months_with_studies(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold(study("one", 1))
+    shown: list[tuple[int, tuple[date, date] | None]] = []
+    wanted = Filter("pacs", "20231001-20240131", "MR", "")
+    backfill = Backfill(
+        open_archive(crooked.peer(), scp, database),
+        database,
+        wanted,
+        FAST,
+        threading.Event(),
+        say=print,
+        show=lambda counts, searched: shown.append((sum(counts.values()), searched)),
+    )
+    with capture_logs() as logs:
+        backfill.run()
+    searched = [one for _, one in shown if one is not None]
+    assert len(searched) == 4
+    assert searched[-1] == (date(2024, 1, 31), date(2024, 1, 31))
+    assert shown[-1] == (1, None)
+    assert [entry["found"] for entry in logs if entry["event"] == "studies found"] == [1]
 
 
 @pytest.mark.slow
@@ -263,7 +296,7 @@ def test_outside_of_the_hours_nothing_is_asked(settings: Settings, database: Dat
 
     away = open_archive(Peer(ae_title="A", host="127.0.0.1", port=1), settings, database)
     never = Pace(FAST.studies_per_minute, Hours(hours_of_week=_not_now()))
-    counts = Backfill(away, database, JANUARY, never, stop, say=say, show=lambda _: None).run()
+    counts = Backfill(away, database, JANUARY, never, stop, say=say, show=lambda *_: None).run()
     assert counts == {"waiting": 0, "done": 0, "parked": 0}
     assert "outside of the hours: waiting until" in said[0]
     assert said[-1] == "stopped; the same command goes on"
