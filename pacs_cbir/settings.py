@@ -148,7 +148,8 @@ class Settings(BaseSettings):
         "{SOPInstanceUID}; OHIF's by default.",
     )
     show_identity: bool = Field(
-        default=False, description="Whether the page shows and searches names, patient IDs and accession numbers."
+        default=False,
+        description="Whether the page, and it alone, shows and searches names, patient IDs and accession numbers.",
     )
 
     @classmethod

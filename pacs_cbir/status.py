@@ -118,7 +118,9 @@ def print_encoders(database: Database, console: Console) -> None:
     """
     with database.transaction() as connection:
         listed = [(row, encoders.progress(connection, row.id)) for row in encoders.listed(connection)]
-    table = Table("Encoder", "State", "Precision", "Series", "Waiting", "Running", "Parked", "Hours", "Workers", "From")
+    # Names are typed again; all else may break over lines.
+    columns = ("State", "Precision", "Series", "Waiting", "Running", "Parked", "Hours", "Workers", "From")
+    table = Table(Column("Encoder", no_wrap=True), *(Column(name, overflow="fold") for name in columns))
     for row, now in listed:
         counts = (f"{now.series} of {now.all_series}", str(now.waiting), str(now.running), str(now.parked))
         how = (row.hours or "always", str(row.workers or "all"), "PACS" if row.from_pacs else "disk")

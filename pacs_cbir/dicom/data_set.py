@@ -43,12 +43,17 @@ def element(keyword: str, values: list[str]) -> DataElement | None:
         return None
     try:
         # pydicom's JSON knows no empty value among several of these.
-        present = [value for value in values if value.strip("=")] if vr in NUMBERS | {"PN"} else values
+        present = [value for value in values if is_value(value)] if vr in NUMBERS | {"PN"} else values
         given = [_typed(vr, value) for value in present]
         # What came is shown as it came: a PACS is full of values that are not quite their VR's.
         return DataElement(tag, vr, given[0] if len(given) == 1 else given, validation_mode=config.IGNORE)
     except UNFIT:
         return None
+
+
+def is_value(text: str) -> bool:
+    """Whether a number's or name's text says anything; component groups of a name may all be empty."""
+    return bool(text.strip("="))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from pacs_cbir.dicom.data_set import UNFIT
 from pacs_cbir.errors import DecodingError
 
 MR_IMAGE_SOP_CLASSES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
@@ -164,7 +166,7 @@ def _group_values(functional_groups: Dataset) -> dict[str, Any]:
 
 
 def flattened(ds: Dataset, groups: dict[str, Any] | None = None) -> Dataset:
-    """A data set with its functional groups' values at its top level, and without private elements.
+    """A data set with its functional groups' values at its top level, without private elements and what is unreadable.
 
     Args:
         ds: of a classic or enhanced instance.
@@ -178,10 +180,16 @@ def flattened(ds: Dataset, groups: dict[str, Any] | None = None) -> Dataset:
         keyword = keyword_for_tag(tag)
         value = None if keyword in _FUNCTIONAL_GROUPS or not keyword else value_of(ds, keyword)
         if value is not None:
-            setattr(flat, keyword, value)
+            _set(flat, keyword, value)
     for keyword, value in groups.items():
-        setattr(flat, keyword, value)
+        _set(flat, keyword, value)
     return flat
+
+
+def _set(ds: Dataset, keyword: str, value: Any) -> None:
+    # A number's text that is none is read as it came, and refused here: as good as no value.
+    with contextlib.suppress(*UNFIT):
+        setattr(ds, keyword, value)
 
 
 def flattened_header(ds: Dataset) -> Dataset:

@@ -99,8 +99,8 @@ def build_volume(stack: Stack) -> Volume:
 
     Raises:
         NotEmbeddable: the stack has a reason not to be embedded.
-        NotAVolume: colour, no position or spacing, slices at one position, or distances that vary by more than
-            `SPACING_TOLERANCE`.
+        NotAVolume: colour, no position or spacing, a rescale that is no number, slices at one position, or distances
+            that vary by more than `SPACING_TOLERANCE`.
         DecodingError: pixel data that is missing or cannot be decoded; names the transfer syntax.
     """
     if stack.reason is not None:
@@ -149,10 +149,12 @@ def _placed(frames: Sequence[Frame]) -> _Placed:
     orientation = first.numbers_of("ImageOrientationPatient", 6)
     pixel_spacing = first.numbers_of("PixelSpacing", 2)
     positions = [p for f in frames if (p := f.numbers_of("ImagePositionPatient", 3)) is not None]
-    if orientation is None or len(positions) < len(frames):
-        raise NotAVolume("a slice has no position or orientation")
+    if orientation is None:
+        raise NotAVolume("a slice has no orientation: ImageOrientationPatient is not six numbers")
+    if len(positions) < len(frames):
+        raise NotAVolume("a slice has no position: ImagePositionPatient is not three numbers")
     if pixel_spacing is None or min(pixel_spacing) <= 0:
-        raise NotAVolume("the pixels have no spacing")
+        raise NotAVolume("the pixels have no spacing: PixelSpacing is not two numbers above 0")
     if not _is_orthonormal(orientation):
         raise NotAVolume("the orientation's row and column are not two perpendicular unit vectors")
     if len(frames) == 1:
@@ -214,11 +216,18 @@ def _decoded(frame: Frame, numbers: list[int]) -> Iterator[npt.NDArray[np.generi
 
 
 def _rescaled(pixels: npt.NDArray[np.generic], frame: Frame) -> npt.NDArray[np.float32]:
-    slope = frame.number_of("RescaleSlope")
-    intercept = frame.number_of("RescaleIntercept")
+    slope, intercept = _number(frame, "RescaleSlope"), _number(frame, "RescaleIntercept")
     values = pixels.astype(np.float32)
     padding = frame.number_of("PixelPaddingValue")
     if padding is not None and (padded := pixels == padding).any() and not padded.all():
         values[padded] = values[~padded].min()
     # PS3.3 C.11.1.1.2: a slope of 0 is not allowed, and would leave nothing of the image.
     return values * np.float32(slope or 1.0) + np.float32(intercept or 0.0)
+
+
+def _number(frame: Frame, keyword: str) -> float | None:
+    """A number without which the values are others; None where it is absent."""
+    number = frame.number_of(keyword)
+    if number is None and frame.get(keyword) is not None:
+        raise NotAVolume(f"the values of a slice are not known: {keyword} is no number")
+    return number

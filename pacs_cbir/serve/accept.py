@@ -16,7 +16,7 @@ PNG = "image/png"
 def negotiate(accept: str | None, offered: Sequence[str]) -> str:
     """Choose a media type.
 
-    A browser that asks for a page (text/html) gets the first, rather than an error.
+    A browser that is led to an address accepts `*/*` too, after pages and pictures, and gets what that chooses.
 
     Args:
         accept: the Accept field; None and empty accept everything.
@@ -31,8 +31,6 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
         quality = _quality(media_type, ranges)
         if quality > best:
             best, chosen = quality, media_type
-    if chosen is None and any(name == "text/html" and quality > 0 for name, quality in ranges):
-        return offered[0]
     if chosen is None:
         raise HTTPException(HTTPStatus.NOT_ACCEPTABLE, f"On offer here: {', '.join(offered)}. Name one in Accept.")
     return chosen

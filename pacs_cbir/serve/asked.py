@@ -23,6 +23,7 @@ from pacs_cbir.serve.parameters import (
     FUZZY,
     LABEL,
     ReturnKeys,
+    check_once,
     example_of,
     region_of,
     sequence_weights_of,
@@ -187,6 +188,7 @@ def asked_of(request: Request, parameters: Parameters, items: Sequence[tuple[str
         InvalidQuery: a parameter cannot be understood.
         HTTPException: 406.
     """
+    check_once(items, Parameters.model_fields.keys() - _SEVERAL)
     keys = matching_keys(items, Parameters.model_fields)
     examples = _examples(parameters.example)
     return Asked(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pacs_cbir.dicom.data_set import NUMBERS, TEXT, UNFIT, element, tag_and_vr
+from pacs_cbir.dicom.data_set import NUMBERS, TEXT, UNFIT, element, is_value, tag_and_vr
 from pacs_cbir.dicom.private_block import PRIVATE_CREATOR, PRIVATE_GROUP
 from pacs_cbir.store.catalogue import Attributes
 
@@ -19,6 +19,8 @@ Model = dict[str, Any]
 def model(attributes: Attributes, keywords: Iterable[str], private: Model | None = None) -> Model:
     """The DICOM JSON Model of some attributes: those that are not there are empty, those that have none left out.
 
+    An empty value among several is null (PS3.18 F.2.5).
+
     Args:
         private: elements to have beside them, as `private_block` makes them.
     """
@@ -28,11 +30,21 @@ def model(attributes: Attributes, keywords: Iterable[str], private: Model | None
         values = attributes.get(keyword, [])
         if tag is not None and vr in TEXT:
             # pydicom's elements of a page of answers would take longer than the search.
-            found[f"{tag:08X}"] = {"vr": vr, "Value": values} if any(values) else {"vr": vr}
+            found[f"{tag:08X}"] = (
+                {"vr": vr, "Value": [value or None for value in values]} if any(values) else {"vr": vr}
+            )
         elif (made := element(keyword, values)) is not None:
             with contextlib.suppress(*UNFIT):
-                found[f"{made.tag:08X}"] = made.to_json_dict(None, 0)
+                found[f"{made.tag:08X}"] = _with_nulls(made.to_json_dict(None, 0), values)
     return dict(sorted(found.items()))
+
+
+def _with_nulls(found: Model, values: list[str]) -> Model:
+    """An element of numbers or names with null in the place of each of the text's values that `element` left out."""
+    if "Value" in found and not all(map(is_value, values)):
+        present = iter(found["Value"])
+        found["Value"] = [next(present) if is_value(value) else None for value in values]
+    return found
 
 
 def private_block(values: Mapping[tuple[int, str], Any]) -> Model:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
 from pacs_cbir.serve.dicom_json import model
-from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys
+from pacs_cbir.serve.parameters import FUZZY, LABEL, ReturnKeys, check_once
 from pacs_cbir.serve.return_keys import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, with_url
 from pacs_cbir.serve.schemas import NOTHING_FOUND, problems
 from pacs_cbir.serve.warning import warning
@@ -27,7 +27,8 @@ MORE_WARNING = (
 )
 """PS3.18 8.3.4.4."""
 
-RESERVED = frozenset({"limit", "offset", "includefield", "fuzzymatching", "label"})
+SEVERAL = frozenset({"includefield", "label"})
+RESERVED = SEVERAL | {"limit", "offset", "fuzzymatching"}
 # A study's counts are its own level's alone.
 _STUDY_ABOVE = tuple(key for key in STUDY_KEYS if "InStudy" not in key and "StudyRelated" not in key)
 _SERIES_ABOVE = tuple(key for key in SERIES_KEYS if "SeriesRelated" not in key)
@@ -77,7 +78,9 @@ def _search(database: Database, level: Level, default: Sequence[str]) -> Any:
 
         Results come in the order in which they were received. Where there are none, the answer is 204.
         """
-        keys = matching_keys(request.query_params.multi_items(), RESERVED)
+        items = request.query_params.multi_items()
+        check_once(items, RESERVED - SEVERAL)
+        keys = matching_keys(items, RESERVED)
         fields = ReturnKeys(includefield, keys)
         media_type = negotiate(request.headers.get("accept"), (DICOM_JSON, JSON))
         for part, uid in request.path_params.items():

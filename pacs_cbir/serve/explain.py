@@ -12,7 +12,6 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from pacs_cbir.embed.heat_picture import heat_picture
-from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.search import query as search
 from pacs_cbir.search.encoder_index import Current
 from pacs_cbir.search.explanation import Explained, Explanation
@@ -22,7 +21,7 @@ from pacs_cbir.serve.answers import Uids, explained_plain
 from pacs_cbir.serve.asked import MAX_CHARACTERS
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.encoder_field import ENCODER_DESCRIBED, encoder_field
-from pacs_cbir.serve.parameters import example_of, region_of, sequences_of, weights_of
+from pacs_cbir.serve.parameters import check_once, example_of, region_of, sequences_of, weights_of
 from pacs_cbir.serve.region import RegionExample, drawn_region
 from pacs_cbir.serve.schemas import ExplainedSeries, problems
 from pacs_cbir.store import catalogue, embeddings
@@ -66,7 +65,7 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
         sequence that both have, the most alike first, by part and by slice.
         """
         media_type = negotiate(request.headers.get("accept"), (PNG, JSON))
-        _check_once(request)
+        check_once(request.query_params.multi_items(), ExplainParameters.model_fields)
         example = example_of(asked.example)
         box = region_of(asked.region, (example,))
         current = searcher.current(asked.encoder or None)
@@ -82,12 +81,6 @@ def explain_router(database: Database, searcher: Searcher, embedder: Embedder) -
         return Response(content, media_type=JSON, headers=headers)
 
     return router
-
-
-def _check_once(request: Request) -> None:
-    names = [name for name, _ in request.query_params.multi_items()]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidQuery(f"{', '.join(repeated)}: given more than once; one example is explained by one match")
 
 
 def _picture(embedder: Embedder, current: Current, explained: Explained, region: RegionExample | None) -> bytes:

@@ -105,6 +105,21 @@ def _sequence(parameter: str, name: str) -> str:
     return found
 
 
+def check_once(items: Iterable[tuple[str, str]], names: Collection[str]) -> None:
+    """Refuse parameters that have one value each and come with two, of which one would be lost.
+
+    Args:
+        items: all parameters.
+        names: those that are looked at.
+
+    Raises:
+        InvalidQuery: names those that are repeated.
+    """
+    given = [name for name, _ in items]
+    if repeated := sorted(name for name in names if given.count(name) > 1):
+        raise InvalidQuery(f"{', '.join(repeated)}: given more than once, and accepts one value")
+
+
 class ReturnKeys:
     """Which attributes an answer holds (PS3.18 8.3.4.3).
 

@@ -21,6 +21,7 @@ from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.picture import Function, Picture, Window
 from pacs_cbir.errors import InvalidQuery, PixelDataGone, VolumeError
 from pacs_cbir.serve.accept import JPEG, PNG, negotiate
+from pacs_cbir.serve.parameters import check_once
 from pacs_cbir.serve.schemas import problems
 from pacs_cbir.serve.warning import warning
 from pacs_cbir.settings import Settings
@@ -61,6 +62,7 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         request: Request, stored: StoredFile, number: int, viewport: str | None, windowing: str | None
     ) -> Response:
         media_type = negotiate(request.headers.get("accept"), (JPEG, PNG))
+        check_once(request.query_params.multi_items(), {"viewport", "window"})
         size, window = _size(viewport), _window(windowing)
         drawn = _drawn(stored, number, window, settings, decoder)
         if drawn is None:

@@ -9,15 +9,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.serve.dicom_json import plain
 from pacs_cbir.serve.outcome import report_url, with_age
-from pacs_cbir.serve.parameters import FUZZY
+from pacs_cbir.serve.parameters import FUZZY, LABEL, check_once
 from pacs_cbir.serve.schemas import NOTHING_FOUND, ListedStudy, problems
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, conflicts, encoders, listing
+from pacs_cbir.store import catalogue, conflicts, encoders, labels, listing
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.listing import ListedSeries
 from pacs_cbir.store.matching import Level, matching_keys
@@ -25,7 +26,8 @@ from pacs_cbir.store.order import Order
 from pacs_cbir.store.session import Database
 
 MAX_STUDIES = 100
-RESERVED = frozenset({"limit", "order", "after", "fuzzymatching"})
+SEVERAL = frozenset({"label"})
+RESERVED = SEVERAL | {"limit", "order", "after", "fuzzymatching"}
 STUDY_KEYS = (
     "StudyInstanceUID",
     "StudyDate",
@@ -46,9 +48,14 @@ IDENTIFIERS = frozenset(
         "ServiceEpisodeID",
         "ClinicalTrialSubjectID",
         "ClinicalTrialSubjectReadingID",
+        "RequestedProcedureID",
+        "ScheduledProcedureStepID",
+        "PerformedProcedureStepID",
+        "PlacerOrderNumberImagingServiceRequest",
+        "FillerOrderNumberImagingServiceRequest",
     }
 )
-"""Attributes that name the patient though they are not in the patient's group."""
+"""Attributes that lead to the patient though they are not in the patient's group."""
 PATIENT_GROUP = 0x0010
 _ORDER = (
     "What comes first; with `-` large values do, the newest studies or those received last. "
@@ -66,11 +73,13 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
 
     @router.get("/studies", response_class=JSONResponse, responses=_RESPONSES)
     def list_studies(
+        *,
         request: Request,
         limit: Annotated[int, Query(ge=1, le=MAX_STUDIES, description="How many.")] = 25,
         order: Annotated[Order, Query(description=_ORDER)] = Order.NEWEST,
         after: Annotated[str | None, Query(description=_AFTER, max_length=64)] = None,
         fuzzymatching: Annotated[bool, Query(description=FUZZY)] = False,
+        label: Annotated[tuple[str, ...], Query(max_length=labels.MAX_LABELS, description=LABEL)] = (),
     ) -> Response:
         """Studies that meet all matching keys, and how far their embedding is.
 
@@ -78,12 +87,23 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
         accession numbers are answered and searched only where `PACS_CBIR_SHOW_IDENTITY` is on. Where nothing matches,
         the answer is 204. QIDO-RS, which has no order, is at `/dicom-web/studies`.
         """
-        keys = matching_keys(request.query_params.multi_items(), RESERVED)
+        items = request.query_params.multi_items()
+        check_once(items, RESERVED - SEVERAL)
+        keys = matching_keys(items, RESERVED)
         if not settings.show_identity:
             _refuse_identity(keys)
+        any_of = labels.checked(label)
         with database.transaction() as connection:
             found = catalogue.find(
-                connection, Level.STUDY, keys, limit=limit, offset=0, fuzzy=fuzzymatching, order=order, after=after
+                connection,
+                Level.STUDY,
+                keys,
+                limit=limit,
+                offset=0,
+                fuzzy=fuzzymatching,
+                labels=any_of,
+                order=order,
+                after=after,
             )
             encoder = encoders.active(connection)
             by_uid = {_uid(study): study for study in found}
@@ -102,8 +122,9 @@ def studies_router(settings: Settings, database: Database) -> APIRouter:
 def _refuse_identity(keys: Iterable[str]) -> None:
     for keyword in keys:
         tag = Tag(keyword)
-        if keyword in IDENTIFIERS or (tag.group == PATIENT_GROUP and keyword not in ANONYMOUS):
-            raise InvalidQuery(f"{keyword} says who the patient is, and PACS_CBIR_SHOW_IDENTITY is off")
+        named = keyword in IDENTIFIERS or dictionary_VR(tag) == "PN"
+        if named or (tag.group == PATIENT_GROUP and keyword not in ANONYMOUS):
+            raise InvalidQuery(f"{keyword} says who somebody is, and PACS_CBIR_SHOW_IDENTITY is off")
 
 
 def _uid(study: Attributes) -> str:

@@ -158,7 +158,7 @@ def find(
     UNAVAILABLE where some has left (PS3.3 C.4.23.1.1).
 
     Raises:
-        InvalidQuery: a key cannot be understood, or `after` is not here.
+        InvalidQuery: a key cannot be understood, or `after` is no UID or not here.
     """
     met = conditions(keys, fuzzy=fuzzy, labels=labels)
     query = _query(level).where(*met.study)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, String, func, literal_
 
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.tables import STUDY_MOMENT, studies
-from pacs_cbir.store.value_tests import folded_column
+from pacs_cbir.store.value_tests import folded_column, is_uid
 
 # The last character there is: what has no value comes last in rising order, as it does in falling order by having none.
 _LAST = literal_column("U&'\\+10FFFF'", String)
@@ -39,12 +39,14 @@ def ordered(connection: Connection, query: Select[Any], order: Order, after: str
     """A query of studies in an order, from the one behind `after` on, a Study Instance UID.
 
     Raises:
-        InvalidQuery: `after` is not here.
+        InvalidQuery: `after` is no UID, or not here.
     """
     terms = _terms(order)
     query = query.order_by(None).order_by(*(term.desc() if order.falling else term for term in terms))
     if after is None:
         return query
+    if not is_uid(after):
+        raise InvalidQuery("after accepts a Study Instance UID")
     last = connection.execute(select(*terms).where(studies.c.study_instance_uid == after)).one_or_none()
     if last is None:
         raise InvalidQuery("after accepts the UID of a study that is here; ask for the first page again, without it")

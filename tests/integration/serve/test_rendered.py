@@ -170,6 +170,7 @@ def test_other_viewports_are_refused(api: Api) -> None:
     for viewport in ("", "1", "0,1", "a,b", "5000,1", "1,1,1,1", "-1,5"):
         answer = api.client.get(f"{BASE}/1.4/rendered", params={"viewport": viewport})
         assert answer.status_code == 400, viewport
+    assert api.client.get(f"{BASE}/1.4/rendered?viewport=10,10&viewport=20,20").status_code == 400
 
 
 def test_what_is_no_picture_is_said(api: Api) -> None:

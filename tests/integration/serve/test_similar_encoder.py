@@ -67,6 +67,7 @@ def test_a_query_names_the_encoder_that_answers(api: Api, two: tuple[EncoderRow,
     assert answer.headers["Pacs-Cbir-Encoder"] == f"{beside.name}; identity={beside.identity}"
     assert similarities(answer) == expected(beside)
     assert similarities(query(api)) == expected(active)
+    assert query(api, encoder=[active.name, beside.name]).status_code == 400
     unknown = query(api, encoder="none")
     assert unknown.status_code == 400
     assert active.name in unknown.json()["detail"]

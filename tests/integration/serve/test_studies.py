@@ -14,6 +14,7 @@ from sqlalchemy import delete, insert, update
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
+from pacs_cbir.store import labels
 from pacs_cbir.store.matching import keyword_of
 from pacs_cbir.store.tables import jobs, stacks, studies
 
@@ -89,6 +90,8 @@ def test_identity_is_shown_where_the_site_says_so(api: Api, decoder: Decoder) ->
         ("OtherPatientIDs", "SECRET-7"),
         ("MedicalRecordLocator", "SECRET-7"),
         ("AccessionNumber", "A77"),
+        ("ReferringPhysicianName", "House*"),
+        ("RequestedProcedureID", "R77"),
     ],
 )
 def test_identity_is_searched_where_the_site_says_so(api: Api, decoder: Decoder, name: str, value: str) -> None:
@@ -153,10 +156,29 @@ def test_what_arrives_and_leaves_moves_no_study_between_pages(api: Api) -> None:
 
 def test_an_order_or_study_that_there_is_not_is_refused(api: Api) -> None:
     api.add("1.1", "1.1.1", study=STUDY)
-    for asked in ({"order": "PatientName"}, {"after": "1.2"}, {"offset": "1"}):
+    for asked in ({"order": "PatientName"}, {"after": "1.2"}, {"after": "\0"}, {"after": "x"}, {"offset": "1"}):
         refused = api.client.get("/studies", params=asked)
         assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json"), asked
     assert "without it" in api.client.get("/studies", params={"after": "1.2"}).json()["detail"]
+
+
+def test_what_has_one_value_is_given_once(api: Api) -> None:
+    for asked in ("order=received&order=-received", "limit=1&limit=2", "after=1&after=2", "PatientSex=F&PatientSex=M"):
+        refused = api.client.get(f"/studies?{asked}")
+        assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json"), asked
+        assert asked.partition("=")[0] in refused.json()["detail"]
+
+
+def test_labels_are_searched(api: Api) -> None:
+    for uid in ("1.1", "1.2", "1.3"):
+        api.add(uid, f"{uid}.1", study=STUDY)
+    with api.database.transaction() as connection:
+        labels.replace(connection, "1.1", ["glioblastoma"])
+        labels.replace(connection, "1.3", ["metastasis"])
+    assert [study["StudyInstanceUID"] for study in listed(api, label="metastasis")] == ["1.3"]
+    both = listed(api, label=["metastasis", "glioblastoma"], order="received")
+    assert [study["StudyInstanceUID"] for study in both] == ["1.1", "1.3"]
+    assert api.client.get("/studies", params={"label": "knee"}).status_code == 204
 
 
 def test_keys_that_match_nothing_or_are_none(api: Api) -> None:

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
@@ -32,6 +34,7 @@ from pydicom.uid import (
 from pacs_cbir.dicom.stack import Stack, read_stacks
 from pacs_cbir.dicom.volume import FrameReference, Plane, build_volume
 from pacs_cbir.errors import DecodingError, NotAVolume, NotEmbeddable
+from tests.dicom_factory import mr_instance
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "dicom"
 Array = npt.NDArray[Any]
@@ -466,3 +469,37 @@ def test_real_moving_knee_is_one_stack_a_moment() -> None:
         volume = build_volume(stack)
         assert (volume.array.shape, volume.plane, stack.body_part) == ((1, 256, 256), Plane.SAGITTAL, "KNEE")
         assert volume.frames[0].frame_number == stack.key.temporal_position
+
+
+def read_with(tmp_path: Path, keyword: str, text: bytes) -> list[Stack]:
+    """Three slices with a header value that is not quite what its VR allows."""
+    paths = [tmp_path / f"{number}.dcm" for number in range(3)]
+    for number, path in enumerate(paths):
+        ds = mr_instance(number=number, size=8, ImagePositionPatient=["-4", "-4", str(6 * number)])
+        tag = Tag(keyword)
+        ds[tag] = RawDataElement(tag, "DS", len(text), text, 0, False, True)
+        ds.save_as(path, enforce_file_format=True)
+    return read_stacks(paths)
+
+
+@pytest.mark.parametrize("keyword", ["SliceThickness", "SliceLocation", "WindowCenter"])
+def test_what_a_volume_does_not_need_may_be_unreadable(tmp_path: Path, keyword: str) -> None:
+    [stack] = read_with(tmp_path, keyword, b"abc ")
+    assert len(build_volume(stack).frames) == 3
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("ImagePositionPatient", rb"abc\1\2 "),
+        ("ImageOrientationPatient", rb"abc\1\2 "),
+        ("PixelSpacing", rb"abc\1 "),
+        ("RescaleSlope", b"abc "),
+        ("RescaleIntercept", b"abc "),
+    ],
+)
+def test_what_a_volume_needs_is_named_where_it_is_unreadable(tmp_path: Path, keyword: str, text: bytes) -> None:
+    [stack] = read_with(tmp_path, keyword, text)
+    with pytest.raises(NotAVolume, match=f"{keyword} is n") as raised:
+        build_volume(stack)
+    assert "abc" not in str(raised.value)

@@ -17,7 +17,6 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("", DICOM_JSON),
         ("*/*", DICOM_JSON),
         ("application/*", DICOM_JSON),
-        ("text/html", DICOM_JSON),
         (BROWSER, DICOM_JSON),
         ("application/json", JSON),
         ("Application/JSON; charset=utf-8", JSON),
@@ -37,7 +36,13 @@ def test_the_most_specific_range_counts() -> None:
 
 @pytest.mark.parametrize(
     "accept",
-    ["application/xml", "application/dicom+json;q=0", "application/json;q=x", 'multipart/related; type="a/b"'],
+    [
+        "text/html",
+        "application/xml",
+        "application/dicom+json;q=0",
+        "application/json;q=x",
+        'multipart/related; type="a/b"',
+    ],
 )
 def test_nothing_accepted_is_406(accept: str) -> None:
     with pytest.raises(HTTPException) as raised:

@@ -56,6 +56,22 @@ def test_the_dicom_json_model() -> None:
     assert "00101020" not in found
 
 
+def test_an_empty_value_among_several_is_null() -> None:
+    given = {
+        "StudyDescription": ["a", "", "c"],
+        "PixelSpacing": ["1.5", "", "2"],
+        "OtherPatientNames": ["", "A^B", "=="],
+        "StudyID": ["", ""],
+        "EchoTime": ["", ""],
+    }
+    found = model(given, given)
+    assert found["00081030"] == {"vr": "LO", "Value": ["a", None, "c"]}
+    assert found["00280030"] == {"vr": "DS", "Value": [1.5, None, 2]}
+    assert found["00101001"] == {"vr": "PN", "Value": [None, {"Alphabetic": "A^B"}, None]}
+    assert found["00200010"] == {"vr": "SH"}
+    assert found["00180081"] == {"vr": "DS"}
+
+
 def test_plain_json() -> None:
     assert plain(ATTRIBUTES, [*ATTRIBUTES, "StudyDate"]) == {
         "StudyInstanceUID": "1.2",
