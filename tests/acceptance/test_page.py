@@ -19,7 +19,9 @@ import pytest
 from browser import PATIENCE_MS, Watched, chromium, first_picture_seconds, pictures_folder, watched
 from dicom_factory import mr_instance
 from playwright.sync_api import Browser, Locator, Route, expect
+from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.misc import is_dicom
 from running import command, listens, wait_until
 
 from pacs_cbir.learn.simulate import simulate_cohort
@@ -588,6 +590,11 @@ def test_feedback_is_one_click_and_can_be_taken_back(seen: Watched, service: Ser
     cards.nth(1).get_by_role("button", name="Like", exact=True).click()
     expect(page.locator(f'.card[data-study="{liked}"] [data-act=like]')).to_have_attribute("aria-pressed", "true")
     assert f"&like={liked}" in seen.requests_to("/similar/studies")[-1]
+    expect(page.get_by_role("heading", level=1)).to_contain_text("by similarity to the refined example")
+    expect(page.locator(".bars button").first).to_have_attribute("title", "The bar goes from 0 to 1")
+    cards.first.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.locator(".compare .about")).to_contain_text(re.compile(r"Similarity [\d.]+ to the refined example"))
+    page.go_back()
     unliked = cards.last.get_attribute("data-study")
     cards.last.get_by_role("button", name="Unlike").click()
     expect(page.locator(f'.card[data-study="{unliked}"]')).to_have_count(0)
@@ -609,7 +616,15 @@ def test_filters_and_weights(seen: Watched, service: Service) -> None:
     cards = page.locator(".card")
     expect(cards).to_have_count(PATIENTS - 1)
     ages = sorted(int(s["PatientAge"][:3]) for s in listed(service, order="received") if len(s["series"]) == 4)[1:]
+    bar = cards.first.locator(".bars button").first
+    expect(bar).to_have_attribute("title", re.compile(r"begins at 0\.\d\d, which unrelated patients usually reach"))
+    floor = float(re.findall(r"0\.\d\d", bar.get_attribute("title") or "")[0])
+    full = float(bar.locator(".meter").evaluate("(meter) => meter.style.getPropertyValue('--share')"))
+    assert full == pytest.approx((float(bar.locator(".value").inner_text()) - floor) / (1 - floor), abs=0.1)
+    page.get_by_label("Age from").fill("-5")
+    expect(page.locator(".field .problem").filter(has_text="From 0 to 120 years")).to_have_count(1)
     page.get_by_label("Age from").fill(str(ages[-1]))
+    expect(page.locator(".field .problem").filter(has_text="From 0 to 120 years")).to_have_count(0)
     expect(cards).not_to_have_count(PATIENTS - 1)
     page.get_by_role("button", name="Clear filters").click()
     expect(cards).to_have_count(PATIENTS - 1)
@@ -767,8 +782,18 @@ def test_heat_on_demand(seen: Watched, service: Service) -> None:
     page.keyboard.press("h")
     for whose in ("example", "match"):
         expect(page.get_by_role("img", name=f"Heat map of the {whose}")).to_have_js_property("width", 384)
-    expect(page.locator("figcaption")).to_contain_text("outlines no lesion")
+    caption = page.locator("figcaption")
+    expect(caption).to_contain_text("outlines no lesion")
+    left, right = page.get_by_role("slider").all()
+    which = f"of example slice {value(left)} and match slice {value(right)}"
+    expect(caption).to_contain_text(f"Heat map {which}.")
     seen.accessible()
+    left.focus()
+    page.keyboard.press("ArrowDown")
+    expect(caption).to_contain_text(f"Not of the slices above, but {which}")
+    seen.accessible()
+    page.keyboard.press("r")
+    expect(caption).to_contain_text(f"Heat map {which}.")
 
 
 def test_a_heat_map_that_is_not_ready_is_asked_for_again(seen: Watched, service: Service) -> None:
@@ -902,3 +927,148 @@ def test_more_answers_are_of_the_first_pages_ranking(seen: Watched, service: Ser
     assert len(set(shown)) == len(shown)
     assert newcomer not in shown
     assert "as_of=" in seen.requests_to("/similar/studies")[-1]
+
+
+def test_a_box_on_a_small_picture_lies_where_it_was_drawn(seen: Watched, service: Service) -> None:
+    """Where the pixel data has left, boxes keep their place, and what cannot be done is not offered."""
+    page, press = seen.page, seen.page.keyboard.press
+    sent = [mr_instance("GONE", "gone", number=n, size=256, StudyDescription="Gone phantom") for n in range(5)]
+    service.receive(sent)
+    uid = sent[0].StudyInstanceUID
+    wait_until(lambda: listed(service, StudyInstanceUID=uid)[0]["series"][0]["state"] == "embedded", START_SECONDS)
+    for path in (service.folder / "data" / "instances").rglob("*"):
+        if path.is_file() and is_dicom(path) and dcmread(path, stop_before_pixels=True).StudyInstanceUID == uid:
+            path.unlink()
+    at = f"study={uid}&series={sent[1].SeriesInstanceUID}&instance={sent[1].SOPInstanceUID}"
+    page.goto("about:blank")
+    page.goto(f"{service.url}/#study?{at}&region=64,64,192,192")
+    seen.drawn()
+    stage = page.locator(".stage")
+    expect(stage.locator(".reduced")).to_contain_text("Small picture")
+    box, around = stage.locator(".box").bounding_box() or {}, stage.bounding_box() or {}
+    assert box["width"] == pytest.approx(min(around["width"], around["height"]) / 2, abs=3)
+    assert box["x"] + box["width"] / 2 == pytest.approx(around["x"] + around["width"] / 2, abs=3)
+    expect(page.get_by_role("button", name="Find similar: box")).to_be_hidden()
+    expect(page.get_by_role("button", name="Draw a box")).to_be_disabled()
+    for key in ("[", "+", "b", "Enter"):
+        press(key)
+    page.wait_for_timeout(500)
+    assert "window=" not in page.url
+    assert not seen.requests_to("/similar/studies")
+    assert not [url for url in seen.requests if "window=" in url]
+    seen.accessible()
+    seen.shot("state-small-picture")
+    page.goto("about:blank")
+    example = f"{uid}/{sent[1].SeriesInstanceUID}/{sent[1].SOPInstanceUID}/1"
+    page.goto(f"{service.url}/#similar?example={example}&region=64,64,192,192")
+    expect(page.locator(".state.error")).to_be_visible(timeout=60_000)
+    page.locator(".example canvas.drawn").wait_for()
+    page.wait_for_timeout(500)
+    # The middle of the left edge of the box, on a picture of 192 pixels.
+    red, green, blue, _ = page.locator(".example canvas").evaluate(
+        "(canvas) => [...canvas.getContext('2d').getImageData(48, 96, 1, 1).data]"
+    )
+    assert red > 200 > blue
+    assert green > 150
+
+
+def test_typing_keeps_the_focus_after_the_way_back(seen: Watched, service: Service) -> None:
+    page = seen.page
+    seen.open_study(head(service))
+    page.keyboard.press("Escape")
+    expect(page.locator("button.open:focus")).to_have_count(1)
+    field = page.get_by_label("Description")
+    field.focus()
+    page.keyboard.type("schaedel", delay=80)
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.wait_for_timeout(600)
+    expect(field).to_be_focused()
+    expect(field).to_have_value("schaedel")
+
+
+def test_the_way_back_leads_to_the_place_in_a_long_list(seen: Watched, service: Service) -> None:
+    page = seen.page
+    scout = {
+        "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        "StudyDescription": "One of many",
+        "StudyDate": "19900102",
+    }
+    service.receive([mr_instance(f"SEVERAL-{n}", f"several {n}", number=0, size=16, **scout) for n in range(30)])
+    seen.open()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(25)
+    page.get_by_role("button", name="Show more").click()
+    expect(rows).not_to_have_count(25)
+    shown = rows.count()
+    button = rows.nth(29).get_by_role("button")
+    button.scroll_into_view_if_needed()
+    study, scrolled = button.get_attribute("data-study"), page.evaluate("() => window.scrollY")
+    assert scrolled > 0
+    button.click()
+    seen.drawn()
+    page.keyboard.press("Escape")
+    expect(rows).to_have_count(shown)
+    expect(page.locator(f'button.open[data-study="{study}"]')).to_be_focused()
+    assert page.evaluate("() => window.scrollY") == scrolled
+
+
+def test_what_cannot_be_asked_is_said_beside_its_field(seen: Watched) -> None:
+    page = seen.page
+    page.locator("tbody tr").first.wait_for()
+    page.get_by_label("Age from").fill("-5")
+    problem = page.locator(".field .problem:not(:empty)")
+    expect(problem).to_have_text("From 0 to 120 years")
+    seen.accessible()
+    page.get_by_label("Age from").fill("")
+    expect(problem).to_have_count(0)
+    page.get_by_label("Description").fill("a\\b")
+    expect(problem).to_have_text("A backslash cannot be searched for")
+    page.wait_for_timeout(600)
+    assert not [url for url in seen.requests_to("/studies") if "PatientAge=" in url or "%5C" in url]
+    page.get_by_role("button", name="Clear").click()
+    expect(problem).to_have_count(0)
+
+
+def test_a_window_that_nothing_is_drawn_with_is_left_out(seen: Watched, service: Service) -> None:
+    [study] = listed(service, StudyDescription=KNEE)
+    page = seen.page
+    page.goto("about:blank")
+    at = f"study={study['StudyInstanceUID']}&series={study['series'][0]['SeriesInstanceUID']}"
+    page.goto(f"{service.url}/#study?{at}&window=1e300,1e-300")
+    seen.drawn()
+    assert not [url for url in seen.requests if "1e%2B300" in url]
+    assert "1e" not in page.url
+
+
+def test_back_from_an_error_that_a_link_led_to_is_the_list(seen: Watched, service: Service) -> None:
+    page = seen.page
+    page.goto("about:blank")
+    page.goto(f"{service.url}/#similar?example=1.2.3")
+    page.locator(".state.error").get_by_role("button", name="Back").click()
+    page.get_by_role("heading", level=1, name="Studies").wait_for()
+
+
+def test_letters_at_the_edges_say_how_a_picture_lies(seen: Watched, service: Service) -> None:
+    page = seen.page
+    page.get_by_label("Description").fill(KNEE)
+    seen.open_study(KNEE)
+    for side, letter in {"left": "R", "right": "L", "top": "A", "bottom": "P"}.items():
+        expect(page.locator(f".stage .edge.{side}")).to_have_text(letter)
+
+    def edges(*orientation: float) -> dict[str, str] | None:
+        found: dict[str, str] | None = page.evaluate(
+            "async (orientation) => (await import('/page/orientation.js')).edgesOf(orientation)", list(orientation)
+        )
+        return found
+
+    assert edges(0, 1, 0, 0, 0, -1) == {"left": "A", "right": "P", "top": "H", "bottom": "F"}
+    assert edges(1, 0, 0, 0, 0, -1) == {"left": "R", "right": "L", "top": "H", "bottom": "F"}
+    assert edges(0.97, 0.1, 0.2, 0, 0.87, -0.5) == {"left": "R", "right": "L", "top": "AH", "bottom": "PF"}
+    assert edges(0.7, 0.5, 0.5, 0, 1, 0) == {"left": "RA", "right": "LP", "top": "A", "bottom": "P"}
+    assert edges() is None
+    assert edges(0, 0, 0, 0, 1, 0) is None
+    page.keyboard.press("s")
+    page.locator(".card").first.get_by_role("button", name="Compare", exact=True).click()
+    seen.drawn()
+    expect(page.locator(".stage .edge.left")).to_have_text(["R", "R"])
+    seen.accessible()

@@ -5,6 +5,8 @@ import { nameOf } from './api.js';
 
 const UID = /^(?=.{1,64}$)\d+(\.\d+)*$/;
 const BOX = /^\d{1,5}(,\d{1,5}){3}$/;
+// What the service draws.
+const LARGEST = 1e12;
 const WINDOW = /^-?[\d.e+-]{1,24},[\d.e+-]{1,24}$/;
 
 /** The address of a view: of a study with the series in hand, its slice, window and box; of what is like an example. */
@@ -49,5 +51,5 @@ function number(text) {
 function windowOf(text) {
   if (!WINDOW.test(text ?? '')) return undefined;
   const [centre, width] = text.split(',').map(Number);
-  return Number.isFinite(centre) && width > 0 ? { centre, width } : undefined;
+  return Math.abs(centre) <= LARGEST && width > 0 && width <= LARGEST ? { centre, width } : undefined;
 }

@@ -1,7 +1,7 @@
 // The example and one match, side by side, scrolled together from the two slices that are alike.
 
 import { announce, away, button, date, el, person } from './dom.js';
-import { bars, covered, heat, interval, notes, pairOf, similarity } from './match.js';
+import { bars, covered, heat, interval, isRefined, notes, pairOf, similarity } from './match.js';
 import { answered } from './similar.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
 import { viewerUrl } from './study.js';
@@ -24,6 +24,7 @@ class Comparison {
     this.hot = button('Heat map', () => this.toggleHeat(), { key: 'h', 'aria-pressed': 'false' });
     this.viewer = away('Viewer', '#', { class: 'out' });
     this.figure = el('figure', { class: 'heat', hidden: true });
+    this.heatPlace = el('strong');
     this.view = { title: 'Compare', element: this.layout(), keys: this.keys(), focus: () => this.left?.stage.focus() };
     this.choose(this.current);
   }
@@ -49,7 +50,7 @@ class Comparison {
     return el('div', { class: 'compare' },
       el('h1', { tabindex: '-1' }, 'Example and match', rank < 0 ? '' : ` ${rank + 1}`),
       el('p', { class: 'about' },
-        el('strong', {}, `Similarity ${similarity(match.similarity)}`),
+        el('strong', {}, `Similarity ${similarity(match.similarity)}${isRefined(this.question) ? ' to the refined example' : ''}`),
         this.question.example.series ? null : el('span', {}, covered(match)),
         notes(match),
         el('span', {}, match.StudyDescription || 'Without description'),
@@ -72,9 +73,9 @@ class Comparison {
   async choose(index) {
     this.current = index;
     const series = this.match.series[index];
-    this.barsPlace.replaceChildren(bars(this.match, index, (chosen) => this.choose(chosen)));
+    this.barsPlace.replaceChildren(bars(this.match, index, { question: this.question, settings: this.settings, chosen: (one) => this.choose(one) }));
     this.barsPlace.querySelector(`[data-index="${index}"]`)?.classList.add('current');
-    this.partsPlace.replaceChildren(...parts(series));
+    this.partsPlace.replaceChildren(...parts(series, Boolean(this.question.example.instance)));
     this.pair = series ? pairOf(this.question, this.match, series) : null;
     this.remember({ current: index });
     if (!this.pair) {
@@ -97,6 +98,7 @@ class Comparison {
       const slices = await slicesOf(frame.study, frame.series);
       viewport.start = indexOf(slices, frame.instance, frame.frame);
       viewport.show(slices, viewport.start);
+      this.placeHeat();
     } catch (error) {
       viewport.message.textContent = error.message;
     }
@@ -104,6 +106,11 @@ class Comparison {
 
   /** As far from its own slice of the pair as the other one is from its: in mm where both say, else in slices. */
   follows(moved) {
+    this.scroll(moved);
+    this.placeHeat();
+  }
+
+  scroll(moved) {
     const other = moved === this.left ? this.right : this.left;
     if (!this.linked || moved.start === undefined || other.start === undefined) return;
     const byPlace = isPlaced(moved.slices) && isPlaced(other.slices);
@@ -115,6 +122,7 @@ class Comparison {
 
   home() {
     for (const viewport of [this.left, this.right]) if (viewport?.start !== undefined) viewport.to(viewport.start, { told: false });
+    this.placeHeat();
   }
 
   toggleLink() {
@@ -141,8 +149,9 @@ class Comparison {
     try {
       const { bitmap } = await heat(this.pair, this.question, (why) => { words.textContent = why; }, signal);
       const halves = ['example', 'match'].map((name, index) => half(bitmap, index, `Heat map of the ${name}`));
-      words.textContent = 'The brighter, the more a place makes the two slices similar to the encoder. It outlines no lesion.';
+      words.replaceChildren(this.heatPlace, ' ', legend(), '. The brighter, the more a place makes the two slices similar to the encoder. It outlines no lesion.');
       this.figure.replaceChildren(el('div', { class: 'two-up' }, halves), words);
+      this.placeHeat();
       announce('The heat map is shown');
     } catch (error) {
       if (error.name === 'AbortError') return;
@@ -151,10 +160,24 @@ class Comparison {
     }
   }
 
+  /** Say which slices the heat map is of, and whether they are those above it. */
+  placeHeat() {
+    const [left, right] = [this.left, this.right];
+    if (left?.start === undefined || right?.start === undefined) return;
+    const away = left.index !== left.start || right.index !== right.start;
+    const which = `of example slice ${left.start + 1} and match slice ${right.start + 1}`;
+    this.figure.classList.toggle('elsewhere', away);
+    this.heatPlace.textContent = away ? `Not of the slices above, but ${which} (Back to the matching slices shows them).` : `Heat map ${which}.`;
+  }
+
   next(step) {
     const match = this.neighbour(step);
     if (match) this.replace({ view: 'compare', question: this.question, match, current: 0 });
   }
+}
+
+function legend() {
+  return el('span', { class: 'legend' }, 'adds little', el('span', { class: 'scale', 'aria-hidden': 'true' }), 'adds most');
 }
 
 /** One of the two slices that a heat map shows side by side. */
@@ -165,14 +188,14 @@ function half(bitmap, index, name) {
   return canvas;
 }
 
-function parts(series) {
+function parts(series, ofSlice) {
   const names = Object.entries(series?.parts ?? {});
   if (names.length === 0) return [];
   const rows = names.map(([name, value]) => el('tr', {}, el('th', { scope: 'row' }, name), el('td', {}, similarity(value))));
   return [
     el('h2', {}, 'By part of the embedding'),
     el('table', { class: 'parts' }, el('thead', { class: 'hidden' }, el('tr', {}, el('th', { scope: 'col' }, 'Part'), el('th', { scope: 'col' }, 'Similarity'))), el('tbody', {}, rows)),
-    series.slice ? el('p', { class: 'who' }, `The two slices: ${similarity(series.slice.similarity)}`) : null,
+    series.slice ? el('p', { class: 'who' }, `The two slices: ${similarity(series.slice.similarity)}${ofSlice ? '' : '. The similarities above are of whole series: two slices of them are often less alike.'}`) : null,
     el('p', { class: 'who' }, 'Similarity is of appearance, and no probability of a diagnosis.'),
   ].filter(Boolean);
 }

@@ -17,6 +17,16 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
+/** An input with its label, and a place for what is wrong with what stands in it. */
+export function field(name, label, type, { wrong, ...properties } = {}) {
+  const words = el('span', { class: 'problem', role: 'alert', id: `${name}-wrong` });
+  const pattern = ['text', 'search'].includes(type) ? '[^\\\\]*' : null;
+  const input = el('input', { type, name, pattern, autocomplete: 'off', 'aria-describedby': words.id, ...properties });
+  const check = () => { words.textContent = input.validity.valid ? '' : (wrong ?? (pattern ? 'A backslash cannot be searched for' : 'This is no date')); };
+  input.addEventListener('input', check);
+  return el('div', { class: 'field' }, el('label', {}, label, input), words);
+}
+
 /** A plain button; `key` is the shortcut that it shows. */
 export function button(text, act, { key, ...properties } = {}) {
   return el(

@@ -2,6 +2,7 @@
 
 import { button, date, el, person } from './dom.js';
 import { drawInto, picture } from './pictures.js';
+import { indexOf, slicesOf } from './stack.js';
 import { shownSeries } from './studies.js';
 
 const SIZE = [256, 256];
@@ -15,7 +16,7 @@ export function example({ example: asked, region }, study, pair, open) {
   if (series) {
     const shown = { ...frame, series: series.SeriesInstanceUID, instance: frame.instance ?? series.picture };
     drawInto(canvas, picture(shown, region ? {} : { viewport: SIZE }))
-      .then(() => region && outline(canvas, region))
+      .then(() => region && outline(canvas, region, shown))
       .catch(() => {});
   }
   return [
@@ -26,12 +27,16 @@ export function example({ example: asked, region }, study, pair, open) {
   ];
 }
 
-function outline(canvas, region) {
+/** A box is in the slice's own pixels, of which a small picture has fewer. */
+async function outline(canvas, region, { study, series, instance, frame }) {
+  const slices = await slicesOf(study, series);
+  const { columns = canvas.width, rows = canvas.height } = slices[indexOf(slices, instance, frame)] ?? {};
   const [x0, y0, x1, y1] = region.split(',').map(Number);
   const context = canvas.getContext('2d');
   context.strokeStyle = '#ffd166';
   context.lineWidth = Math.max(1, canvas.width / 128);
-  context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  const [across, down] = [canvas.width / columns, canvas.height / rows];
+  context.strokeRect(x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down);
 }
 
 /** What was liked and unliked; `undo(kind, one)` takes one back. */

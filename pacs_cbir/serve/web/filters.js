@@ -1,7 +1,7 @@
 // What of the answers is wanted: the filters of a query by example, and what counts in it.
 
-import { button, el } from './dom.js';
-import { ages, range, wildcard } from './search.js';
+import { button, el, field as labelled } from './dom.js';
+import { YEARS, ages, range, wildcard } from './search.js';
 
 const LONGEST = 64;
 const HALF = 0.5;
@@ -37,8 +37,8 @@ export function isFiltered({ least, parts, ...others }) {
  *  `usual` the similarity that unrelated patients usually reach: sequence → cosine. */
 export function filterForm({ filters, sequences, parts, usual, changed }) {
   const field = (name, label, type, extra = {}) =>
-    el('label', {}, label, el('input', { type, name, value: filters[name] ?? '', maxlength: LONGEST, autocomplete: 'off', ...extra }));
-  const floor = field('least', 'Floor: similarity of at least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated', 'aria-describedby': 'floor-words' });
+    labelled(name, label, type, { value: filters[name] ?? '', maxlength: LONGEST, ...extra });
+  const floor = field('least', 'Floor: similarity of at least', 'number', { min: -1, max: 1, step: 'any', placeholder: 'as calibrated', wrong: 'From −1 to 1', 'aria-describedby': 'floor-words least-wrong' });
   const box = (name, label, checked, extra = {}) =>
     el('label', { class: 'check' }, el('input', { type: 'checkbox', name, checked, ...extra }), label);
   const group = (legend, ...fields) => el('fieldset', {}, el('legend', {}, legend), fields);
@@ -53,7 +53,7 @@ export function filterForm({ filters, sequences, parts, usual, changed }) {
     group(
       'Patients',
       el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
-      pair(field('youngest', 'Age from (years)', 'number', { min: 0, max: 120 }), field('oldest', 'to (years)', 'number', { min: 0, max: 120, 'aria-label': 'Age to (years)' })),
+      pair(field('youngest', 'Age from (years)', 'number', YEARS), field('oldest', 'to (years)', 'number', { ...YEARS, 'aria-label': 'Age to (years)' })),
       box('own', "The example's own patient too", Boolean(filters.own)),
     ),
     group(

@@ -41,6 +41,7 @@ export function showHelp(version) {
     el('div', { class: 'key-lists' }, KEYS.map(([title, keys]) =>
       el('section', {}, el('h3', {}, title), el('dl', {}, keys.map(([key, words]) => [el('dt', {}, el('kbd', {}, key)), el('dd', {}, words)]))))),
     el('label', { class: 'check' }, single, 'Letters and signs act by themselves'),
+    el('p', {}, 'The address of a study leads others to its sequence, slice, window and box; that of answers holds the example alone: filters, likes and the floor stay here.'),
     el('p', {}, 'pacs-cbir ', version, ' is for research and teaching, and not a medical device. Similarity is of appearance, and no probability of a diagnosis.'),
     close,
   );

@@ -57,7 +57,7 @@ function show() {
   // A view that was left has nothing to say of the one that is there now.
   const noted = (values) => signal.aborted || remember(values);
   put(now);
-  shown = (VIEWS[now.view] ?? studiesView)({ go, replace, remember: noted, state: now, settings, signal });
+  shown = (VIEWS[now.view] ?? studiesView)({ go, replace, back, remember: noted, state: now, settings, signal });
   document.title = `${shown.title} · pacs-cbir`;
   showTrail(now);
   content.replaceChildren(shown.element);

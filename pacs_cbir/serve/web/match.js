@@ -20,6 +20,17 @@ export function covered({ coverage }) {
   return coverage > 0.995 ? 'all sequences compared' : `${Math.round(coverage * 100)} % of the sequences compared`;
 }
 
+/** Whether feedback has moved the example: similarities are to what it has become. */
+export function isRefined({ like = [], unlike = [] }) {
+  return like.length + unlike.length > 0;
+}
+
+/** The similarity that unrelated patients usually reach, where that is known for such a question: sequence → cosine. */
+function usualOf(question, settings) {
+  if (question.region || question.filters?.parts || isRefined(question)) return {};
+  return question.example.instance ? settings.unrelated_slices : settings.unrelated;
+}
+
 /** The time between the example's study and a match's, in words. */
 export function interval(days) {
   if (days === undefined || days === null) return '';
@@ -62,16 +73,20 @@ export function notes(match) {
     : null;
 }
 
-/** Bars of what was compared; `chosen` hears of a click, where there is one to hear. */
-export function bars(match, current, chosen) {
+/** Bars of what was compared, each from what unrelated patients usually reach to 1, where that is known, else from 0;
+ *  `chosen` hears of a click. */
+export function bars(match, current, { question, settings, chosen }) {
+  const usual = usualOf(question, settings);
   return el(
     'ul',
     { class: 'bars', 'aria-label': 'Similarity by sequence' },
     match.series.map((series, index) => {
       const meter = el('span', { class: 'meter', 'aria-hidden': 'true' });
-      meter.style.setProperty('--share', String(Math.max(0, series.similarity)));
+      const from = usual[series.sequence] ?? 0;
+      meter.style.setProperty('--share', String(Math.max(0, (series.similarity - from) / (1 - from))));
+      const title = from ? `The bar begins at ${from.toFixed(2)}, which unrelated patients usually reach, and ends at 1` : 'The bar goes from 0 to 1';
       const text = [el('span', { class: 'name' }, series.sequence), meter, el('span', { class: 'value' }, similarity(series.similarity))];
-      const properties = { type: 'button', 'aria-pressed': String(index === current), 'data-index': index, 'aria-label': `${series.sequence}, similarity ${similarity(series.similarity)}, show` };
+      const properties = { type: 'button', 'aria-pressed': String(index === current), 'data-index': index, title, 'aria-label': `${series.sequence}, similarity ${similarity(series.similarity)}, show` };
       return el('li', {}, el('button', { ...properties, on: { click: () => chosen(index) } }, text));
     }),
   );
@@ -127,7 +142,7 @@ export class Card {
   choose(index) {
     const focused = this.barsPlace.contains(document.activeElement);
     this.current = index;
-    this.barsPlace.replaceChildren(bars(this.match, index, (chosen) => this.choose(chosen)));
+    this.barsPlace.replaceChildren(bars(this.match, index, { question: this.question, settings: this.settings, chosen: (one) => this.choose(one) }));
     if (focused) this.barsPlace.querySelector(`[data-index="${index}"]`)?.focus();
     this.draw();
   }

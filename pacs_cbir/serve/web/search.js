@@ -1,8 +1,10 @@
 // The search form over the list, and the words of matching keys.
 
-import { el } from './dom.js';
+import { el, field as labelled } from './dom.js';
 
 const LONGEST = 64;
+/** What ages may be asked for. */
+export const YEARS = { min: 0, max: 120, wrong: 'From 0 to 120 years' };
 
 /** What of a search is asked: a list of parameters. */
 export function parametersOf(search, { limit, order, after }) {
@@ -39,12 +41,7 @@ export function ages(youngest, oldest) {
 /** The form; `search` holds its values, `remembered` hears of each change, `changed` asks anew. */
 export function searchForm(search, settings, remembered, changed) {
   const field = (name, label, type = 'text', extra = {}) =>
-    el(
-      'label',
-      {},
-      label,
-      el('input', { type, name, value: search[name] ?? '', maxlength: LONGEST, autocomplete: 'off', spellcheck: 'false', ...extra }),
-    );
+    labelled(name, label, type, { value: search[name] ?? '', maxlength: LONGEST, spellcheck: 'false', ...extra });
   const sexes = [['', 'Any'], ['F', 'F'], ['M', 'M'], ['O', 'O']];
   const form = el(
     'form',
@@ -54,12 +51,13 @@ export function searchForm(search, settings, remembered, changed) {
     field('from', 'Study date from', 'date'),
     field('to', 'Study date to', 'date'),
     el('label', {}, 'Sex', el('select', { name: 'sex' }, sexes.map(([value, text]) => el('option', { value }, text)))),
-    field('youngest', 'Age from (years)', 'number', { min: 0, max: 120 }),
-    field('oldest', 'Age to (years)', 'number', { min: 0, max: 120 }),
+    field('youngest', 'Age from (years)', 'number', YEARS),
+    field('oldest', 'Age to (years)', 'number', YEARS),
     el('button', { type: 'reset', class: 'quiet' }, 'Clear'),
   );
   form.elements.sex.value = search.sex ?? '';
   const read = () => {
+    if (!form.checkValidity()) return;
     for (const input of form.elements) if (input.name) search[input.name] = input.value;
     remembered();
     changed();
@@ -70,7 +68,10 @@ export function searchForm(search, settings, remembered, changed) {
     read();
   });
   form.addEventListener('reset', () => setTimeout(() => {
-    for (const input of form.elements) if (input.name) input.value = '';
+    for (const input of form.elements) {
+      if (input.name) input.value = '';
+    }
+    for (const words of form.querySelectorAll('.problem')) words.textContent = '';
     read();
   }));
   return form;

@@ -4,7 +4,7 @@ import { again, list, nameOf, patiently } from './api.js';
 import { announce, button, count, date, el, later, moveBetween, state } from './dom.js';
 import { example, feedback } from './example.js';
 import { filterForm, isFiltered, parametersOf } from './filters.js';
-import { Card, similarity } from './match.js';
+import { Card, isRefined, similarity } from './match.js';
 import { studyOf } from './study.js';
 
 const PAGE = 12;
@@ -38,13 +38,13 @@ function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-export function similarView({ go, remember, state: given, settings, signal }) {
-  return new Similar({ go, remember, given, settings, signal }).view;
+export function similarView({ go, back, remember, state: given, settings, signal }) {
+  return new Similar({ go, back, remember, given, settings, signal }).view;
 }
 
 class Similar {
-  constructor({ go, remember, given, settings, signal }) {
-    Object.assign(this, { go, remember, given, settings, signal, cards: [], turn: 0 });
+  constructor({ go, back, remember, given, settings, signal }) {
+    Object.assign(this, { go, back, remember, given, settings, signal, cards: [], turn: 0 });
     this.question = { like: [], unlike: [], filters: {}, ...given.question };
     this.status = el('p', { class: 'status-line' });
     this.grid = el('ol', { class: 'grid' });
@@ -54,13 +54,14 @@ class Similar {
     this.feedback = el('div', { class: 'feedback' });
     this.filterBox = el('details', { class: 'filter-box', open: window.innerWidth > 900 }, el('summary', {}, 'Filters'));
     this.askSoon = later(() => this.ask(0), TYPED_MS);
+    this.refined = el('span', { class: 'refined' });
     const { region, example: asked } = this.question;
     const what = region ? 'Similar to the box' : asked.instance ? 'Similar to the slice' : 'Similar studies';
     this.view = {
       title: what,
       element: el('div', { class: 'similar' },
         el('aside', { 'aria-label': 'Example and filters' }, this.exampleBox, this.feedback, this.filterBox),
-        el('section', { class: 'answers', 'aria-label': 'Matches' }, el('h1', { tabindex: '-1' }, what), this.status, this.content),
+        el('section', { class: 'answers', 'aria-label': 'Matches' }, el('h1', { tabindex: '-1' }, what, this.refined), this.status, this.content),
       ),
       keys: {
         '/': () => { this.filterBox.open = true; this.filterBox.querySelector('input')?.focus(); },
@@ -105,7 +106,7 @@ class Similar {
     } catch (error) {
       if (error.name === 'AbortError' || turn !== this.turn) return;
       this.status.textContent = '';
-      this.fill(state('error', error.title ?? 'It went wrong', error.message, LASTING.has(error.status) ? button('Back', () => history.back()) : button('Try again', () => this.ask(0))));
+      this.fill(state('error', error.title ?? 'It went wrong', error.message, LASTING.has(error.status) ? button('Back', this.back) : button('Try again', () => this.ask(0))));
       announce(`${error.title}. ${error.message}`);
     }
   }
@@ -241,6 +242,7 @@ class Similar {
       this.learned('Feedback taken back');
     };
     this.feedback.replaceChildren(...feedback(this.question, undo));
+    this.refined.textContent = isRefined(this.question) ? ', by similarity to the refined example' : '';
   }
 
   showExample() {

@@ -1,15 +1,17 @@
 // The slices of a series in space.
 
 import { list } from './api.js';
+import { edgesOf } from './orientation.js';
 
 const FIELDS = 'ImagePositionPatient,ImageOrientationPatient,PixelSpacing';
-const TAGS = { instance: '00080018', number: '00200013', frames: '00280008', position: '00200032' };
+const TAGS = { instance: '00080018', number: '00200013', frames: '00280008', rows: '00280010', columns: '00280011', position: '00200032' };
 const ORIENTATION = '00200037';
 const SPACING = '00280030';
 const SAME_MM = 0.01;
 
-/** A series' slices, in the order in which they are looked at: {study, series, instance, frame, mm, aspect}.
- *  `mm` is the place along the slices' normal, null where the headers do not say. */
+/** A series' slices, in the order in which they are looked at: {study, series, instance, frame, mm, aspect, rows,
+ *  columns, edges}. `mm` is the place along the slices' normal, and `edges` the letters at the edges, null where the headers do
+ *  not say. */
 export async function slicesOf(study, series) {
   const { results } = await list(
     `/dicom-web/studies/${study}/series/${series}/instances`,
@@ -34,6 +36,9 @@ function framesOf(study, series, result) {
     number: values(TAGS.number)[0] ?? 0,
     mm: several > 1 ? null : along(values(TAGS.position), values(ORIENTATION)),
     aspect: down / right || 1,
+    rows: values(TAGS.rows)[0],
+    columns: values(TAGS.columns)[0],
+    edges: edgesOf(values(ORIENTATION)),
   };
   return Array.from({ length: several }, (_, index) => ({ ...base, frame: index + 1 }));
 }

@@ -51,6 +51,8 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
   const search = { ...given.search };
   const rows = el('tbody');
   let order = given.order ?? NEWEST;
+  // Where the reader was, until the first rows are there: later ones are not to move the focus.
+  let back = given.focus ? given : null;
   const table = el('table', { class: 'studies' }, head(settings, order, sortBy), rows);
   const around = el('div', { class: 'results', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading studies…'));
   const more = button('Show more', () => load(rows.children.length + PAGE), { class: 'more', hidden: true });
@@ -95,17 +97,23 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
     const isMore = found.length > wanted;
     if (shown.length === 0) return fill(nothing(search, () => form.reset()));
     const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.study : null;
-    rows.replaceChildren(...shown.map((study) => row(study, settings, go)));
+    rows.replaceChildren(...shown.map((study) => row(study, settings, open)));
     more.hidden = !isMore;
     // A table that is there already stays: the focus may be in its head.
     if (table.isConnected) around.setAttribute('aria-busy', 'false');
     else fill(table, more);
-    const there = focused ?? (quiet || wanted > PAGE ? null : given.focus);
+    const there = focused ?? (form.contains(document.activeElement) ? null : back?.focus);
     const kept = there && [...rows.querySelectorAll('button.open')].find(({ dataset }) => dataset.study === there);
     if (kept) kept.focus();
+    if (kept && back?.scrolled) window.scrollTo(0, back.scrolled);
+    back = null;
     if (!quiet) announce(`${count(shown.length, 'study', 'studies')}${isMore ? ', and more' : ''}, ${orderWords(order)}`);
     const waits = shown.some((study) => stateOf(study)[0] === 'waiting');
     if (waits) timer = setTimeout(() => load(Math.max(PAGE, shown.length), { quiet: true }), AGAIN_MS);
+  }
+
+  function open(uid) {
+    go({ view: 'study', study: uid }, { focus: uid, rows: rows.children.length, scrolled: window.scrollY });
   }
 
   function fill(...content) {
@@ -122,7 +130,7 @@ export function studiesView({ go, remember, state: given, settings, signal }) {
 
   rows.addEventListener('keydown', (event) => moveBetween(event, [...rows.querySelectorAll('button.open')]));
   signal.addEventListener('abort', () => clearTimeout(timer));
-  load(PAGE);
+  load(Math.max(PAGE, given.rows ?? 0));
   return {
     title: 'Studies',
     element: el('div', { class: 'list' }, el('h1', { tabindex: '-1' }, 'Studies'), form, around),
@@ -162,11 +170,11 @@ function orderWords(order) {
   return words[order.startsWith('-') ? 1 : 0];
 }
 
-function row(study, settings, go) {
+function row(study, settings, opened) {
   const [kind, words] = stateOf(study);
   const series = shownSeries(study);
   const canvas = el('canvas', { class: 'thumbnail', 'aria-hidden': 'true', width: 96, height: 96 });
-  const open = () => go({ view: 'study', study: study.StudyInstanceUID }, { focus: study.StudyInstanceUID });
+  const open = () => opened(study.StudyInstanceUID);
   const name = study.StudyDescription || 'Without description';
   if (series) {
     const frame = { study: study.StudyInstanceUID, series: series.SeriesInstanceUID, instance: series.picture };

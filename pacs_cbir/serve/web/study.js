@@ -71,6 +71,7 @@ class Shown {
     this.grid = el('div', { class: 'viewports' });
     this.status = el('p', { class: 'about' });
     this.boxSearch = button('Find similar: box', () => this.searchBox(), { key: 'Enter', class: 'primary', hidden: true });
+    this.boxDraw = button('Draw a box', () => this.startBox(), { key: 'b' });
     this.link = button('Link scrolling', () => this.toggleLink(), { key: 'l', 'aria-pressed': String(this.linked) });
     this.only = button('Enlarge', () => this.alone(), { key: 'z', 'aria-pressed': 'false' });
     window.addEventListener('pagehide', () => remember(this.now), { signal });
@@ -115,7 +116,7 @@ class Shown {
       { class: 'tools', role: 'group', 'aria-label': 'What to do with the study' },
       button('Find similar studies', () => this.search({}), { key: 's', class: 'primary' }),
       button('Find similar: slice', () => this.searchSlice(), { key: 'f' }),
-      button('Draw a box', () => this.startBox(), { key: 'b' }),
+      this.boxDraw,
       this.boxSearch,
       this.link,
       this.only,
@@ -134,6 +135,7 @@ class Shown {
         on: {
           slice: (moved) => this.follows(moved),
           window: () => this.note(),
+          drawn: () => this.offerBoxes(),
           box: (boxed) => this.boxed(boxed),
           boxing: () => this.viewports.some(({ box }) => box.active),
           search: () => this.searchBox(),
@@ -187,6 +189,7 @@ class Shown {
     this.note();
     for (const one of this.viewports) one.element.classList.toggle('current', one === viewport);
     this.updateViewer();
+    this.offerBoxes();
   }
 
   updateViewer() {
@@ -229,8 +232,15 @@ class Shown {
   }
 
   startBox() {
+    if (this.boxDraw.disabled) return;
     for (const viewport of this.viewports) if (viewport !== this.current) viewport.box.clear();
     if (this.current?.bitmap) this.current.box.start();
+  }
+
+  /** A small picture has not the pixels that a box is embedded from. */
+  offerBoxes() {
+    this.boxDraw.disabled = Boolean(this.current?.reduced);
+    this.boxSearch.hidden = !this.viewports.some((viewport) => viewport.box.given && !viewport.reduced);
   }
 
   boxed(viewport) {
@@ -239,7 +249,7 @@ class Shown {
       for (const other of this.viewports) if (other !== viewport && other.box.given) other.box.clear();
     }
     this.note();
-    this.boxSearch.hidden = !this.viewports.some(({ box }) => box.given);
+    this.offerBoxes();
   }
 
   search(question) {
@@ -256,7 +266,7 @@ class Shown {
 
   searchBox() {
     const boxed = this.viewports.find(({ box }) => box.given);
-    if (!boxed) return;
+    if (!boxed || boxed.reduced) return;
     this.choose(boxed);
     this.searchSlice(boxed.box.region);
   }

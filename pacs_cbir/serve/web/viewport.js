@@ -11,15 +11,19 @@ const DRAG_WIDTHS_PER_PIXEL = 1 / 200;
 const PAGE = 5;
 const AHEAD = 2;
 const SETTLED_MS = 250;
+const SIDES = ['left', 'right', 'top', 'bottom'];
+const SMALL = 'Small picture: no window, no box; the archive has the whole one';
 
 /** `on.slice(viewport)` hears of another slice, `on.window(viewport)` of another window, `on.box(viewport)` of a box that was
- *  drawn or moved, `on.search(viewport)` of Enter while there is one; `on.boxing()` says whether a pointer draws a box. */
+ *  drawn or moved, `on.drawn(viewport)` of another picture, `on.search(viewport)` of Enter while there is one; `on.boxing()` says whether a pointer draws a box. */
 export class Viewport {
   constructor({ title, note, badges = [], on = {} }) {
     Object.assign(this, { title, on, slices: [], index: 0, window: null, drawnWindow: null, wanted: 0 });
     this.canvas = el('canvas', { 'aria-hidden': 'true' });
     this.place = el('span', { class: 'place' });
     this.windowText = el('span', { class: 'window' });
+    this.small = el('span', { class: 'reduced' });
+    this.edges = SIDES.map((side) => el('span', { class: `edge ${side}` }));
     this.message = el('span', { class: 'message' });
     this.thumb = el('span', { class: 'thumb' });
     this.stage = el(
@@ -38,6 +42,8 @@ export class Viewport {
       el('span', { class: 'track', 'aria-hidden': 'true' }, this.thumb),
       this.place,
       this.windowText,
+      this.edges,
+      this.small,
       this.message,
     );
     this.box = new Box(this, () => on.box?.(this));
@@ -74,7 +80,8 @@ export class Viewport {
   to(index, { told = true } = {}) {
     if (this.slices.length === 0) return;
     this.index = Math.min(Math.max(index, 0), this.slices.length - 1);
-    const { mm } = this.slice;
+    const { mm, edges } = this.slice;
+    SIDES.forEach((side, index) => { this.edges[index].textContent = edges?.[side] ?? ''; });
     const place = `${this.index + 1}/${this.slices.length}`;
     this.place.textContent = mm === null ? place : `${place} · ${mm.toFixed(1)} mm`;
     this.stage.setAttribute('aria-valuenow', String(this.index + 1));
@@ -117,13 +124,16 @@ export class Viewport {
       const { bitmap, window, reduced } = await picture(this.slice, { window: this.window, now: true });
       this.bitmap = bitmap;
       this.drawnWindow = window;
-      this.windowText.textContent = reduced ? 'small picture; see the archive' : text(window);
+      this.reduced = reduced;
+      this.small.textContent = reduced ? SMALL : '';
+      this.windowText.textContent = text(window);
       this.message.textContent = '';
       if (this.boxToCome) this.box.put(this.boxToCome);
       this.boxToCome = null;
       this.draw();
       markFirst();
       this.stage.classList.add('drawn');
+      this.on.drawn?.(this);
     } catch (error) {
       if (error.name === 'AbortError') return;
       this.bitmap = null;
@@ -142,11 +152,11 @@ export class Viewport {
     }
   }
 
-  /** Where the picture lies on the stage, in CSS pixels, and how large one of its pixels is there. */
+  /** Where the slice lies on the stage, in CSS pixels, and how large one of its pixels is there; a small picture has fewer. */
   get frame() {
     const { clientWidth: width, clientHeight: height } = this.stage;
-    const columns = this.bitmap?.width ?? 1;
-    const rows = this.bitmap?.height ?? 1;
+    const columns = this.slice?.columns ?? this.bitmap?.width ?? 1;
+    const rows = this.slice?.rows ?? this.bitmap?.height ?? 1;
     const aspect = this.slice?.aspect ?? 1;
     const scale = Math.min(width / columns, height / (rows * aspect));
     const size = { x: scale, y: scale * aspect };
@@ -172,7 +182,7 @@ export class Viewport {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (this.box.active && this.box.key(event)) return;
-    if (event.key === 'Enter' && this.box.given) {
+    if (event.key === 'Enter' && this.box.given && !this.reduced) {
       event.preventDefault();
       this.on.search?.(this);
       return;
@@ -196,6 +206,7 @@ export class Viewport {
   }
 
   changeWindow(brighter, wider) {
+    if (this.reduced) return announce(SMALL);
     const base = this.window ?? this.drawnWindow;
     if (base) this.setWindow(moved(base, brighter, wider));
   }
@@ -222,7 +233,7 @@ export class Viewport {
       stage.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, event);
       swiped = 0;
-      if (this.on.boxing?.() || event.shiftKey) this.box.begin(event);
+      if (!this.reduced && (this.on.boxing?.() || event.shiftKey)) this.box.begin(event);
     });
     stage.addEventListener('pointermove', (event) => {
       const before = pointers.get(event.pointerId);
