@@ -81,7 +81,8 @@ def import_labels(path: Path, database: Database, console: Console) -> None:
     if faults:
         raise ManifestError(path.name, faults)
     with database.transaction() as connection:
-        unknown = [study for study, given in found.items() if not labels.replace(connection, study, given)]
+        # In one order for all lists: two that come at once would otherwise wait for one another.
+        unknown = [study for study, given in sorted(found.items()) if not labels.replace(connection, study, given)]
     console.print(f"{len(found) - len(unknown)} studies have the labels of {path.name}", highlight=False)
     if unknown:
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""

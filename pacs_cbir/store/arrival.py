@@ -90,6 +90,7 @@ def upsert_instance(
         "pixel_sha256": instance.pixel_sha256,
         "calling_ae_title": calling_ae_title,
         "rejected": rejections.reason_of(instance.sop_instance_uid),
+        "committed_at": None,  # what was committed are other bytes
         "received_at": func.clock_timestamp(),
     }
     connection.execute(

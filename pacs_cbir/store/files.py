@@ -85,6 +85,17 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def set_aside(file: str, settings: Settings) -> None:
+    """Move a file that no row knows any more to the orphans directory.
+
+    Args:
+        file: path below the instances directory; one that is gone already is no error.
+    """
+    path = settings.instances_dir / file
+    with disk_errors(), contextlib.suppress(FileNotFoundError):
+        path.rename(settings.orphans_dir / path.name)
+
+
 def claim(settings: Settings, database: Database) -> None:
     """Tie the instances directory to its database, the first time; refuse it to another one ever after.
 

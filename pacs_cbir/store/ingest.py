@@ -118,7 +118,12 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             files.discard(settings.instances_dir / kept)
         raise
     if before is not None and before.file is not None:
-        files.discard(settings.instances_dir / before.file)
+        if before.committed_at is None:
+            files.discard(settings.instances_dir / before.file)
+        else:
+            # Its sender was told that it is kept, and may have deleted its own.
+            files.set_aside(before.file, settings)
+            log.warning("a committed instance was sent with other bytes; those committed are in orphans/")
     return outcome
 
 
@@ -195,6 +200,7 @@ def _known(connection: Connection, sop_instance_uid: str) -> Known | None:
         instances.c.pixel_sha256,
         instances.c.attributes,
         instances.c.rejected,
+        instances.c.committed_at,
         series.c.attributes.label("series_attributes"),
     )
     return connection.execute(

@@ -62,7 +62,7 @@ def of_study(connection: Connection, study_instance_uid: str, *, lock: bool = Fa
     """
     query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update(key_share=True)
     study_id = connection.execute(query).scalar()
     return None if study_id is None else of_studies(connection, [study_id]).get(study_id, ())
 
@@ -125,7 +125,9 @@ def replace(connection: Connection, study_instance_uid: str, labels: Collection[
         False where the study is not here.
     """
     # Locked: of two lists that come at once one wins, and not their union.
-    query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid).with_for_update()
+    query = (
+        select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid).with_for_update(key_share=True)
+    )
     study_id = connection.execute(query).scalar()
     if study_id is None:
         return False

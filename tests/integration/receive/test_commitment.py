@@ -381,6 +381,23 @@ def test_what_leaves_after_it_was_read_is_not_committed(
     assert committed(database) == {named[1][1]}
 
 
+def test_committed_bytes_stay_when_others_come_in_their_place(
+    settings: Settings, database: Database, sender: Sender
+) -> None:
+    with scp_thread(settings, database), sender.association(settings) as asked:
+        named = sent(asked, 1)
+        assert ask(asked, action(*named)) == SUCCESS
+        wait_until(lambda: len(sender.told) == 1, 20)
+        [before] = rows(database, instances)
+        kept = (settings.instances_dir / before.file).read_bytes()
+        other = mr_instance(number=1)
+        other.PixelData = bytes(len(other.PixelData))
+        assert store(asked, other) == SUCCESS
+    assert committed(database) == set()
+    [orphan] = settings.orphans_dir.iterdir()
+    assert orphan.read_bytes() == kept
+
+
 def test_a_role_of_its_own_is_proposed(settings: Settings, database: Database, sender: Sender) -> None:
     """A sender that insists on roles (PS3.7 D.3.3.4) is told over an association in which we are the SCP."""
     proposed: list[Sequence[object]] = []
