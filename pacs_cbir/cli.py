@@ -74,7 +74,7 @@ def _root(
 
 @app.command()
 def serve() -> None:
-    """Run the whole service: SCP, workers and API as child processes that are restarted when they die.
+    """Run the whole service: SCP, workers, API and HL7 as child processes that are restarted when they die.
 
     Without PACS_CBIR_DATABASE_URL an embedded Postgres runs below the data directory.
 
@@ -88,7 +88,7 @@ def serve() -> None:
 
 @app.command()
 def scp() -> None:
-    """Run door 1 alone: the SCP that receives studies from the PACS by C-STORE and answers C-FIND.
+    """Run one part alone: the SCP that receives studies from the PACS by C-STORE and answers C-FIND.
 
     Example: `PACS_CBIR_AE_TITLE=CBIR pacs-cbir scp`
     """
@@ -103,7 +103,7 @@ def scp() -> None:
 
 @app.command()
 def worker() -> None:
-    """Run door 2 alone: a worker that embeds settled series. Run as many as there are cores or GPUs to use.
+    """Run one part alone: a worker that embeds settled series. Run as many as there are cores or GPUs to use.
 
     Example: `CUDA_VISIBLE_DEVICES=1 pacs-cbir worker`
     """
@@ -117,7 +117,7 @@ def worker() -> None:
 
 @app.command()
 def hl7() -> None:
-    """Run door 5 alone: HL7 ADT messages (A08, A31, A40) over MLLP, from the hospital's interface engine.
+    """Run one part alone: HL7 ADT messages (A08, A31, A40) over MLLP, from the hospital's interface engine.
 
     Example: `PACS_CBIR_HL7_PORT=2575 pacs-cbir hl7`
     """
@@ -131,7 +131,7 @@ def hl7() -> None:
 
 @app.command()
 def api() -> None:
-    """Run door 3 alone: the REST API with its own vector index. Its documentation is at /docs.
+    """Run one part alone: the REST API with its own vector index. Its documentation is at /docs.
 
     Example: `PACS_CBIR_HTTP_PORT=8001 pacs-cbir api`
     """

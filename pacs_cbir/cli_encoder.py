@@ -91,7 +91,8 @@ def rollback() -> None:
 
     with open_database(load_settings()) as database, database.transaction() as connection:
         row, lacks = encoders.rollback(connection)
-    typer.echo(f"{row.name} answers again, without {lacks.series} series that it has not embedded")
+    without = f", without {lacks.series} series that it has not embedded" if lacks.series else ""
+    typer.echo(f"{row.name} answers again{without}")
 
 
 @commands.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+EXIT_FAILURE = 1
 commands = typer.Typer(
     help="What people say of studies. A label `excluded`, or `excluded: motion`, keeps a study out of training sets.",
     no_args_is_help=True,
@@ -68,6 +69,8 @@ def import_(
 ) -> None:
     """Give each study of a list the labels that its rows name, and no others.
 
+    Studies that are not here are listed, and the exit code is 1 then; the others have their labels all the same.
+
     Example: `pacs-cbir label import diagnoses.csv`
     """
     from pacs_cbir.labelling import import_labels
@@ -75,4 +78,6 @@ def import_(
     from pacs_cbir.store.session import open_database
 
     with open_database(load_settings()) as database:
-        import_labels(table, database, Console())
+        all_here = import_labels(table, database, Console())
+    if not all_here:
+        raise typer.Exit(EXIT_FAILURE)

@@ -15,8 +15,6 @@ from pacs_cbir.store import labels
 from pacs_cbir.store.session import Database
 
 STUDY, LABEL = "StudyInstanceUID", "label"
-LISTED = 10
-"""Studies that are named where they are not here; the others are counted."""
 
 
 def show_labels(study_instance_uid: str | None, database: Database, console: Console) -> None:
@@ -66,8 +64,10 @@ def _print(found: tuple[str, ...] | None, console: Console) -> None:
         console.print(label, highlight=False, markup=False, soft_wrap=True)
 
 
-def import_labels(path: Path, database: Database, console: Console) -> None:
-    """Give each study of a list the labels that its rows name, and no others; all of the list, or nothing.
+def import_labels(path: Path, database: Database, console: Console) -> bool:
+    """Give each study of a list the labels that its rows name, and no others; a list with a fault changes nothing.
+
+    Returns whether all its studies are here; those that are not are listed.
 
     Args:
         path: CSV or Parquet with the columns `StudyInstanceUID` and `label`, a row a label; a study with one empty
@@ -83,10 +83,14 @@ def import_labels(path: Path, database: Database, console: Console) -> None:
     with database.transaction() as connection:
         # In one order for all lists: two that come at once would otherwise wait for one another.
         unknown = [study for study, given in sorted(found.items()) if not labels.replace(connection, study, given)]
-    console.print(f"{len(found) - len(unknown)} studies have the labels of {path.name}", highlight=False)
+    here = len(found) - len(unknown)
+    have = "1 study has" if here == 1 else f"{here} studies have"
+    console.print(f"{have} the labels of {path.name}", highlight=False, markup=False)
     if unknown:
-        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        console.print(f"{len(unknown)} are not here: {', '.join(unknown[:LISTED])}{more}", highlight=False)
+        console.print(f"{len(unknown)} {'is' if len(unknown) == 1 else 'are'} not here:", highlight=False)
+    for study in unknown:
+        console.print(study, highlight=False, markup=False, soft_wrap=True)
+    return not unknown
 
 
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 
 from pacs_cbir.errors import DeletionPending
@@ -15,11 +17,18 @@ DOOR = "command"
 PATIENCE_SECONDS = 60.0
 
 
-def delete_patient(settings: Settings, database: Database, console: Console, named: str | Identifier) -> None:
+def delete_patient(
+    settings: Settings,
+    database: Database,
+    console: Console,
+    named: str | Identifier,
+    agree: Callable[[str], bool],
+) -> None:
     """Delete a patient, and say what was deleted and that nothing is left.
 
     Args:
         named: a Study Instance UID of theirs, or their identifier.
+        agree: asked before anything is deleted, with how much it would be.
 
     Raises:
         UnknownPatient: nobody is known by it.
@@ -29,6 +38,12 @@ def delete_patient(settings: Settings, database: Database, console: Console, nam
     files.prepare(settings)
     with database.transaction() as connection:
         row = deletion.owner(connection, named) if isinstance(named, str) else deletion.named(connection, named)
+        counts = deletion.counted(connection, row)
+    # Asked outside of a transaction, in which nothing could arrive meanwhile.
+    if not agree(f"Delete for good ({', '.join(f'{what}: {count}' for what, count in counts.items())})?"):
+        console.print("nothing was deleted")
+        return
+    with database.transaction() as connection:
         begun = deletion.begin(connection, row, DOOR, settings.settle_seconds)
     _tell(console, see_through(settings, database, begun, PATIENCE_SECONDS))
 

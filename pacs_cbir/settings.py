@@ -46,7 +46,10 @@ def _url_with(names: tuple[str, ...]) -> Callable[[str], str]:
 def _each_its_own_title(peers: dict[str, Peer]) -> dict[str, Peer]:
     titles = Counter(peer.ae_title for peer in peers.values())
     if twice := sorted(title for title, count in titles.items() if count > 1):
-        raise ValueError(f"each peer has its own AE title, and these are given to several: {', '.join(twice)}")
+        raise ValueError(
+            f"two peers have one AE title, {', '.join(twice)}: keep one entry for each PACS, and change its `retrieve` "
+            "to fetch from it in another way"
+        )
     return peers
 
 
@@ -231,7 +234,8 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates
     except ValidationError as error:
         problems = "; ".join(
-            f"{'PACS_CBIR_' + '.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            f"{'PACS_CBIR_' + '.'.join(str(part) for part in problem['loc']).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(f"{problems}. `pacs-cbir settings` lists every setting.") from None

@@ -1,4 +1,4 @@
-"""Door 2: claim → decode → embed → save → finish."""
+"""The worker: claim → decode → embed → save → finish."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Door 4: simulation and training."""
+"""Simulation and training."""

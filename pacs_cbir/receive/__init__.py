@@ -1,1 +1,1 @@
-"""Door 1: DIMSE, with this service as the SCP."""
+"""DIMSE, with this service as the SCP."""

@@ -1,4 +1,4 @@
-"""Door 1: an SCP of C-ECHO, C-STORE for every storage SOP class and standard transfer syntax, and C-FIND."""
+"""An SCP of C-ECHO, C-STORE for every storage SOP class and standard transfer syntax, and C-FIND."""
 
 from __future__ import annotations
 

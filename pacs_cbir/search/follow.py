@@ -82,7 +82,9 @@ class Follower:
             kept = encoders.kept(connection)
         row = next((row for row in kept if row.name == name), None)
         if row is None:
-            raise InvalidQuery(f"encoder accepts {', '.join(row.name for row in kept) or 'none yet'}")
+            raise InvalidQuery(
+                f"encoder accepts {', '.join(row.name for row in kept) or 'none yet'}; see `pacs-cbir encoder list`"
+            )
         with self._wanting:
             self._wanted |= {row.id}
         raise IndexNotReady(f"the index of the encoder {name} is being loaded")

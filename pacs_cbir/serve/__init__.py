@@ -1,1 +1,1 @@
-"""Door 3: HTTP. The only room that knows fastapi."""
+"""HTTP. The only room that knows fastapi."""

@@ -1,4 +1,4 @@
-"""Door 3, put together: routes, problems, and what stands around every request."""
+"""The API, put together: routes, problems, and what stands around every request."""
 
 from __future__ import annotations
 

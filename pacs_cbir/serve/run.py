@@ -56,6 +56,7 @@ def run_api(settings: Settings, database: Database, stop: threading.Event) -> No
             server.should_exit = True
 
         threading.Thread(target=end, daemon=True).start()
+        log.info("API listens", url=f"http://{settings.http_host}:{settings.http_port}/")
         try:
             server.run()
         except SystemExit:

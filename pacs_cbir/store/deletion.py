@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -178,6 +178,24 @@ FORMER = text("""
 """)
 
 
+def counted(connection: Connection, patient_id: int) -> dict[str, int]:
+    """How many studies, series and instances a deletion would remove, by what arrived until now."""
+    of_patient = _rows_of(connection, patient_id)[1]
+    return {
+        COUNTED[kind]: len(connection.scalars(text(COLLECT[kind]), of_patient).all())
+        for kind in (Kind.STUDY, Kind.SERIES, Kind.INSTANCE)
+    }
+
+
+def _rows_of(connection: Connection, patient_id: int) -> tuple[Sequence[Row[*tuple[Any, ...]]], dict[str, list[int]]]:
+    """The rows of a patient and of who was merged into them; and theirs, of series, and of studies, by number."""
+    selves = connection.execute(SELVES, {"id": patient_id}).all()
+    of_patient: dict[str, list[int]] = {"ids": [row.id for row in selves]}
+    of_patient["touched"] = sorted(connection.scalars(TOUCHED, of_patient))
+    of_patient["study_ids"] = sorted(connection.scalars(STUDIES, of_patient))
+    return selves, of_patient
+
+
 def begin(connection: Connection, patient_id: int, door: str, settle_seconds: float) -> Deletion:
     """Delete all rows of a patient, and note what else is to be gone.
 
@@ -187,12 +205,9 @@ def begin(connection: Connection, patient_id: int, door: str, settle_seconds: fl
         patient_id: their row; of a merge the surviving one's.
     """
     patients.hold_for_correction(connection)
-    selves = connection.execute(SELVES, {"id": patient_id}).all()
+    selves, of_patient = _rows_of(connection, patient_id)
     if not selves:
         raise UnknownPatient("the patient was deleted meanwhile")
-    of_patient: dict[str, list[int]] = {"ids": [row.id for row in selves]}
-    of_patient["touched"] = sorted(connection.scalars(TOUCHED, of_patient))
-    of_patient["study_ids"] = sorted(connection.scalars(STUDIES, of_patient))
     connection.execute(rejections.LOCK_SERIES, {"series_ids": of_patient["touched"]})
     connection.execute(rejections.END_JOBS, {"series_ids": of_patient["touched"]})
     items = {kind: list(connection.scalars(text(query), of_patient)) for kind, query in COLLECT.items()}

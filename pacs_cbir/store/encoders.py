@@ -189,7 +189,10 @@ def add(connection: Connection, new: NewEncoder) -> EncoderRow:
     there = listed(connection)
     same = next((row for row in there if row.identity == new.identity), None)
     if same is not None and same.state is not State.RETIRED:
-        raise EncoderRefused(f"this encoder was added already, as {same.name}, and is {same.state}")
+        raise EncoderRefused(
+            f"this encoder was added already, as {same.name}, and is {same.state}: other weights, another "
+            f"preprocessing or another precision than {same.precision} (with or without a GPU) would make another"
+        )
     if any(row.name == new.name and row is not same for row in there):
         raise EncoderRefused(f"another encoder has the name {new.name}: give this one another with --name")
     if same is not None and connection.execute(LEFT_BEHIND, {"id": same.id}).scalar_one():

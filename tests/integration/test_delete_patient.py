@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -58,6 +60,39 @@ def test_beside_a_running_api(
     assert table(database, "SELECT patient_id FROM patients") == [("C",)]
     said = (tmp_path / "api.log").read_text() + told.stdout + unknown.stderr + answer.text + gone.text
     assert "4711" not in said
+
+
+def test_one_line_from_a_pipe_is_enough(settings: Settings, database: Database, environment: dict[str, str]) -> None:
+    arrive(database, settings, patient="A-4711", study="one")
+    told = delete_patient(environment, given="A-4711")
+    assert told.returncode == 0, told.stderr
+    assert [line.split(":")[0] for line in told.stdout.splitlines()] == ["deletion 1", "nothing left"]
+    assert "patient deleted" in told.stderr
+    assert table(database, "SELECT patient_id FROM patients") == []
+
+
+def test_at_a_terminal_it_says_how_much_will_go_and_asks(
+    settings: Settings, database: Database, environment: dict[str, str]
+) -> None:
+    arrive(database, settings, patient="A-4711", study="one")
+    for answer, left in (("n", [(1,)]), ("y", [(0,)])):
+        ours, theirs = pty.openpty()
+        with os.fdopen(theirs) as terminal:
+            os.write(ours, f"A-4711\n\n{answer}\n".encode())
+            told = subprocess.run(
+                [sys.executable, "-m", "pacs_cbir", "delete-patient"],
+                env=environment,
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        os.close(ours)
+        assert told.returncode == 0, told.stderr
+        assert "Delete for good (studies: 1, series: 1, instances: 1)? [y/N]" in told.stderr
+        assert ("nothing was deleted" in told.stdout) == (answer == "n")
+        assert table(database, "SELECT count(*) FROM instances") == left
 
 
 def _is_ready(url: str) -> bool:

@@ -47,9 +47,10 @@ def label(environment: dict[str, str], *arguments: str) -> subprocess.CompletedP
 def test_a_list_of_labels(two: Database, environment: dict[str, str], tmp_path: Path) -> None:
     content = "StudyInstanceUID,label\n1.1,glioma\n1.1, IDH wild type\n1.2,\n9.9,glioma\n"
     done = imported(tmp_path / "list.csv", content, environment)
-    assert done.returncode == 0, done.stderr
-    assert "2 studies have the labels of list.csv" in done.stdout
-    assert "1 are not here: 9.9" in done.stdout
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines() == ["2 studies have the labels of list.csv", "1 is not here:", "9.9"]
+    one = imported(tmp_path / "list.csv", "StudyInstanceUID,label\n1.2,\n", environment)
+    assert (one.returncode, one.stdout) == (0, "1 study has the labels of list.csv\n")
     assert labels_of(two, "1.1") == ("IDH wild type", "glioma")
     assert labels_of(two, "1.2") == ()
 

@@ -115,7 +115,7 @@ def test_peers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"a": {"ae_title": "A", "host": "a", "port": 1, "aet": "X"}}', "PEERS.A.AET: Extra"),
         (
             '{"a": {"ae_title": "A", "host": "a", "port": 1}, "b": {"ae_title": "A", "host": "b", "port": 1}}',
-            "PEERS: .*given to several: A",
+            "^PACS_CBIR_PEERS: two peers have one AE title, A: keep one entry for each PACS, and change its `retrieve`",
         ),
         ("hush", 'field "peers".*in the environment, lists and tables are JSON'),
     ],
