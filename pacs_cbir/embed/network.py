@@ -31,6 +31,8 @@ MEAN, DEVIATION = 0.2, 0.25
 """Of such pictures, roughly."""
 RADIAL_FREQUENCIES, ANGULAR_FREQUENCIES = 5, 9
 DESCRIPTORS = RADIAL_FREQUENCIES * ANGULAR_FREQUENCIES
+CENTRE_RADIUS = 1e-3
+"""Pixels; nearer to the centroid than this, with the rounding of float32, is at it."""
 SHAPE_STEP = 2
 """Pixels of a drawn mask along an edge that make one: finer, descriptors would cost a tenth of ResNet18."""
 MEDIAN_STEP = 2
@@ -207,6 +209,8 @@ def fourier_descriptors(mask: torch.Tensor) -> torch.Tensor:
     angle = torch.atan2(away[..., 0], away[..., 1])
     outward = inside[:, None] * _waves(2 * torch.pi * radius / farthest[:, None], RADIAL_FREQUENCIES)  # (n, 5, h * w)
     around = _waves(angle, ANGULAR_FREQUENCIES)  # (n, 9, h * w)
+    # The pixel at the centroid lies in every direction, and so in none.
+    around[:, 1:] *= (radius > CENTRE_RADIUS)[:, None]
     spectrum = (outward @ around.transpose(1, 2)).abs().flatten(1)
     descriptors = spectrum / area.clamp(min=1)[:, None]
     descriptors[:, 0] = area / (torch.pi * farthest**2)

@@ -140,7 +140,9 @@ def test_the_index_of_another_encoder_is_not_explained_by_this_one(
 ) -> None:
     one, two = studies
     # The moment of a switch: the encoder is the active one, and the index that answers is still the former one's.
-    former = replace(api.follower.current, identity="former")
+    current = api.follower.current
+    assert current.encoder is not None
+    former = replace(current, encoder=replace(current.encoder, identity="former"))
     monkeypatch.setattr(type(api.follower), "current", property(lambda _: former))
     assert explained(api, example=one, match=two).status_code == 200
     answer = explained(api, "image/png", example=one, match=two)
