@@ -270,22 +270,27 @@ def test_a_connection_that_falls_silent_is_closed(settings: Settings, database: 
 def test_too_many_connections(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     with listening(settings, database) as port:
-        wait_until(lambda: _served(port))
-        one = Engine(port)
-        wait_until(lambda: _served(port))
-        two = Engine(port)
-        assert two.send(message("A08", PID.format("42")))[0] == "AA"
+        one, _ = _served(port), _served(port)
         assert Engine(port).is_closed()
         one.socket.close()
-        wait_until(lambda: _served(port))
+        _served(port)
 
 
-def _served(port: int) -> bool:
-    """Whether a further connection is served; it is closed again."""
-    engine = Engine(port)
-    with engine.socket, suppress(AssertionError, ConnectionError):
-        return engine.send(message("A08", PID.format("42")))[0] == "AA"
-    return False
+def _served(port: int) -> Engine:
+    """A connection that is served, once there is room for it: one that was closed counts until the server sees that."""
+    found: list[Engine] = []
+
+    def tried() -> bool:
+        engine = Engine(port)
+        with suppress(AssertionError, ConnectionError):
+            if engine.send(message("A08", PID.format("42")))[0] == "AA":
+                found.append(engine)
+                return True
+        engine.socket.close()
+        return False
+
+    wait_until(tried)
+    return found[0]
 
 
 def test_a_port_that_is_taken_or_missing_says_so(settings: Settings, database: Database) -> None:
