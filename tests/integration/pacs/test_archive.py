@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,6 +162,27 @@ def test_dcmqrscp_says_that_it_does_not_know_where_to_send(
         pytest.raises(PeerRefuses, match=rf"A801H.*STRANGER.*{scp.dicom_port}"),
     ):
         retrieve(open_archive(theirs, stranger, database), database, STUDY)
+
+
+def test_a_workstation_has_the_pacs_send_us_a_study(
+    scp: Settings, database: Database, peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    movescu = peer("movescu")
+    with dcmqrscp(peer, tmp_path / "dcmqrscp", scp, HELD) as theirs:
+        titles = ["-aet", "WORKSTATION", "-aec", theirs.ae_title, "-aem", scp.ae_title]
+        keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY}"]
+        asked = subprocess.run(
+            [movescu, "-S", *titles, *keys, theirs.host, str(theirs.port)],
+            env=os.environ | {"TCP_NODELAY": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert asked.returncode == 0, asked.stderr
+    here = {row.sop_instance_uid for row in rows(database, instances)}
+    assert here == {ds.SOPInstanceUID for ds in HELD if ds.StudyInstanceUID == STUDY}
 
 
 def test_a_destination_where_nobody_listens_is_told(pacs: Orthanc, settings: Settings, database: Database) -> None:
