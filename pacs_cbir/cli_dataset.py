@@ -96,6 +96,6 @@ def split(
     """
     from pacs_cbir.learn.datasets.folds import split_by_patient
     from pacs_cbir.learn.datasets.report import save
-    from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.manifest_file import read_manifest
 
     save(split_by_patient(read_manifest(manifest), folds).rows, [], out, Console())

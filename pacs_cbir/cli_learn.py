@@ -40,7 +40,7 @@ def train(
 
     Example: `pacs-cbir train unlabelled checkpoints/our-hospital --manifest studies.csv`
     """
-    from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.manifest_file import read_manifest
     from pacs_cbir.learn.order import train_and_calibrate
     from pacs_cbir.learn.recipe import read_recipe
     from pacs_cbir.learn.stacks import load_stacks
@@ -127,7 +127,7 @@ def _cohort(table: Table, manifest: Path | None) -> Cohort:
     from pacs_cbir.errors import RecipeError
     from pacs_cbir.learn.disturb import CHANGES, SKULL_STRIPPED
     from pacs_cbir.learn.experiment import Cohort
-    from pacs_cbir.learn.manifest import read_manifest
+    from pacs_cbir.learn.manifest_file import read_manifest
     from pacs_cbir.learn.stacks import load_stacks, simulate_stacks
 
     simulated = table.simulated

@@ -17,7 +17,7 @@ from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.errors import DiskUnavailable, ManifestError
 from pacs_cbir.learn.datasets.database import database_rows
-from pacs_cbir.learn.manifest import read_manifest
+from pacs_cbir.learn.manifest_file import read_manifest
 from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import labels

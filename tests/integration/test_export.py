@@ -25,7 +25,7 @@ from pacs_cbir.errors import DiskUnavailable, InvalidQuery, SettingsError
 from pacs_cbir.export import run as run_module
 from pacs_cbir.export.query import read_order
 from pacs_cbir.export.run import export
-from pacs_cbir.learn.manifest import read_manifest
+from pacs_cbir.learn.manifest_file import read_manifest
 from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import labels

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pacs_cbir.learn.columns import read_table
-from pacs_cbir.learn.manifest import Row, parse_rows
+from pacs_cbir.learn.manifest import Row
+from pacs_cbir.learn.manifest_file import parse_rows
 
 
 def images_rows(table: Path) -> tuple[list[Row], list[str]]:

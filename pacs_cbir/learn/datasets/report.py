@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pacs_cbir.learn.manifest import Manifest, Row, check, missing_sequences, write_manifest
+from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences
+from pacs_cbir.learn.manifest_check import check
+from pacs_cbir.learn.manifest_file import write_manifest
 
 
 def save(rows: Iterable[Row], notes: Iterable[str], out: Path, console: Console) -> None:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from pacs_cbir.cli import app
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.errors import RecipeError
-from pacs_cbir.learn.manifest import Manifest, Row, write_manifest
+from pacs_cbir.learn.manifest import Manifest, Row
+from pacs_cbir.learn.manifest_file import write_manifest
 
 RECIPE = """
 size = 32

@@ -17,7 +17,8 @@ from pacs_cbir.learn.datasets.folds import split_by_patient
 from pacs_cbir.learn.datasets.images import images_rows
 from pacs_cbir.learn.datasets.kaggle3m import kaggle3m_rows
 from pacs_cbir.learn.datasets.report import save
-from pacs_cbir.learn.manifest import Manifest, Row, read_manifest
+from pacs_cbir.learn.manifest import Manifest, Row
+from pacs_cbir.learn.manifest_file import read_manifest
 
 
 def touch(folder: Path, *names: str) -> None:

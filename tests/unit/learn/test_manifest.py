@@ -13,7 +13,8 @@ from PIL import Image
 
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.datasets.images import images_rows
-from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences, read_manifest, write_manifest
+from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences
+from pacs_cbir.learn.manifest_file import read_manifest, write_manifest
 
 
 def picture(path: Path, shape: tuple[int, int] = (8, 8)) -> Path:
