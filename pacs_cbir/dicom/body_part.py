@@ -16,10 +16,8 @@ def body_part(ds: Dataset) -> str:
     Body Part Examined decides (PS3.16 Annex L), then the coded region, then words of the descriptions and the coil.
     """
     flat = flattened_header(ds)
-    examined = str(value_of(flat, "BodyPartExamined") or "").strip()
-    if examined:
-        known = _named_part(spaced(examined))
-        return known or re.sub(r"[^A-Z0-9]", "", examined.upper())
+    if examined := str(value_of(flat, "BodyPartExamined") or "").strip():
+        return canonical(examined)
     for keyword in ("AnatomicRegionSequence", "ProcedureCodeSequence"):
         for item in value_of(flat, keyword) or ():
             if part := _named_part(spaced(str(value_of(item, "CodeMeaning") or ""))):
@@ -35,6 +33,11 @@ def body_part(ds: Dataset) -> str:
         if part := _named_part(spaced(str(value_of(flat, keyword) or ""))):
             return part
     return ""
+
+
+def canonical(name: str) -> str:
+    """A part's name as `body_part` writes it: of what it does not know the letters and digits, in upper case."""
+    return _named_part(spaced(name)) or re.sub(r"[^A-Z0-9]", "", name.upper())
 
 
 def _named_part(words: str) -> str:

@@ -34,7 +34,7 @@ class _CardPart(BaseModel):
 
 
 class Domain(_CardPart):
-    """What the encoder was trained for, in the words of BodyPartExamined (PS3.16 Annex L) and `Sequence`."""
+    """What the encoder was trained for, in the words of `body_part` and `Sequence`; nothing else is claimed."""
 
     body_parts: tuple[str, ...]
     sequences: tuple[str, ...]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pacs_cbir.dicom.body_part import canonical
 
 FIRST_ROW = 2
 """Rows are counted as a spreadsheet counts them: row 1 holds the columns' names."""
@@ -33,6 +35,7 @@ class Row(BaseModel):
         channel: of a picture, from 0; empty for its luminance.
         mask: of the lesion, with the shape of `path`; whatever is not 0 is lesion.
         plane: of a picture; axial where it is empty.
+        body_part: that is shown, in any words; here BRAIN, KNEE, ..., as the service tells stored series'.
         label, split: as the data set's maker has them.
         spacing_mm: width of a picture's pixel.
         slice_spacing_mm: distance between a picture's slices.
@@ -49,6 +52,7 @@ class Row(BaseModel):
     channel: _Number | None = Field(default=None, ge=0)
     mask: Path | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
+    body_part: Annotated[str | None, AfterValidator(lambda name: canonical(name or "") or None)] = None
     label: str | None = None
     split: str | None = None
     spacing_mm: _Millimetres | None = None

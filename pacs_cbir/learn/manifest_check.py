@@ -120,7 +120,7 @@ def _stack_faults(rows: list[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
         seen.setdefault(row.slice, number)
         if (row.mask is None) != (model.mask is None):
             yield number, f"this slice or that of row {first} has no mask: give every slice of a stack one, or none"
-        for name in ("split", "label", "plane", "spacing_mm", "slice_spacing_mm"):
+        for name in ("split", "label", "plane", "body_part", "spacing_mm", "slice_spacing_mm"):
             if getattr(row, name) != getattr(model, name):
                 yield number, f"another {name} than row {first} of the same stack: make them alike"
         if format_of(row.path) is not format_of(model.path):

@@ -53,6 +53,7 @@ class Stack:
             in [0, 1] of the source's own scale; None where there is neither.
         truth: bool, shape (128, 128): the mask of that slice, where it covers half of a pixel or more.
         parameters: of a simulated patient: place_x_mm, place_y_mm, place_z_mm, radius_mm, enhancement; else empty.
+        body_part: as in the manifest; empty where it is not known.
     """
 
     patient: str
@@ -69,6 +70,7 @@ class Stack:
     picture: npt.NDArray[np.float32] | None
     truth: npt.NDArray[np.bool_] | None
     parameters: Mapping[str, float] = field(default_factory=dict)
+    body_part: str = ""
 
 
 def load_stacks(
@@ -133,7 +135,16 @@ def _load(
     first, row = rows[0]
     try:
         stacks = [
-            _draw(source, preprocessing, row.owner, row.study, row.sequence, split=row.split, label=row.label)
+            _draw(
+                source,
+                preprocessing,
+                row.owner,
+                row.study,
+                row.sequence,
+                split=row.split,
+                label=row.label,
+                body_part=row.body_part or "",
+            )
             for source in (sources if change is None else map(change, sources))
         ]
     except NotAVolume as error:
@@ -150,6 +161,7 @@ def _draw(
     *,
     split: str | None = None,
     label: str | None = None,
+    body_part: str = "",
     parameters: Mapping[str, float] | None = None,
 ) -> Stack:
     slices = draw_slices(source.volume, preprocessing, source.mask)
@@ -180,6 +192,7 @@ def _draw(
         picture=None if shown is None else _resized(source.volume.array[shown] / source.white).clip(0, 1),
         truth=None if shown is None or source.mask is None else _resized(source.mask[shown]) >= 0.5,
         parameters=parameters or {},
+        body_part=body_part,
     )
 
 

@@ -284,6 +284,8 @@ def fingerprint(stacks: Sequence[Stack]) -> str:
         sha256.update(
             f"{stack.patient}\0{stack.study}\0{stack.sequence}\0{stack.label}\0{stack.split}\0{stack.best}\0".encode()
         )
+        # Only where it is known: what was trained and measured before anyone could say it stays what it was.
+        sha256.update(f"{stack.body_part}\0".encode() if stack.body_part else b"")
         sha256.update(stack.pixels.tobytes())
         sha256.update(b"" if stack.masks is None else stack.masks.tobytes())
         sha256.update(b"" if stack.picture is None else stack.picture.tobytes())

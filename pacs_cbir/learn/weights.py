@@ -172,7 +172,10 @@ def save_trained(
         purpose=recipe.purpose,
         architecture=recipe.architecture,
         preprocessing=recipe.preprocessing,
-        domain=Domain(body_parts=("BRAIN", "HEAD"), sequences=tuple(sorted({stack.sequence for stack in stacks}))),
+        domain=Domain(
+            body_parts=tuple(sorted({stack.body_part for stack in stacks} - {""})),
+            sequences=tuple(sorted({stack.sequence for stack in stacks})),
+        ),
         training=Training(
             method="; then ".join([*([] if start is None else [start.method]), _method(recipe)]),
             data=recipe.data or "what the manifest named",

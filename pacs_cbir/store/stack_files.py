@@ -21,6 +21,8 @@ class StackFile:
 
     Attributes:
         patient_id: empty where the study is a patient of its own.
+        body_part: canonical, upper case; empty where the headers do not tell, or the series' stacks of that sequence
+            show different ones.
         file: path below the instances directory; None where the pixel data is no longer here.
         labels: what a person has said of the study, in alphabetical order.
     """
@@ -30,6 +32,7 @@ class StackFile:
     study_instance_uid: str
     series_instance_uid: str
     sequence: str
+    body_part: str
     file: str | None
     labels: tuple[str, ...]
 
@@ -38,11 +41,14 @@ class StackFile:
 # which a worker is about to replace, may still name it.
 _STACK_FILES = text("""
     SELECT patients.issuer_of_patient_id, patients.patient_id, studies.study_instance_uid, series.series_instance_uid,
-           stacks.sequence, instances.file,
+           stacks.sequence, stacks.body_part, instances.file,
            ARRAY(SELECT label FROM study_labels WHERE study_id = studies.id ORDER BY label COLLATE "C") AS labels
-      FROM (SELECT DISTINCT series_id, sequence, unnest(sop_instance_uids) AS sop_instance_uid
+      FROM (SELECT DISTINCT series_id, sequence, unnest(sop_instance_uids) AS sop_instance_uid,
+                   CASE WHEN min(body_part) OVER alike = max(body_part) OVER alike THEN body_part ELSE '' END
+                   AS body_part
               FROM stacks JOIN encoders ON encoders.id = encoder_id
-             WHERE not_embedded IS NULL AND state = 'active') AS stacks
+             WHERE not_embedded IS NULL AND state = 'active'
+            WINDOW alike AS (PARTITION BY series_id, sequence)) AS stacks
       JOIN instances USING (series_id, sop_instance_uid)
       JOIN series ON series.id = stacks.series_id
       JOIN studies ON studies.id = series.study_id

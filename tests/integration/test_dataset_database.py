@@ -125,6 +125,19 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
         database_rows(settings, database)
 
 
+def test_rows_say_what_the_headers_say_of_the_body(settings: Settings, database: Database, receive: Receive) -> None:
+    slices(receive, "MEIER-1", "a", BodyPartExamined="HEAD")
+    slices(receive, "HUBER-2", "b", BodyPartExamined="KNEE")
+    for number in range(1, 7):
+        position = ["-120", "-120", str(6 * (number % 3))]
+        part = "HEAD" if number < 4 else "KNEE"
+        receive(mr_instance("HUBER-2", "c", "t2", number, size=32, ImagePositionPatient=position,
+                            EchoNumbers=number // 4, BodyPartExamined=part))  # fmt: skip
+    embed_all(settings, database)
+    rows, _ = database_rows(settings, database)
+    assert [row.body_part for row in rows] == ["BRAIN"] * 3 + ["KNEE"] * 3 + [None] * 6
+
+
 def test_a_series_of_which_pixel_data_has_left_is_no_part_of_a_manifest(
     settings: Settings, database: Database, receive: Receive
 ) -> None:

@@ -44,8 +44,16 @@ def brats_rows(folder: Path) -> tuple[list[Row], list[str]]:
         patient = time_point["patient"] if time_point else case.name
         for part, sequence in _SEQUENCES.items():
             if part in files:
-                row = Row(path=files[part], patient=patient, study=case.name, sequence=sequence, mask=files.get("seg"))
-                rows.append(row)
+                rows.append(
+                    Row(
+                        path=files[part],
+                        patient=patient,
+                        study=case.name,
+                        sequence=sequence,
+                        mask=files.get("seg"),
+                        body_part="BRAIN",
+                    )
+                )
     if not rows:
         raise ManifestError(
             str(folder), ["no BraTS case: expected CASE/CASE_flair.nii.gz (2021) or CASE/CASE-t2f.nii.gz (2023)"]

@@ -42,7 +42,8 @@ def pseudonymous_rows(
     found: list[StackFile], pseudonyms: Pseudonyms, paths: Mapping[str, Path]
 ) -> tuple[list[Row], list[str]]:
     """Stored instances of embedded stacks as a manifest's rows. The label is the study's one curated label; a study
-    that has several has none here, since no one can tell which is meant.
+    that has several has none here, since no one can tell which is meant. Of the headers the rows have the sequence and
+    the part of the body alone.
 
     A study that a label excludes is left out. So is a series of which some pixel data is no longer here, as a whole: a
     part of a stack is another stack. A study without PatientID is a patient of its own; one that holds several patients
@@ -85,5 +86,6 @@ def _row(file: StackFile, pseudonyms: Pseudonyms, path: Path) -> Row:
         study=pseudonyms.uid(file.study_instance_uid),
         series=pseudonyms.uid(file.series_instance_uid),
         sequence=file.sequence,
+        body_part=file.body_part,
         label=file.labels[0] if len(file.labels) == 1 else None,
     )

@@ -19,8 +19,8 @@ _Studies = dict[str, _Series]
 
 
 def dicom_rows(folder: Path) -> tuple[list[Row], list[str]]:
-    """The MR series below a folder that are volumes, whatever their files are called, each with its sequence as the
-    service tells it.
+    """The MR series below a folder that are volumes, whatever their files are called, each with its sequence and part
+    of the body as the service tells them.
 
     Patients, studies and series are numbered in the order of their identifiers, which the rows do not hold; the paths
     stay as they are. A study without PatientID is a patient of its own.
@@ -62,11 +62,25 @@ def _series_rows(files: list[Path], patient: str, study: str, series: str, left_
         left_out[f"series: {error}"] += 1
         return []
     found: set[tuple[str, Path]] = set()
+    parts: dict[str, set[str]] = defaultdict(set)
     for stack in stacks:
         try:
             build_volume(stack)
         except VolumeError as error:
             left_out[f"stack: {error}"] += 1
             continue
-        found |= {(str(stack.sequence.sequence), frame.path) for frame in stack.frames}
-    return [Row(path=path, patient=patient, study=study, series=series, sequence=name) for name, path in sorted(found)]
+        name = str(stack.sequence.sequence)
+        found |= {(name, frame.path) for frame in stack.frames}
+        parts[name].add(stack.body_part)
+    return [
+        Row(
+            path=path,
+            patient=patient,
+            study=study,
+            series=series,
+            sequence=name,
+            # Of stacks of one sequence that show different parts, none is the row's.
+            body_part=min(parts[name]) if len(parts[name]) == 1 else None,
+        )
+        for name, path in sorted(found)
+    ]

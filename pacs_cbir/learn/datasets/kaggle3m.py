@@ -55,6 +55,7 @@ def kaggle3m_rows(folder: Path) -> tuple[list[Row], list[str]]:
                 slice=number,
                 channel=channel,
                 mask=path.with_name(f"{path.stem}_mask.tif"),
+                body_part="BRAIN",
             )
             for channel, sequence in enumerate(CHANNELS)
             if channel not in copies

@@ -39,6 +39,19 @@ def test_series_get_their_sequence_and_patients_numbers(tmp_path: Path) -> None:
     assert {row.path.name for row in rows if row.sequence == "T1"} == {"t1 1", "t1 2"}
 
 
+def test_rows_say_what_the_headers_say_of_the_body(tmp_path: Path) -> None:
+    for series, parts in {"head": ("HEAD", "HEAD"), "nothing": ("", ""), "several": ("HEAD", "KNEE")}.items():
+        for stack, part in enumerate(parts):
+            for number in (1, 2):
+                place = ["0", "0", str(number)]
+                write(tmp_path, f"{series} {stack} {number}", "p", series, series, number + 2 * stack,
+                      BodyPartExamined=part, EchoNumbers=stack, ImagePositionPatient=place)  # fmt: skip
+    rows, _ = dicom_rows(tmp_path)
+    assert len(rows) == 12
+    found = {(row.path.name.split()[0], row.body_part) for row in rows}
+    assert found == {("head", "BRAIN"), ("nothing", None), ("several", None)}
+
+
 def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path, f"good {number}", "p", "s", "good", number)

@@ -45,6 +45,7 @@ def test_brats_of_2021_and_2023_become_rows_with_their_segmentation(tmp_path: Pa
         for part, sequence in (("t1n", "T1"), ("t1c", "T1CE"), ("t2w", "T2"), ("t2f", "FLAIR"))
     }
     assert notes == ["BraTS-GLI-00005-001 has no segmentation"]
+    assert {row.body_part for row in rows} == {"BRAIN"}
 
 
 def test_a_folder_without_cases_says_what_is_expected(tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_kaggle3m_channels_are_sequences_and_copies_of_flair_are_left_out(tmp_pa
         (sequence, channel, number) for channel, sequence in enumerate(("T1", "FLAIR", "T1CE")) for number in (1, 2, 10)
     ]
     assert {row.sequence for row in rows if row.patient == "TCGA_DU_0002_19990101"} == {"T1", "FLAIR"}
+    assert {row.body_part for row in rows} == {"BRAIN"}
     assert all(row.mask == row.path.with_name(f"{row.path.stem}_mask.tif") for row in rows)
 
 

@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from painted_stacks import painted_stacks
 from rich.console import Console
@@ -283,6 +284,12 @@ def test_a_half_written_checkpoint_is_trained_anew(tmp_path: Path) -> None:
     again, failed = experiment(tmp_path, rows=ROWS[2:]).run(QUIET)
     assert not failed
     assert again == measured
+
+
+def test_what_was_kept_before_body_parts_were_known_is_kept() -> None:
+    [stack] = painted_stacks(1, sequences=("T1",), masks=False)
+    plain = replace(stack, pixels=np.zeros((1, 2, 2), np.float16))
+    assert fingerprint([plain]) == "3117f5535600ca915ea860cb22eb1ecb0913a604cc7ec1b64271e422b1f2edd3"
 
 
 def test_other_splits_are_other_data() -> None:

@@ -38,6 +38,7 @@ def test_everything_comes_back_and_paths_move_with_their_folder(tmp_path: Path, 
         mask=mask,
         plane="coronal",
         label="007",
+        body_part="BRAIN",
         split="0",
         spacing_mm=0.1,
         slice_spacing_mm=6.5,
@@ -144,6 +145,24 @@ def test_a_study_without_patient_is_a_patient_of_its_own(tmp_path: Path) -> None
     assert first.owner == other.owner != second.owner
     write_manifest(Manifest((first, second, other)), tmp_path / "m.csv")  # in two splits, and yet no leak
     assert len(read_manifest(tmp_path / "m.csv").rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [("Kopf", "BRAIN"), ("HEAD", "BRAIN"), ("knee, left", "KNEE"), ("Ovary", "OVARY"), ("-", None), (None, None)],
+)
+def test_a_body_part_is_named_as_the_service_names_it(word: str | None, part: str | None) -> None:
+    assert row(Path("a.png"), body_part=word).body_part == part
+
+
+def test_rows_of_one_stack_show_one_body_part(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    rows = row(path, slice=1, body_part="brain"), row(path, slice=2, body_part="head"), row(path, slice=3)
+    write_manifest(Manifest(rows), tmp_path / "m.csv")
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(tmp_path / "m.csv")
+    [fault] = raised.value.faults
+    assert fault.startswith("row 4: another body_part than row 2")
 
 
 def test_a_stacks_rows_must_agree(tmp_path: Path) -> None:

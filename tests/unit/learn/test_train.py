@@ -353,6 +353,24 @@ def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
     assert card.domain.sequences == ("FLAIR", "T1")
 
 
+def test_the_card_claims_the_body_parts_that_are_known_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = painted_stacks(4)
+    shown = [replace(unknown[0], body_part="KNEE"), *(replace(stack, body_part="BRAIN") for stack in unknown[1:-1])]
+    for name, stacks, claimed in (("known", [*shown, unknown[-1]], ("BRAIN", "KNEE")), ("unknown", unknown, ())):
+        train_and_calibrate(recipe(PLAIN), stacks, seed=6, out=tmp_path / name, weights=None)
+        assert load_checkpoint(tmp_path / f"{name}.safetensors").card.domain.body_parts == claimed
+        assert ("column body_part" in capsys.readouterr().err) is (claimed == ())
+
+
+def test_other_body_parts_are_another_training(tmp_path: Path) -> None:
+    stacks = painted_stacks(4)
+    train(recipe(PLAIN), stacks, seed=6, out=tmp_path / "it")
+    with pytest.raises(RecipeError, match="of another training"):
+        train(recipe(PLAIN), [replace(one, body_part="BRAIN") for one in stacks], seed=6, out=tmp_path / "it")
+
+
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     for content in (b"not a state", b"\x80\x02", b"junk junk junk", b"\x80\x02X\x01", b"\x80\x02G\x00"):
         (tmp_path / "own.state").write_bytes(content)
