@@ -71,10 +71,10 @@ def _strays(settings: Settings, database: Database, deletion: Deletion) -> Itera
     for path in _without_rows(settings, database):
         header = _header(path)
         study, sop = str(header.get("StudyInstanceUID", "")), str(header.get("SOPInstanceUID", ""))
-        told = digest(deletion.salt, _identifier(header, settings))
+        told = {digest(deletion.salt, identifier) for identifier in _identifiers(header, settings)}
         # A transfer that ended before it says whose it is may be the patient's, and its sender was told of no success.
         nobodys = not study and path.parent == settings.incoming_dir
-        if nobodys or study in uids[Kind.STUDY] or sop in uids[Kind.INSTANCE] or told in digests:
+        if nobodys or study in uids[Kind.STUDY] or sop in uids[Kind.INSTANCE] or told & digests:
             yield path, (study, sop)
 
 
@@ -112,8 +112,9 @@ def _header(path: Path) -> Dataset:
         return Dataset()
 
 
-def _identifier(header: Dataset, settings: Settings) -> Identifier:
+def _identifiers(header: Dataset, settings: Settings) -> Iterator[Identifier]:
+    """Whom a file may be of: where it names no issuer, its sender's is meant, and nobody knows any more who sent it."""
     issuer = str(header.get("IssuerOfPatientID", "") or "").strip()
-    if not issuer and len(set(settings.default_issuers.values())) == 1:
-        issuer = next(iter(settings.default_issuers.values()))
-    return Identifier(str(header.get("PatientID", "") or "").strip(), issuer)
+    patient_id = str(header.get("PatientID", "") or "").strip()
+    for possible in {issuer} if issuer else {"", *settings.default_issuers.values()}:
+        yield Identifier(patient_id, possible)

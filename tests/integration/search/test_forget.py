@@ -212,6 +212,24 @@ def test_files_without_rows_go_too(filled: Database, settings: Settings, where: 
     assert (ours.exists(), theirs.exists()) == (False, True)
 
 
+@pytest.mark.parametrize("issuers", [{}, {"A": "NORTH"}, {"A": "SOUTH", "B": "NORTH"}])
+def test_a_file_without_an_issuer_may_be_of_whichever_sender(
+    database: Database, settings: Settings, issuers: dict[str, str]
+) -> None:
+    site = settings.model_copy(update={"default_issuers": issuers})
+    issuer = "NORTH" if issuers else ""
+    arrive(database, site, mr_instance(NAME, "one", IssuerOfPatientID=issuer))
+    ours, theirs, others = (site.orphans_dir / f"{name}.dcm" for name in ("ours", "theirs", "others"))
+    mr_instance(NAME, "never acknowledged").save_as(ours, enforce_file_format=True)
+    mr_instance("B", "never acknowledged").save_as(theirs, enforce_file_format=True)
+    mr_instance(NAME, "never acknowledged", IssuerOfPatientID="EAST").save_as(others, enforce_file_format=True)
+    with database.transaction() as connection:
+        row = deletion.named(connection, Identifier(NAME, issuer))
+        pending = deletion.begin(connection, row, "test", 0)
+    assert forget.see_through(site, database, pending, 0).proved
+    assert (ours.exists(), theirs.exists(), others.exists()) == (False, True, True)
+
+
 def test_what_came_with_a_question_to_a_process_that_died_goes_too(filled: Database, settings: Settings) -> None:
     left = settings.uploads_dir / "left"
     left.mkdir()
