@@ -14,7 +14,8 @@ class Kind(StrEnum):
     """What cannot be true.
 
     `SEVERAL_PATIENTS` is resolved by itself once all instances of the study are one patient's, by a merge or because
-    they came again; the others by a person, who corrects or confirms the study.
+    they came again, and `UNREADABLE_NOTE` once the note comes again and can be read; the others by a person, who
+    corrects or confirms the study.
     """
 
     SEVERAL_PATIENTS = "several patients"
@@ -64,6 +65,12 @@ RESOLVE_SEVERAL_PATIENTS = text("""
       AND (SELECT count(*) FROM study_patients WHERE study_patients.study_id = conflicts.study_id) = 1
 """)
 
+RESOLVE_NOTE = text("""
+    UPDATE conflicts SET resolved_at = clock_timestamp()
+    WHERE study_id IN (SELECT study_id FROM series WHERE id = ANY(:series_ids)) AND kind = :kind
+      AND sop_instance_uid = :sop_instance_uid AND resolved_at IS NULL
+""")
+
 RESOLVE = text(
     "UPDATE conflicts SET resolved_at = clock_timestamp() WHERE study_id = :study_id AND resolved_at IS NULL"
 )
@@ -91,6 +98,16 @@ def record(connection: Connection, study_ids: Collection[int], kind: Kind, sop_i
 def resolve_several_patients(connection: Connection, study_ids: Collection[int]) -> None:
     """Of those studies that are one patient's by now."""
     connection.execute(RESOLVE_SEVERAL_PATIENTS, {"study_ids": list(study_ids), "kind": Kind.SEVERAL_PATIENTS})
+
+
+def resolve_unreadable_note(connection: Connection, series_ids: Collection[int], sop_instance_uid: str) -> None:
+    """A note that could not be read came again.
+
+    Args:
+        series_ids: where it was and is.
+    """
+    again = {"series_ids": list(series_ids), "kind": Kind.UNREADABLE_NOTE, "sop_instance_uid": sop_instance_uid}
+    connection.execute(RESOLVE_NOTE, again)
 
 
 def resolve(connection: Connection, study_id: int) -> None:

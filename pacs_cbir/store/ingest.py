@@ -98,6 +98,9 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             before = _known(connection, instance.sop_instance_uid)
             expired = rejection is None and before is not None and before.rejected == Reason.RETENTION
             if before is not None and not expired and _is_unchanged(instance, before, settings):
+                if rejection is not None and rejection.reason is Reason.RETENTION:
+                    # What came back since the note came is out again. The other reasons hold whatever comes.
+                    _reject(connection, instance, rejection, before, source, settle_seconds=settings.settle_seconds)
                 return Outcome.UNCHANGED
             rows = upsert_study(connection, instance, source.calling_ae_title, settings)
             outcome = _outcome(instance, before, rows.series_id, settings)
@@ -110,8 +113,7 @@ def _store(instance: Instance, received: Path, source: Source, database: Databas
             if before is not None and outcome is Outcome.REPLACED:
                 thumbnails.forget(connection, before.id)
             if rejection is not None:
-                _reject(connection, instance, rejection, rows, source)
-                rejections.apply(connection, instance.sop_instance_uid, rejection, settings.settle_seconds)
+                _reject(connection, instance, rejection, rows, source, settle_seconds=settings.settle_seconds)
     except BaseException:
         # After a lost connection the commit may have happened all the same.
         if kept is not None and not _committed(database, kept):
@@ -161,25 +163,36 @@ def _leave_former(connection: Connection, instance: Instance, before: Known, row
     )
     if before.rejected == Reason.RETENTION:
         rejections.forget_expired(connection, instance.sop_instance_uid)
+    if instance.sop_class_uid == KEY_OBJECT_SELECTION:
+        both_series = {before.series_id, rows.series_id}
+        conflicts.resolve_unreadable_note(connection, both_series, instance.sop_instance_uid)
     if (before.patient_id, before.series_id) == (rows.patient_id, rows.series_id):
         return
     connection.execute(FORGET_FORMER_PATIENT, {"patient_id": before.patient_id})
-    former_study = connection.execute(select(series.c.study_id).where(series.c.id == before.series_id)).scalar_one()
-    both = [former_study, rows.study_id]
-    if former_study != rows.study_id:
+    both = [before.study_id, rows.study_id]
+    if before.study_id != rows.study_id:
         conflicts.record(connection, both, Kind.SEVERAL_STUDIES, instance.sop_instance_uid)
     conflicts.resolve_several_patients(connection, both)
     if before.series_id != rows.series_id:
         jobs.enqueue(connection, before.series_id, settings.settle_seconds)
 
 
-def _reject(connection: Connection, instance: Instance, rejection: Rejection, rows: Rows, source: Source) -> None:
-    """Say that a rejection note came, or that one cannot be read."""
+def _reject(
+    connection: Connection,
+    instance: Instance,
+    rejection: Rejection,
+    above: Rows | Known,
+    source: Source,
+    *,
+    settle_seconds: float,
+) -> None:
+    """Do what a rejection note says, and say that it came, or that it cannot be read."""
     if rejection.reason is None:
-        conflicts.record(connection, [rows.study_id], Kind.UNREADABLE_NOTE, instance.sop_instance_uid)
+        conflicts.record(connection, [above.study_id], Kind.UNREADABLE_NOTE, instance.sop_instance_uid)
         return
     kind, study = corrections.Kind.REJECTION, instance.study_instance_uid
-    corrections.note(connection, kind, source.calling_ae_title, rows.patient_id, (), study=study)
+    corrections.note(connection, kind, source.calling_ae_title, above.patient_id, (), study=study)
+    rejections.apply(connection, instance.sop_instance_uid, rejection, settle_seconds)
 
 
 def _lock(connection: Connection, instance: Instance, *, corrects: bool) -> None:
@@ -194,6 +207,7 @@ def _known(connection: Connection, sop_instance_uid: str) -> Known | None:
     columns = (
         instances.c.id,
         instances.c.series_id,
+        series.c.study_id,
         instances.c.patient_id,
         instances.c.file,
         instances.c.file_sha256,

@@ -1,7 +1,8 @@
 """Instances that rejection notes took out of use: kept, and in no answer, listing, count, picture or embedding.
 
 A rejection for quality, for patient safety, or for a wrong worklist entry holds for instances that come later or again:
-what replaces them has other UIDs. One for an expired retention holds for what is here: what comes again is back.
+what replaces them has other UIDs. One for an expired retention holds for what is here when the note comes, or comes
+again: what comes after it is back.
 """
 
 from __future__ import annotations
@@ -47,10 +48,8 @@ def apply(connection: Connection, note: str, rejection: Rejection, settle_second
 
     Args:
         note: its SOP Instance UID.
-        rejection: what it says; one that cannot be read changes nothing.
+        rejection: what it says, which could be read.
     """
-    if rejection.reason is None:
-        return
     before = set(connection.scalars(FORGET_NOTE, {"note": note}))
     named = {*rejection.sop_instance_uids, note}
     said = {"note": note, "reason": rejection.reason, "retention": Reason.RETENTION}

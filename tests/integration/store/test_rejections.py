@@ -136,8 +136,13 @@ def test_what_comes_again_after_its_retention_is_back(database: Database, settin
     for ds in (ONE, TWO):
         arrive(database, settings, ds)
     assert uids(database, Level.INSTANCE) == [ONE.SOPInstanceUID, TWO.SOPInstanceUID]
-    assert arrive(database, settings, expired) is Outcome.UNCHANGED
     assert embed(database, settings) == [2]
+    assert arrive(database, settings, expired) is Outcome.UNCHANGED
+    assert uids(database, Level.INSTANCE) == [], "the note holds for what is here when it comes again"
+    assert rejected(database)[TWO.SOPInstanceUID] == RETENTION.value
+    arrive(database, settings, TWO)
+    assert uids(database, Level.INSTANCE) == [TWO.SOPInstanceUID]
+    assert embed(database, settings) == [1]
 
 
 def test_another_note_holds_where_a_retention_expired(database: Database, settings: Settings) -> None:
@@ -209,6 +214,11 @@ def test_a_note_that_cannot_be_read_is_kept_and_flagged(
         (told,) = conflicts.flagged(connection, 9)
     assert (told.study_instance_uid, told.kind) == (ONE.StudyInstanceUID, "unreadable rejection note")
     assert rejected(database) == {}
+    assert arrive(database, settings, ds) is Outcome.UNCHANGED
+    assert arrive(database, settings, note([ONE])) is Outcome.REPLACED
+    assert rejected(database).keys() == {ONE.SOPInstanceUID, uid("note")}
+    with database.transaction() as connection:
+        assert conflicts.flagged(connection, 9) == (), "it was read this time"
 
 
 def test_a_note_of_many_references(database: Database, settings: Settings) -> None:
