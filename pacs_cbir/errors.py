@@ -48,6 +48,7 @@ PacsCbirError
     ├── UnknownExample       the example is not here
     ├── ExampleNotReady      the example is received and not yet embedded
     └── ExampleNotEmbedded   the example is here and has no embeddings; says why
+        └── ExampleNotReindexed  the encoder that is asked has not looked at the example; names the command
 """
 
 from __future__ import annotations
@@ -270,3 +271,7 @@ class ExampleNotReady(QueryError):
 
 class ExampleNotEmbedded(QueryError):
     """The example is here and has no embeddings, and will not have any by itself."""
+
+
+class ExampleNotReindexed(ExampleNotEmbedded):
+    """The example is here, and came before the encoder that is asked, which has no job for it."""

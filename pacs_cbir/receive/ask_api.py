@@ -11,6 +11,7 @@ from pacs_cbir.dicom import private_block as ours
 from pacs_cbir.errors import (
     ExampleNotEmbedded,
     ExampleNotReady,
+    ExampleNotReindexed,
     InvalidQuery,
     PeerError,
     QueryError,
@@ -38,6 +39,7 @@ _ERRORS: dict[tuple[int, str], type[QueryError]] = {
     (404, "urn:pacs-cbir:problem:unknown-example"): UnknownExample,
     (413, "about:blank"): InvalidQuery,
     (422, "urn:pacs-cbir:problem:example-not-embedded"): ExampleNotEmbedded,
+    (422, "urn:pacs-cbir:problem:example-not-reindexed"): ExampleNotReindexed,
 }
 """HTTP status and the problem's type → what it is here; a 404 without a type is of a path."""
 _NO_API = "what answers at PACS_CBIR_API_URL is no API of this kind"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, UnknownExample
+from pacs_cbir.errors import ExampleNotReady, UnknownExample
 from pacs_cbir.search.faiss_index import Vectors
 from pacs_cbir.search.query import Picture
 from pacs_cbir.search.stack_index import Kind
@@ -74,8 +74,7 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
     stacks = examples.embedded_rows(connection, example, named.series_ids, encoder_id)
     vectors = tuple(_vector(rows, example) for rows in stacks)
     if not vectors:
-        reason = examples.why_not_embedded(connection, named.series_ids, encoder_id)
-        raise ExampleNotEmbedded(f"the example has no embeddings: {reason}")
+        raise examples.why_not_embedded(connection, named.series_ids, encoder_id)
     return ResolvedExample(named.study_id, named.series_ids, vectors)
 
 

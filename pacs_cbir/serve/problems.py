@@ -21,6 +21,7 @@ from pacs_cbir.errors import (
     EncoderMismatch,
     ExampleNotEmbedded,
     ExampleNotReady,
+    ExampleNotReindexed,
     IndexNotReady,
     InvalidQuery,
     MergeRefused,
@@ -90,6 +91,11 @@ PROBLEMS: dict[type[PacsCbirError], Problem] = {
     ),
     ExampleNotEmbedded: Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "The example has no embeddings", "Choose another series of the study."
+    ),
+    ExampleNotReindexed: Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The encoder has not looked at the example",
+        "Until then let another encoder answer, or ask with another example.",
     ),
     SeriesChanged: Problem(
         HTTPStatus.CONFLICT,

@@ -27,7 +27,7 @@ from pacs_cbir.serve.return_keys import with_url
 from pacs_cbir.serve.schemas import NOTHING_FOUND, SimilarSeries, SimilarStudy, problems
 from pacs_cbir.serve.warning import warning
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, embeddings, labels
+from pacs_cbir.store import catalogue, embeddings, encoders, labels
 from pacs_cbir.store.catalogue import Attributes
 from pacs_cbir.store.matching import COUNTED, Level
 from pacs_cbir.store.session import Connection, Database
@@ -40,6 +40,10 @@ UNRELATED_WARNING = (
 FLOOR_WARNING = (
     "{count} more were left out: the most similar of them reaches {similarity:.3f} of the {least:.3f} that "
     "min_similarity asks for."
+)
+LACKING_WARNING = (
+    "{count} series that the active encoder has looked at are not in this answer: {name} has not looked at them. "
+    "`pacs-cbir reindex --encoder {name}` embeds them."
 )
 
 
@@ -82,6 +86,7 @@ class _Answers:
             studies = _attributes(connection, Level.STUDY, [match.study_id for match in answer.studies], query)
             names = catalogue.series_uids(connection, [match.series_id for match in compared])
             uids = _uids(connection, compared, names, query)
+            lacking = _lacking(connection, query, current)
             outcomes = self._outcomes(connection, studies, query)
         # What was deleted since the search is no answer any more.
         found = [
@@ -90,8 +95,8 @@ class _Answers:
             if match.study_id in studies
         ]
         if query.media_type == JSON:
-            return _response([study_plain(*one) for one in found], query, answer, current)
-        return _response([study_model(*one) for one in found], query, answer, current)
+            return _response([study_plain(*one) for one in found], query, answer, current, lacking)
+        return _response([study_model(*one) for one in found], query, answer, current, lacking)
 
     def similar_series(self, query: Asked, current: Current) -> Response:
         """Series that look like the example, best first; parameters as for studies."""
@@ -100,12 +105,13 @@ class _Answers:
             series = _attributes(connection, Level.SERIES, [match.series_id for match in answer.series], query)
             names = {id_: attributes["SeriesInstanceUID"][0] for id_, attributes in series.items()}
             uids = _uids(connection, answer.series, names, query)
+            lacking = _lacking(connection, query, current)
         found = [
             (match, series[match.series_id], uids, query.fields) for match in answer.series if match.series_id in series
         ]
         if query.media_type == JSON:
-            return _response([series_plain(*one) for one in found], query, answer, current)
-        return _response([series_model(*one) for one in found], query, answer, current)
+            return _response([series_plain(*one) for one in found], query, answer, current, lacking)
+        return _response([series_model(*one) for one in found], query, answer, current, lacking)
 
     def _outcomes(self, connection: Connection, studies: Mapping[int, Attributes], query: Asked) -> dict[int, Outcome]:
         example = {} if query.example_study is None else catalogue.header(connection, query.example_study)
@@ -161,9 +167,11 @@ def _uids(connection: Connection, matches: Sequence[SeriesMatch], names: Mapping
     return Uids(names, {**sources, **query.sources})
 
 
-def _response(content: list[dict[str, Any]], query: Asked, answer: Answer, current: Current) -> Response:
+def _response(
+    content: list[dict[str, Any]], query: Asked, answer: Answer, current: Current, lacking: list[str]
+) -> Response:
     headers = page_fields(query, answer) | encoder_field(current)
-    warnings = [*query.warnings, *_left_out(answer.left_out)]
+    warnings = [*query.warnings, *_left_out(answer.left_out), *lacking]
     if warnings:
         headers["Warning"] = ", ".join(map(warning, warnings))
     if not content:
@@ -176,6 +184,14 @@ def _left_out(found: LeftOut | None) -> list[str]:
         return []
     text = UNRELATED_WARNING if found.unrelated else FLOOR_WARNING
     return [text.format(count=found.count, similarity=found.similarity, least=found.least)]
+
+
+def _lacking(connection: Connection, query: Asked, current: Current) -> list[str]:
+    """What an encoder that was named cannot have found."""
+    if query.encoder is None or current.encoder is None:
+        return []
+    count = encoders.lacking(connection, current.encoder).series
+    return [LACKING_WARNING.format(count=count, name=current.encoder.name)] if count else []
 
 
 def _responses(plain: Any) -> dict[int | str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Float, Integer, Select, case, cast, func, select, text
 
+from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReindexed
 from pacs_cbir.store.embeddings import WHOLE_STACK
 from pacs_cbir.store.matching import counts
 from pacs_cbir.store.tables import embeddings, instances, series, stacks, studies
@@ -118,14 +119,25 @@ WHY_NOT = text("""
     SELECT (SELECT max(error) FROM jobs WHERE status = 'parked' AND series_id = ANY(:series_ids)
                AND (encoder_id IS NULL OR encoder_id = :encoder_id)) AS parked,
            (SELECT string_agg(DISTINCT not_embedded, '; ') FROM stacks WHERE series_id = ANY(:series_ids)
-               AND encoder_id = :encoder_id) AS reasons
+               AND encoder_id = :encoder_id) AS reasons,
+           (SELECT name FROM encoders WHERE id = :encoder_id AND NOT EXISTS (
+               SELECT FROM stacks WHERE series_id = ANY(:series_ids) AND encoder_id = :encoder_id)) AS lacking
 """)
 
+NOT_EMBEDDED = "the example has no embeddings"
 
-def why_not_embedded(connection: Connection, series_ids: Collection[int], encoder_id: int | None) -> str:
-    """The error with which a series' job was parked, or why an encoder has embedded nothing of it."""
+
+def why_not_embedded(connection: Connection, series_ids: Collection[int], encoder_id: int | None) -> ExampleNotEmbedded:
+    """Why an example has no embeddings by an encoder, as the error to be raised.
+
+    It says with which error a series' job was parked, why nothing of it was embedded, or, as `ExampleNotReindexed`,
+    that the encoder has not looked at it: it was added later, and `pacs-cbir reindex` has not come to it.
+    """
     row = connection.execute(WHY_NOT, {"series_ids": list(series_ids), "encoder_id": encoder_id}).one()
-    return str(row.parked or row.reasons or "no part of it could be embedded")
+    if row.lacking is not None and row.parked is None:
+        command = f"`pacs-cbir reindex --encoder {row.lacking}`"
+        return ExampleNotReindexed(f"{NOT_EMBEDDED}: {row.lacking} has not looked at it; {command} embeds it")
+    return ExampleNotEmbedded(f"{NOT_EMBEDDED}: {row.parked or row.reasons or 'no part of it could be embedded'}")
 
 
 OF_STUDIES = text("SELECT id FROM series WHERE study_id = ANY(:study_ids)")

@@ -69,7 +69,7 @@ def series_of(
     """The series of some studies, in the order in which they first came, by Study Instance UID.
 
     Args:
-        encoder_id: whose embeddings are looked at; None before there is an encoder.
+        encoder_id: the active encoder, whose embeddings are looked at; None before there is one.
     """
     found: dict[str, list[ListedSeries]] = {uid: [] for uid in study_instance_uids}
     for row in connection.execute(SERIES, {"uids": list(found), "encoder_id": encoder_id}):
@@ -108,7 +108,7 @@ def _state(
         return State.NOT_EMBEDDED, not_embedded
     if error is not None:
         return State.PARKED, error
-    return State.NOT_EMBEDDED, "no part of it could be embedded"
+    return State.NOT_EMBEDDED, "the active encoder has not looked at it"
 
 
 def _middle(uids: Sequence[str]) -> str:

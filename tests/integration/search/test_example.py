@@ -8,7 +8,7 @@ from rows import add_series
 from sqlalchemy import text
 from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
-from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, UnknownExample
+from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, ExampleNotReindexed, UnknownExample
 from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.stack_index import Kind
 from pacs_cbir.settings import Settings
@@ -166,8 +166,13 @@ def test_what_is_waiting_running_and_parked(database: Database, encoder_id: int,
         ask(database, "1.2.3")
     with database.transaction() as connection:
         connection.execute(text("DELETE FROM jobs"))
-    with pytest.raises(ExampleNotEmbedded, match="no part of it"):
+    with pytest.raises(ExampleNotReindexed, match="`pacs-cbir reindex --encoder test-aaaaaaaa`"):
         ask(database, "1.2.3")
+    with database.transaction() as connection:
+        save(connection, added.series_id, encoder_id, new_stack(EYE[:2], instance_uids=["another"]))
+    with pytest.raises(ExampleNotEmbedded, match="no part of it") as late:
+        ask(database, "1.2.3", "1.2.3.1", "1.2.3.1.1")
+    assert not isinstance(late.value, ExampleNotReindexed)
 
 
 def test_half_a_study_is_no_example_yet_but_a_late_instance_takes_no_answer_away(

@@ -85,6 +85,36 @@ def test_the_next_page_is_of_the_same_encoder(api: Api, two: tuple[EncoderRow, E
     assert query(api, as_of=answer.headers["Pacs-Cbir-As-Of"]).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["studies", "series"])
+def test_what_an_encoder_has_not_looked_at_is_counted_and_named(
+    api: Api, two: tuple[EncoderRow, EncoderRow], path: str
+) -> None:
+    active, beside = two
+    with api.database.transaction() as connection:
+        for number in (7, 8):
+            series_id = add_series(connection, f"{number}", f"{number}.1").series_id
+            save(connection, series_id, active.id, new_stack(pointing(0)))
+    query(api, encoder=beside.name)
+    api.follower.catch_up()
+    command = f"`pacs-cbir reindex --encoder {beside.name}`"
+
+    def warning(**parameters: Any) -> str | None:
+        given = {"example": "1", "min_similarity": -1, **parameters}
+        return api.client.get(f"/similar/{path}", params=given).headers.get("Warning")
+
+    told = warning(encoder=beside.name)
+    assert told is not None
+    assert "2 series" in told
+    assert command in told
+    assert warning() is None
+    assert warning(encoder=active.name) is None
+    unknown = query(api, example="7", encoder=beside.name)
+    assert (unknown.status_code, unknown.json()["type"]) == (422, "urn:pacs-cbir:problem:example-not-reindexed")
+    assert command in unknown.json()["detail"]
+    assert "another series" not in unknown.json()["detail"]
+    assert query(api, example="7").status_code == 200
+
+
 def test_an_explanation_is_of_the_encoder_that_is_named(api: Api, two: tuple[EncoderRow, EncoderRow]) -> None:
     _, beside = two
     given = {"example": "1", "match": "2", "encoder": beside.name}

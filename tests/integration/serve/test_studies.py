@@ -203,7 +203,7 @@ def test_how_far_the_embedding_is(api: Api) -> None:
         ("not embedded", "a localiser", True),
         ("waiting", None, None),
         ("parked", "the codec died", None),
-        ("not embedded", "no part of it could be embedded", None),
+        ("not embedded", "the active encoder has not looked at it", None),
     ]
 
 

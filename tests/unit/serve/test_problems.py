@@ -73,6 +73,7 @@ def client_that_meets(error: Exception) -> TestClient:
         (errors.UnknownExample, 404),
         (errors.ExampleNotReady, 409),
         (errors.ExampleNotEmbedded, 422),
+        (errors.ExampleNotReindexed, 422),
         (errors.DecodingError, 422),
         (errors.DatabaseUnavailable, 503),
         (errors.DiskUnavailable, 503),
