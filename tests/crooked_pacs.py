@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydicom import DataElement, config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.events import Event
@@ -21,6 +23,7 @@ from pacs_cbir.settings import Settings
 from tests.conftest import free_port
 
 UNIQUE = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+OLD_FORMS = {"StudyDate": r".\1.\2", "StudyTime": r":\1:\2"}
 
 
 class CrookedPacs:
@@ -32,6 +35,7 @@ class CrookedPacs:
         silent_about: attributes that it does not answer.
         counts: StudyInstanceUID → what it says for NumberOfStudyRelatedInstances.
         names: StudyInstanceUID → what it says instead.
+        old_forms: whether it writes dates and times as 2024.01.31 and 10:11:12.
         delays: seconds before each of the next queries is answered.
         broken: SOP Instance UIDs that it cannot send.
         moved: StudyInstanceUID → how often it was asked to send it.
@@ -44,6 +48,7 @@ class CrookedPacs:
         self.silent_about: set[str] = set()
         self.counts: dict[str, int] = {}
         self.names: dict[str, str] = {}
+        self.old_forms = False
         self.delays: list[float] = []
         self.broken: set[str] = set()
         self.moved: Counter[str] = Counter()
@@ -112,6 +117,9 @@ class CrookedPacs:
                 answer.add(DataElement(keyword, "IS", str(count), validation_mode=config.IGNORE))
             elif keyword == "StudyInstanceUID":
                 answer.add(DataElement(keyword, "UI", self.names.get(study, study), validation_mode=config.IGNORE))
+            elif self.old_forms and keyword in OLD_FORMS:
+                old = re.sub(r"(..)(..)$", OLD_FORMS[keyword], str(group[0].get(keyword, "")))
+                answer.add(DataElement(keyword, dictionary_VR(keyword), old, validation_mode=config.IGNORE))
             else:
                 setattr(answer, keyword, group[0].get(keyword, ""))
         return answer

@@ -8,6 +8,7 @@ doubt or short is asked for again in halves, down to a day, and then by StudyTim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -21,6 +22,9 @@ DAY = timedelta(days=1)
 SECONDS_OF_DAY = 86400
 # Fewer answers than this are never in doubt: nobody sets a lower limit.
 LOWEST_LIMIT = 20
+# Points and colons are of older versions of the standard (PS3.5 6.2); a time may end after its hours or minutes.
+DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
+TIME = re.compile(r"([0-9]{2})(?::?([0-9]{2}))?(?::?([0-9]{2}))?(?:\.[0-9]*)?")
 
 Answers = dict[str, Dataset]
 
@@ -69,7 +73,7 @@ class StudySearch:
     def _days(self, first: date, last: date) -> Answers:
         asked = f"{first:%Y%m%d}-{last:%Y%m%d}"
         answers, short = self._ask(StudyDate=asked)
-        if any(not f"{first:%Y%m%d}" <= day <= f"{last:%Y%m%d}" for day in _values(answers, "StudyDate")):
+        if any(not f"{first:%Y%m%d}" <= day <= f"{last:%Y%m%d}" for day in _digits(answers, "StudyDate", DATE)):
             raise PeerError(
                 f"{self.archive.peer.ae_title} was asked for the studies of {asked} and answered with others"
             )
@@ -89,7 +93,7 @@ class StudySearch:
         found: Answers = {}
         for one, other in ((start, middle), (middle + 1, end)):
             answers, short = self._ask(StudyDate=f"{day:%Y%m%d}", StudyTime=f"{_time(one)}-{_time(other)}.999999")
-            if any(not _time(one) <= time[:6] <= _time(other) for time in _values(answers, "StudyTime")):
+            if any(not _time(one) <= time <= _time(other) for time in _digits(answers, "StudyTime", TIME)):
                 self.incomplete.append(f"{day:%Y-%m-%d}: the PACS ignores StudyTime, and the day has too many studies")
                 return found
             found |= answers
@@ -135,8 +139,12 @@ class StudySearch:
         )
 
 
-def _values(answers: Answers, keyword: str) -> Iterator[str]:
-    return (text for answer in answers.values() for text in texts_of(answer, keyword))
+def _digits(answers: Answers, keyword: str, form: re.Pattern[str]) -> Iterator[str]:
+    """Dates or times as digits, those in older forms too; what is neither tells nothing of what was asked."""
+    for answer in answers.values():
+        for text in texts_of(answer, keyword):
+            if found := form.fullmatch(text):
+                yield "".join(part or "00" for part in found.groups())
 
 
 def _time(second: int) -> str:

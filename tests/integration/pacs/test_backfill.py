@@ -117,9 +117,11 @@ def crooked(scp: Settings) -> Iterator[CrookedPacs]:
         yield started
 
 
+@pytest.mark.parametrize("old_forms", [False, True])
 def test_a_pacs_that_limits_its_answers_and_says_nothing(
-    crooked: CrookedPacs, scp: Settings, database: Database
+    crooked: CrookedPacs, scp: Settings, database: Database, *, old_forms: bool
 ) -> None:
+    crooked.old_forms = old_forms
     for day in range(1, 29):
         crooked.hold(study(f"day {day}", 1, StudyDate=f"202401{day:02}"))
     for second in range(30):
