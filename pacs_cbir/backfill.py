@@ -59,11 +59,12 @@ def run_backfill(
 
         backfill = Backfill(archive, database, wanted, pace, stop, say=say, show=show)
         counts = backfill.run()
-    for what in backfill.incomplete:
+    incomplete = backfill.incomplete()
+    for what in incomplete:
         say(f"some studies may be missing, of {what}")
     say(f"{sum(counts.values())} found, {counts['done']} here, {counts['parked']} failed, {counts['waiting']} left")
     _print_parked(backfill.parked(), console)
-    return counts["parked"] == counts["waiting"] == 0 and not backfill.incomplete
+    return counts["parked"] == counts["waiting"] == 0 and not incomplete
 
 
 def _print_parked(parked: dict[str, str], console: Console) -> None:

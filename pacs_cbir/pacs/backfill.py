@@ -90,9 +90,6 @@ class Backfill:
         say: told what a person wants to know, in a sentence.
         show: told the studies by state, whenever they change, and the months that are searched to and will be, while
             it searches.
-
-    Attributes:
-        incomplete: what the PACS would not tell of, in words.
     """
 
     def __init__(
@@ -109,15 +106,11 @@ class Backfill:
         self._archive, self._database, self._wanted, self._pace, self._stop = archive, database, wanted, pace, stop
         self._say, self._show = say, show
         self._search = StudySearch(archive, wanted.modality, wanted.body_part)
+        self._alone = backfills.OnlyOne(database, wanted.peer)
         self._row = 0
         self._begun: float | None = None
         self._in_vain = 0
         self._heard = False
-
-    @property
-    def incomplete(self) -> list[str]:
-        """See the class."""
-        return self._search.incomplete
 
     def run(self) -> dict[str, int]:
         """Find and fetch until nothing is left or `stop` is set; returns the studies by state.
@@ -130,7 +123,7 @@ class Backfill:
             PeerError: it answered a query with an error, or many studies in a row brought nothing; likewise.
             DatabaseUnavailable: at the start.
         """
-        with backfills.only_one(self._database, self._wanted.peer):
+        with self._alone:
             with self._database.transaction() as connection:
                 self._row, searched_to = backfills.begin(connection, self._wanted)
             try:
@@ -150,6 +143,15 @@ class Backfill:
         with self._database.reading() as connection:
             return backfills.parked(connection, self._row)
 
+    def incomplete(self) -> list[str]:
+        """What the PACS would not tell of, in words.
+
+        Raises:
+            DatabaseUnavailable.
+        """
+        with self._database.reading() as connection:
+            return backfills.incomplete(connection, self._row)
+
     def _find(self, searched_to: date | None) -> None:
         today = datetime.now().astimezone().date()
         first, last = days_of(self._wanted.study_date, today)
@@ -166,7 +168,7 @@ class Backfill:
 
     def _note(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
         with self._database.transaction() as connection:
-            backfills.add_found(connection, self._row, found, searched_to)
+            backfills.add_found(connection, self._row, found, self._search.incomplete, searched_to)
             counts = backfills.count(connection, self._row)
         if found:
             log.info("studies found", searched_to=f"{searched_to:%Y-%m-%d}", found=len(found))
@@ -250,11 +252,13 @@ class Backfill:
         Raises:
             Stopped: the run was asked to end.
             PeerAway: the PACS has not answered once.
+            BackfillRuns: another backfill began while the database was away.
         """
         pause = FIRST_PAUSE_SECONDS
         for tries in itertools.count(1):
             self._wait_for_hours()
             try:
+                self._alone.hold()
                 return step()
             except (PeerAway, DatabaseUnavailable, DiskUnavailable) as error:
                 if isinstance(error, PeerAway) and not self._heard and tries >= FIRST_CONTACTS:

@@ -48,7 +48,7 @@ class StudySearch:
     Attributes:
         modality: one of the study's modalities; empty for any.
         body_part: BodyPartExamined of a series of that modality; empty for any.
-        incomplete: what could not be split further, or not be named, in words.
+        incomplete: of the last search: what could not be split further, or not be named, in words.
     """
 
     archive: Archive
@@ -63,6 +63,7 @@ class StudySearch:
         Raises:
             PeerError, PeerAway, PeerRefuses: as `Archive.find`; and PeerError where the PACS ignores StudyDate.
         """
+        self.incomplete.clear()
         answers = self._days(first, last)
         return [
             FoundStudy(uid, number_of(answer, "NumberOfStudyRelatedInstances") or None)

@@ -9,13 +9,15 @@ waiting ──done──▶ done ◀── found again with no more instances th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Self
 
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
 
 from pacs_cbir.errors import BackfillRuns
 from pacs_cbir.store.session import Database
@@ -59,6 +61,7 @@ class Summary:
     Attributes:
         searched_to: the last day of which all studies are known; None at the start.
         finished_at: when it came to its end; None while it has not.
+        incomplete: of which days studies may be missing, and why.
         counts: state → studies.
         parked: StudyInstanceUID → error.
     """
@@ -66,29 +69,59 @@ class Summary:
     filter: Filter
     searched_to: date | None
     finished_at: datetime | None
+    incomplete: Sequence[str]
     counts: Mapping[str, int]
     parked: Mapping[str, str]
 
 
-@contextmanager
-def only_one(database: Database, peer: str) -> Iterator[None]:
-    """Let one backfill a PACS run at once, whichever process runs it.
+class OnlyOne:
+    """One backfill a PACS at once, whichever process runs it; a context manager.
 
     Raises:
         BackfillRuns: another one does.
+        DatabaseUnavailable.
     """
-    key = {"key": f"backfill {peer}"}
-    with database.reading() as connection:
-        for _ in range(LOCK_ATTEMPTS):
-            if connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key).scalar_one():
-                break
-            time.sleep(LOCK_SECONDS)
-        else:
-            raise BackfillRuns(f"another backfill from {peer} is running; stop it first (Ctrl-C or SIGTERM)")
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+
+    def __init__(self, database: Database, peer: str) -> None:
+        self._database, self._peer = database, peer
+        self._opened = ExitStack()
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        self.hold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
+
+    def hold(self) -> None:
+        """To be called before each step: what is held ends with its connection, and then is taken anew.
+
+        Raises:
+            BackfillRuns: another one was faster.
+            DatabaseUnavailable.
+        """
+        if self._connection is not None:
+            with suppress(DBAPIError):
+                self._connection.execute(text("SELECT 1"))
+                return
+        self._let_go()
+        key = {"key": f"backfill {self._peer}"}
+        with ExitStack() as opened:
+            connection = opened.enter_context(self._database.reading())
+            for _ in range(LOCK_ATTEMPTS):
+                if connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key).scalar_one():
+                    self._connection, self._opened = connection, opened.pop_all()
+                    return
+                time.sleep(LOCK_SECONDS)
+        raise BackfillRuns(f"another backfill from {self._peer} is running; stop it first (Ctrl-C or SIGTERM)")
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            # Closed, and not given back: the lock ends with it, whatever became of the server.
+            self._connection.invalidate()
+            self._connection = None
+        self._opened.close()
 
 
 def begin(connection: Connection, wanted: Filter) -> tuple[int, date | None]:
@@ -103,7 +136,9 @@ def begin(connection: Connection, wanted: Filter) -> tuple[int, date | None]:
     ).one()
     if found.finished_at is None:
         return found.id, found.searched_to
-    connection.execute(update(backfills).where(backfills.c.id == found.id).values(searched_to=None, finished_at=None))
+    connection.execute(
+        update(backfills).where(backfills.c.id == found.id).values(searched_to=None, finished_at=None, incomplete=[])
+    )
     return found.id, None
 
 
@@ -116,11 +151,18 @@ FOUND = text("""
 """)
 
 
-def add_found(connection: Connection, backfill_id: int, found: Mapping[str, int | None], searched_to: date) -> None:
+def add_found(
+    connection: Connection,
+    backfill_id: int,
+    found: Mapping[str, int | None],
+    missing: Iterable[str],
+    searched_to: date,
+) -> None:
     """Note studies and the day up to which all are known.
 
     Args:
         found: StudyInstanceUID → instances at the PACS, None where it does not say.
+        missing: of which days some may be missing, and why.
     """
     rows = [
         {"backfill_id": backfill_id, "study_instance_uid": uid, "instances_at_pacs": count}
@@ -128,7 +170,11 @@ def add_found(connection: Connection, backfill_id: int, found: Mapping[str, int 
     ]
     if rows:
         connection.execute(FOUND, rows)
-    connection.execute(update(backfills).where(backfills.c.id == backfill_id).values(searched_to=searched_to))
+    # A day that was searched before is named once.
+    named = list(dict.fromkeys([*incomplete(connection, backfill_id), *missing]))
+    connection.execute(
+        update(backfills).where(backfills.c.id == backfill_id).values(searched_to=searched_to, incomplete=named)
+    )
 
 
 def next_study(connection: Connection, backfill_id: int) -> Pending | None:
@@ -197,6 +243,12 @@ def parked(connection: Connection, backfill_id: int) -> dict[str, str]:
     return {row.study_instance_uid: row.error or "" for row in rows}
 
 
+def incomplete(connection: Connection, backfill_id: int) -> list[str]:
+    """Of which days studies may be missing, and why."""
+    found = connection.execute(select(backfills.c.incomplete).where(backfills.c.id == backfill_id))
+    return list(found.scalar_one())
+
+
 def summaries(connection: Connection) -> list[Summary]:
     """Every backfill of this installation, the first first."""
     table = backfills.c
@@ -205,6 +257,7 @@ def summaries(connection: Connection) -> list[Summary]:
             Filter(row.peer, row.study_date, row.modality, row.body_part),
             row.searched_to,
             row.finished_at,
+            row.incomplete,
             count(connection, row.id),
             parked(connection, row.id),
         )

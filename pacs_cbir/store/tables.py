@@ -377,6 +377,13 @@ backfills = Table(
     Column("modality", Text, nullable=False, comment="empty: any"),
     Column("body_part", Text, nullable=False, comment="empty: any"),
     Column("searched_to", Date, comment="the last day of which all studies are known"),
+    Column(
+        "incomplete",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="of which days studies may be missing, and why",
+    ),
     Column("finished_at", DateTime(timezone=True)),
     _now("created_at"),
     UniqueConstraint("peer", "study_date", "modality", "body_part"),

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
+import psycopg2
 import pytest
 from archives import Orthanc, orthanc
 from crooked_pacs import CrookedPacs
 from dicom_factory import mr_instance, uid
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
+from rich.console import Console
 from running import listens, wait_until
 from stored import rows
 from structlog.testing import capture_logs
@@ -27,8 +30,10 @@ from pacs_cbir.pacs.retrieve import open_archive
 from pacs_cbir.pacs.studies import StudySearch
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
+from pacs_cbir.status import print_status
 from pacs_cbir.store import backfills
-from pacs_cbir.store.backfills import Filter
+from pacs_cbir.store.backfills import Filter, OnlyOne
+from pacs_cbir.store.embedded import OWNER, EmbeddedPostgres
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import backfill_studies, instances, studies
 
@@ -152,10 +157,29 @@ def test_counts_that_are_none_and_studies_without_a_uid_do_not_keep_the_others_t
     crooked.counts = {str(uid("counted wrongly")): 99999999999}
     crooked.names = {str(uid("named wrongly")): "1.2.three"}
     archive = open_archive(crooked.peer(), scp, database)
-    backfill = Backfill(archive, database, JANUARY, FAST, threading.Event(), say=print, show=lambda _: None)
+    backfill = Backfill(archive, database, JANUARY, FAST, threading.Event(), say=print, show=lambda *_: None)
     assert backfill.run() == {"waiting": 0, "done": 2, "parked": 0}
-    [missing] = backfill.incomplete
+    [missing] = backfill.incomplete()
     assert "without a valid StudyInstanceUID" in missing
+
+
+def test_what_the_pacs_did_not_tell_is_known_to_the_next_run(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold([*study("honest"), *study("named wrongly")])
+    crooked.names = {str(uid("named wrongly")): "1.2.three"}
+    archive, stop = open_archive(crooked.peer(), scp, database), threading.Event()
+    first = Backfill(archive, database, JANUARY, FAST, stop, say=print, show=lambda *_: stop.set())
+    assert first.run() == {"waiting": 1, "done": 0, "parked": 0}
+    crooked.names = {}
+    for ended in ({"waiting": 0, "done": 1, "parked": 0}, {"waiting": 0, "done": 2, "parked": 0}):
+        later = Backfill(archive, database, JANUARY, FAST, threading.Event(), say=print, show=lambda *_: None)
+        assert later.run() == ended
+        shown = Console(record=True, width=200)
+        print_status(scp, database, shown)
+        missing = ended["done"] == 1
+        assert bool(later.incomplete()) is missing
+        assert ("without a valid StudyInstanceUID" in shown.export_text()) is missing
 
 
 def test_a_pacs_that_lies_about_counts_is_asked_so_often_and_no_more(
@@ -313,13 +337,38 @@ def _not_now() -> tuple[int, ...]:
 
 def test_one_backfill_a_pacs_at_once(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfills, "LOCK_SECONDS", 0.0)
-    with backfills.only_one(database, "pacs"):
-        with pytest.raises(BackfillRuns, match="pacs"), backfills.only_one(database, "pacs"):
+    with OnlyOne(database, "pacs"):
+        with pytest.raises(BackfillRuns, match="pacs"), OnlyOne(database, "pacs"):
             pass
-        with backfills.only_one(database, "another"):
+        with OnlyOne(database, "another"):
             pass
-    with backfills.only_one(database, "pacs"):
+    with OnlyOne(database, "pacs"):
         pass
+
+
+def test_one_backfill_a_pacs_at_once_though_connections_end(
+    database: Database, postgres: EmbeddedPostgres, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfills, "LOCK_SECONDS", 0.0)
+    with closing(Database(database_url)) as elsewhere, OnlyOne(database, "pacs") as alone:
+        cut(database, postgres)
+        alone.hold()
+        with pytest.raises(BackfillRuns), OnlyOne(elsewhere, "pacs"):
+            pass
+        elsewhere.close()
+        cut(database, postgres)
+        with OnlyOne(elsewhere, "pacs"), pytest.raises(BackfillRuns):
+            alone.hold()
+        alone.hold()
+        cut(database, postgres)
+
+
+def cut(database: Database, postgres: EmbeddedPostgres) -> None:
+    """End the database's connections, as a restart of Postgres does."""
+    with closing(psycopg2.connect(postgres.url(OWNER, "postgres").replace("+psycopg2", ""))) as raw:
+        raw.cursor().execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [database.url.database]
+        )
 
 
 @pytest.mark.slow
