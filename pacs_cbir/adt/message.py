@@ -10,6 +10,7 @@ import hl7
 
 from pacs_cbir.errors import UnreadableMessage, UnsupportedMessage
 from pacs_cbir.store.patients import Identifier
+from pacs_cbir.store.value_tests import is_date
 
 UPDATES = frozenset({"A08", "A31"})
 MERGE = "A40"
@@ -171,7 +172,7 @@ def _demographics(pid: hl7.Segment) -> dict[str, str]:
     elif name := _name(pid):
         found["PatientName"] = name
     if born := _part(pid, 7):
-        if born != _NULL and not (born[:8].isascii() and born[:8].isdecimal() and len(born) >= 8):
+        if born != _NULL and not is_date(born[:8]):
             raise UnreadableMessage("PID-7 is no date")
         found["PatientBirthDate"] = "" if born == _NULL else born[:8]
     if sex := _part(pid, 8):

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from starlette.exceptions import HTTPException
 
 from pacs_cbir.search import forget
@@ -16,6 +16,7 @@ from pacs_cbir.settings import Settings
 from pacs_cbir.store import corrections, deletion
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.value_tests import is_date
 
 DOOR = "REST"
 # How long an answer waits for the indexes, which follow within two seconds.
@@ -25,6 +26,12 @@ MAX_LISTED = 1000
 _TEXT = r"^[^\\\x00-\x1F\x7F]*$"
 _Identifying = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=_TEXT)]
 _Issuer = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=_TEXT)]
+
+
+def _day(text: str) -> str:
+    if text and not is_date(text):
+        raise ValueError("no day of the calendar")
+    return text
 
 
 class PatientIdentifier(BaseModel):
@@ -50,7 +57,7 @@ class Demographics(BaseModel):
     PatientName: Annotated[str, StringConstraints(max_length=324, pattern=_TEXT)] | None = Field(
         None, description="Components parted by `^`, the alphabetic, ideographic and phonetic group by `=`."
     )
-    PatientBirthDate: Annotated[str, StringConstraints(pattern=r"^([0-9]{8})?$")] | None = Field(
+    PatientBirthDate: Annotated[str, StringConstraints(pattern=r"^([0-9]{8})?$"), AfterValidator(_day)] | None = Field(
         None, description="YYYYMMDD."
     )
     PatientSex: Annotated[str, StringConstraints(pattern=r"^[MFO]?$")] | None = Field(None, description="M, F or O.")

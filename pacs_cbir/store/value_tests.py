@@ -38,6 +38,7 @@ _BACKSLASH_TEXT = frozenset({"LT", "ST", "UR", "UT"})
 _DIGITS = {"DA": 8, "TM": 12, "DT": 20}
 """Digits of a full value: YYYYMMDD, HHMMSSFFFFFF, and both."""
 _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9](([0-5][0-9]|60)(\.[0-9]{1,6})?)?)?")
+_DATE_DIGITS = 8
 _YEAR_MONTH = re.compile(r"[0-9]{4}(0[1-9]|1[0-2])?")
 _UTC_OFFSET = r"[+-][0-9]{4}$"
 _PN_GROUPS = 3
@@ -115,6 +116,15 @@ def is_uid(text: str) -> bool:
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
 
 
+def is_date(text: str) -> bool:
+    """Whether a text is a DA (PS3.5 6.2): YYYYMMDD, of a day that the calendar has."""
+    try:
+        datetime.strptime(text, "%Y%m%d")
+    except ValueError:
+        return False
+    return len(text) == _DATE_DIGITS and text.isascii() and text.isdecimal()
+
+
 def _number_test(keyword: str, text: str) -> Test:
     """One number, `low-high` or `low-`; what reads as a number is one, so that -5 is a negative number."""
     if re.fullmatch(_NUMBER, text):
@@ -186,11 +196,7 @@ def _is_moment(vr: str, text: str) -> bool:
     date, time = text[:8], text[8:]
     if len(date) < 8:
         return vr == "DT" and not time and _YEAR_MONTH.fullmatch(date) is not None
-    try:
-        datetime.strptime(date, "%Y%m%d")
-    except ValueError:
-        return False
-    return date.isdecimal() and date.isascii() and (not time or (vr == "DT" and _TIME.fullmatch(time) is not None))
+    return is_date(date) and (not time or (vr == "DT" and _TIME.fullmatch(time) is not None))
 
 
 def _name_test(keyword: str, text: str) -> Test:

@@ -90,6 +90,7 @@ def test_a_conflict_is_told_until_it_is_resolved(api: Api) -> None:
         ("patient-update", {"patient": {"PatientID": " "}}, 400, "invalid-query"),
         ("patient-update", {"patient": {"PatientID": "X-4711"}, "PatientSex": "X-4711"}, 400, "invalid-query"),
         ("patient-update", {"patient": {"PatientID": "X-4711"}, "Name": "X-4711"}, 400, "invalid-query"),
+        ("patient-update", {"patient": {"PatientID": "4711"}, "PatientBirthDate": "19470229"}, 400, "invalid-query"),
     ],
 )
 def test_what_cannot_be_corrected_says_so_and_names_no_one(
@@ -98,7 +99,7 @@ def test_what_cannot_be_corrected_says_so_and_names_no_one(
     with capture_logs() as lines:
         answer = post(api, what, **body)
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:pacs-cbir:problem:{kind}")
-    assert not any(word in f"{answer.text}{lines}" for word in ("4711", "Roe"))
+    assert not any(word in f"{answer.text}{lines}" for word in ("4711", "Roe", "19470229"))
 
 
 def test_the_history_is_listed_without_identities(api: Api) -> None:
