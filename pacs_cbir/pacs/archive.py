@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -12,10 +11,9 @@ from pydicom.dataset import Dataset
 from pacs_cbir.errors import PeerError
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
+from pacs_cbir.store.value_tests import is_uid
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
-# As ingest takes them: components may begin with a zero, as some devices write them.
-IDENTIFIER = re.compile(r"[0-9]+(\.[0-9]+)*")
 # Of an Integer String (PS3.5 Table 6.2-1).
 LARGEST_COUNT = 2**31 - 1
 
@@ -92,7 +90,7 @@ def identifier_of(answer: Dataset, keyword: str) -> str:
         PeerError: the answer has none.
     """
     value = str(answer.get(keyword) or "").strip(" \0")
-    if len(value) > 64 or not IDENTIFIER.fullmatch(value):
+    if not is_uid(value):
         raise PeerError(f"the PACS answered a query without a valid {keyword}")
     return value
 

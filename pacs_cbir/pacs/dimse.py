@@ -67,7 +67,7 @@ def associate(
     """
     keep_identifiers_out_of_logs()
     assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
-    assert peer.port is not None  # noqa: S101
+    assert peer.port is not None  # noqa: S101 - as above
     ae = AE(ae_title=settings.ae_title)
     ae.acse_timeout = ae.connection_timeout = min(CONNECT_SECONDS, peer.timeout_seconds)
     ae.dimse_timeout = ae.network_timeout = peer.timeout_seconds

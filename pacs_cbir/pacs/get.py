@@ -7,16 +7,11 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from pydicom.uid import (
-    JPEG2000,
     UID,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLETransferSyntaxes,
 )
 from pynetdicom import StoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
@@ -38,17 +33,7 @@ from pacs_cbir.store.session import Database
 # An association may propose 128 presentation contexts (PS3.8 9.3.2.2), and one is the C-GET's.
 STORAGE_CONTEXTS = 127
 # Each in a context of its own, so that the PACS can send what it has as it is.
-COMPRESSED = (
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    JPEG2000Lossless,
-    JPEG2000,
-    RLELossless,
-)
+COMPRESSED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *RLETransferSyntaxes)
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 

@@ -10,6 +10,7 @@ import pytest
 from arriving import table
 from dicom_factory import mr_instance, uid
 from notes import note
+from pydicom import Dataset
 from running import scp_thread, wait_until
 from scu import association, store
 from served import Api
@@ -61,9 +62,9 @@ def _similar(api: Api, study: str) -> list[str]:
     return [] if answer.status_code == 204 else [found["StudyInstanceUID"] for found in answer.json()]
 
 
-def _send(api: Api, storescu: str, tmp_path: Path, ds: object) -> None:
+def _send(api: Api, storescu: str, tmp_path: Path, ds: Dataset) -> None:
     path = tmp_path / "note.dcm"
-    ds.save_as(path, enforce_file_format=True)  # type: ignore[attr-defined]
+    ds.save_as(path, enforce_file_format=True)
     called = ["-aec", api.settings.ae_title, api.settings.dicom_host, str(api.settings.dicom_port)]
     sent = subprocess.run([storescu, *called, str(path)], capture_output=True, text=True, check=False)
     assert sent.returncode == 0, sent.stderr
