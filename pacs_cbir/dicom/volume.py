@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pacs_cbir.dicom.frames import Frame
+from pacs_cbir.dicom.frames import Frame, value_of
 from pacs_cbir.dicom.stack import Stack, StackKey, read_stacks, repeats_positions, split_stacks
 from pacs_cbir.errors import DecodingError, NotAVolume, NotEmbeddable
 
@@ -34,6 +34,7 @@ SPACING_TOLERANCE = 0.05
 """Share of the mean distance by which the distance of two neighbouring slices may differ from it."""
 UNKNOWN_THICKNESS = 1.0
 """Spacing in mm of a single slice that has neither Slice Thickness nor Spacing Between Slices."""
+_PIXEL_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
 
 
 class Plane(StrEnum):
@@ -99,8 +100,8 @@ def build_volume(stack: Stack) -> Volume:
 
     Raises:
         NotEmbeddable: the stack has a reason not to be embedded.
-        NotAVolume: colour, no position or spacing, a rescale that is no number, slices at one position, or distances
-            that vary by more than `SPACING_TOLERANCE`.
+        NotAVolume: colour, no size, position or spacing, a rescale that is no number, slices at one position, or
+            distances that vary by more than `SPACING_TOLERANCE`.
         DecodingError: pixel data that is missing or cannot be decoded; names the transfer syntax.
     """
     if stack.reason is not None:
@@ -108,6 +109,7 @@ def build_volume(stack: Stack) -> Volume:
     first = stack.frames[0]
     if (photometric := str(first.get("PhotometricInterpretation"))) not in {"MONOCHROME1", "MONOCHROME2"}:
         raise NotAVolume(f"the pixels are not grey values: photometric interpretation {photometric}")
+    _require_pixel_numbers(stack.frames)
     placed = _placed(stack.frames)
     frames = placed.frames
     shape = (len(frames), int(first.number_of("Rows") or 0), int(first.number_of("Columns") or 0))
@@ -130,6 +132,14 @@ def build_volume(stack: Stack) -> Volume:
     if np.dot(displayed.affine[:3, 0], native.affine[:3, 0]) < 0:
         references.reverse()
     return Volume(displayed.array, np.array(displayed.affine, dtype=np.float64), plane, tuple(references))
+
+
+def _require_pixel_numbers(frames: Sequence[Frame]) -> None:
+    # Decoders fail on others in ways that name no element, or quote what it holds.
+    for instance in {id(frame.instance): frame.instance for frame in frames}.values():
+        for keyword in _PIXEL_NUMBERS:
+            if not isinstance(value_of(instance, keyword), int):
+                raise NotAVolume(f"the pixels of a slice cannot be read: {keyword} is no whole number")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -377,6 +377,24 @@ def test_what_cannot_be_decoded_names_its_transfer_syntax(tmp_path: Path) -> Non
         (stack,) = read_stacks([tmp_path / "damaged"])
         with pytest.raises(DecodingError, match=r"in (Explicit VR Little Endian|JPEG 2000|1\.2\.3\.4\.5)"):
             build_volume(stack)
+
+
+@pytest.mark.parametrize("value", ["abc", "", [1, 2], float("nan")])
+@pytest.mark.parametrize(
+    "keyword", ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"]
+)
+def test_a_header_that_does_not_say_how_pixels_lie_is_named_and_not_quoted(
+    tmp_path: Path, keyword: str, value: Any
+) -> None:
+    (path, *_) = classic(tmp_path, cut(2, 1, 0)[:1])
+    ds = dcmread(path)
+    vr = "LO" if isinstance(value, str) else "US" if isinstance(value, list) else "FD"
+    ds[keyword] = DataElement(keyword, vr, value)
+    ds.save_as(tmp_path / "damaged", implicit_vr=False, little_endian=True)
+    (stack,) = read_stacks([tmp_path / "damaged"])
+    with pytest.raises(NotAVolume) as raised:
+        build_volume(stack)
+    assert str(raised.value) == f"the pixels of a slice cannot be read: {keyword} is no whole number"
 
 
 def test_what_is_not_embedded_is_not_decoded(tmp_path: Path) -> None:
