@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +87,8 @@ def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preproces
     """
     for stack in read_stacks(paths):
         if stack.key.as_dict() == separated_by:
-            return draw_slices(build_volume(stack), preprocessing)
+            # It was embedded, by whatever rules the site had then.
+            return draw_slices(build_volume(replace(stack, reason=None)), preprocessing)
     raise SeriesChanged("the series has changed since it was embedded")
 
 

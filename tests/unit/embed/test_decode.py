@@ -1,0 +1,25 @@
+"""Files → drawn slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from dicom_factory import mr_instance
+
+from pacs_cbir.dicom.rules import SiteRules
+from pacs_cbir.embed.decode import draw_series, draw_stack
+from pacs_cbir.embed.preprocess import Preprocessing
+
+
+def test_a_stack_is_drawn_again_that_only_the_sites_rules_let_in(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        place = ["-120", "-120", str(6 * number)]
+        ds = mr_instance(number=number, size=32, ImagePositionPatient=place, SeriesDescription="pilot study t2")
+        ds.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    paths, wanted = sorted(tmp_path.iterdir()), Preprocessing(size=32)
+    rules = SiteRules.model_validate({"rule": [{"sequence": "T2", "when": {"SeriesDescription": "pilot study*"}}]})
+    [stack] = draw_series(paths, wanted, rules)
+    assert stack.slices is not None
+    assert draw_series(paths, wanted)[0].not_embedded == "not embedded: localiser"
+    np.testing.assert_array_equal(draw_stack(paths, stack.separated_by, wanted).pixels, stack.slices.pixels)
