@@ -173,12 +173,15 @@ class EncoderIndex:
     def save(self) -> None:
         """Write the snapshot, if anything changed since the last."""
         self._start_saving()
+        self.end_saving()
+
+    def end_saving(self) -> None:
+        """Wait for a snapshot that is being written: of an index that was let go nobody would know of it."""
         if self._saver is not None:
             self._saver.join()
 
     def _start_saving(self) -> None:
-        if self._saver is not None:
-            self._saver.join()
+        self.end_saving()
         if self._unsaved:
             self._unsaved, self._saved_at, self._written_from = 0, time.monotonic(), self._position
             self._saver = threading.Thread(target=self._write)

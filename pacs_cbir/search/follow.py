@@ -153,6 +153,8 @@ class Follower:
         for row in {row.id: row for row in (*rows, active) if row is not None}.values():
             fresh = EncoderIndex(self._database, self._folder, row)
             fresh.load(self._catch_up_open, from_snapshot=False)
+            if row.id in self._open:
+                self._open[row.id].end_saving()
             self._open = {**self._open, row.id: fresh}
             if row.id == active.id:
                 self._current = fresh.current
@@ -184,4 +186,5 @@ class Follower:
             if idle:
                 index.save()
             if idle or (id_ not in kept and id_ != self._current.encoder_id):
+                index.end_saving()
                 self._open = {other: one for other, one in self._open.items() if other != id_}

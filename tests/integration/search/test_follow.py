@@ -449,6 +449,36 @@ def test_rebuilding_on_request_drops_what_the_table_does_not_have(database: Data
         seconds_until(lambda: snapshot_path(tmp_path, IDENTITY).exists())
 
 
+def test_an_old_snapshot_is_never_written_over_that_of_a_rebuilt_index(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database)
+    follower = Follower(database, tmp_path)
+    follower.catch_up()
+    [old] = follower._open.values()
+    begun, go_on, written = threading.Event(), threading.Event(), []
+    write = encoder_index.write_snapshot
+
+    def write_slowly(path: Path, stacks: object) -> None:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+            written.append("old")
+        else:
+            written.append("rebuilt")
+        write(path, stacks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoder_index, "write_snapshot", write_slowly)
+    old._start_saving()
+    assert begun.wait(20)
+    wait = old.end_saving
+    monkeypatch.setattr(old, "end_saving", lambda: (go_on.set(), wait()))
+    follower.rebuild()
+    go_on.set()
+    wait()
+    assert written == ["old", "rebuilt"]
+
+
 def test_a_follower_that_slept_for_long_compares_everything(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
