@@ -6,7 +6,7 @@ NeuroImage 2023;276:120199 (3D T1, T2 and FLAIR: 96-98 %, axial 2D FLAIR: 32-45 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,6 @@ def _is_echo_planar(frame: Frame) -> bool:
 
 
 def _several(value: object) -> Sequence[object]:
-    if value is None:
-        return ()
-    return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]  # pydicom's MultiValue
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return list(value)
+    return () if value is None else [value]

@@ -245,7 +245,7 @@ def inflate(file: BinaryIO) -> tuple[BinaryIO, int, bool]:
     """A deflated data set's beginning, its length, and whether that is all of it (PS3.5 A.5).
 
     Raises:
-        MalformedDataSet: it is damaged.
+        NotDicom: it is damaged.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = bytearray()
