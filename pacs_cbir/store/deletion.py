@@ -309,8 +309,9 @@ def rows_left(connection: Connection, deletion: Deletion) -> dict[str, int]:
 def _names(column: Column[Any], gone: list[str]) -> ColumnElement[bool]:
     """Whether a row names one of some things. A list is a storage commitment's request or a stack's instances: the row
     goes as a whole, and a sender that is told nothing keeps its copies."""
-    overlap: ColumnElement[bool] = column.op("&&", is_comparison=True)(cast(gone, ARRAY(Text)))
-    return overlap if isinstance(column.type, ARRAY) else cast(column, Text) == func.any(gone)
+    names = cast(gone, ARRAY(Text))
+    overlap: ColumnElement[bool] = column.op("&&", is_comparison=True)(names)
+    return overlap if isinstance(column.type, ARRAY) else column == func.any(cast(names, ARRAY(column.type)))
 
 
 def _came_again(connection: Connection, deletion: Deletion) -> set[str]:
@@ -348,12 +349,14 @@ def indexes_behind(connection: Connection, deletion: Deletion, prefix: str) -> i
 
 
 def _naming_columns() -> list[tuple[str, str, Kind]]:
+    # A stack's embeddings are looked for by the stack, which names their instances too and has an index: to read
+    # millions of vectors takes longer than a statement may, and arrivals wait meanwhile.
     return [
         (table.name, column.name, COLUMNS[column.name])
         for table in metadata.sorted_tables
         if table.name not in _EXEMPT
         for column in table.columns
-        if column.name in COLUMNS
+        if column.name in COLUMNS and (column.name == "stack_id" or "stack_id" not in table.columns)
     ]
 
 
