@@ -60,10 +60,7 @@ def of_study(connection: Connection, study_instance_uid: str, *, lock: bool = Fa
     Args:
         lock: nobody else replaces them before the transaction ends.
     """
-    query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid)
-    if lock:
-        query = query.with_for_update(key_share=True)
-    study_id = connection.execute(query).scalar()
+    study_id = _study_id(connection, study_instance_uid, lock=lock)
     return None if study_id is None else of_studies(connection, [study_id]).get(study_id, ())
 
 
@@ -101,11 +98,11 @@ def remove(connection: Connection, study_instance_uid: str, given: Iterable[str]
 def _changed(
     connection: Connection, study_instance_uid: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]
 ) -> tuple[str, ...] | None:
-    found = of_study(connection, study_instance_uid, lock=True)
-    if found is None:
+    study_id = _study_id(connection, study_instance_uid, lock=True)
+    if study_id is None:
         return None
-    changed = change(found)
-    replace(connection, study_instance_uid, changed)
+    changed = change(of_studies(connection, [study_id]).get(study_id, ()))
+    _write(connection, study_id, changed)
     return changed
 
 
@@ -125,15 +122,21 @@ def replace(connection: Connection, study_instance_uid: str, labels: Collection[
         False where the study is not here.
     """
     # Locked: of two lists that come at once one wins, and not their union.
-    query = (
-        select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid).with_for_update(key_share=True)
-    )
-    study_id = connection.execute(query).scalar()
+    study_id = _study_id(connection, study_instance_uid, lock=True)
     if study_id is None:
         return False
+    _write(connection, study_id, labels)
+    return True
+
+
+def _study_id(connection: Connection, study_instance_uid: str, *, lock: bool) -> int | None:
+    query = select(studies.c.id).where(studies.c.study_instance_uid == study_instance_uid)
+    return connection.scalar(query.with_for_update(key_share=True) if lock else query)
+
+
+def _write(connection: Connection, study_id: int, labels: Collection[str]) -> None:
     own = study_labels.c.study_id == study_id
     connection.execute(delete(study_labels).where(own, study_labels.c.label.not_in(labels)))
     if labels:
         rows = [{"study_id": study_id, "label": label} for label in labels]
         connection.execute(insert(study_labels).values(rows).on_conflict_do_nothing())
-    return True
