@@ -255,7 +255,6 @@ commitments = Table(
     comment="storage commitment requests (PS3.4 Annex J) whose senders are still to be told",
 )
 
-encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
 rejections = Table(
     "rejections",
     metadata,
@@ -265,6 +264,8 @@ rejections = Table(
     _now("rejected_at"),
     comment="what rejection notes say",
 )
+
+encoder_state = Enum("beside", "active", "former", "retired", name="encoder_state", metadata=metadata)
 
 encoders = Table(
     "encoders",
