@@ -12,9 +12,10 @@ from rich.table import Column, Table
 
 from pacs_cbir.errors import DiskUnavailable
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
-from pacs_cbir.store import backfills, catalogue, commitments, corrections, encoders
+from pacs_cbir.store import backfills, commitments, corrections, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
+from pacs_cbir.store.status import service_status
 
 
 def print_status(settings: Settings, database: Database, console: Console) -> None:
@@ -24,7 +25,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         DatabaseUnavailable: the server is away.
     """
     with database.transaction() as connection:
-        state = catalogue.status(connection)
+        state = service_status(connection)
         untold = commitments.open_requests(connection)
         made = corrections.counted(connection)
     counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")

@@ -28,9 +28,10 @@ from pacs_cbir.learn.report import commit_of_program, device_in_words
 from pacs_cbir.learn.simulate import simulate_cohort
 from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings, load_settings
-from pacs_cbir.store import catalogue, files
+from pacs_cbir.store import files
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database, open_database
+from pacs_cbir.store.status import count_jobs
 
 NAME = "bench-reindex"
 LOOK_SECONDS = 0.02
@@ -206,7 +207,7 @@ def _wait(database: Database, worker: subprocess.Popen[bytes], task: int, progre
     total, pause, end = progress.tasks[task].total or 0, threading.Event(), time.monotonic() + LONGEST_SECONDS
     while True:
         with database.reading() as connection:
-            counted = catalogue.count_jobs(connection)
+            counted = count_jobs(connection)
         left = counted["waiting"] + counted["running"]
         progress.update(progress.tasks[task].id, completed=total - left)
         if counted["parked"] or worker.poll() is not None or time.monotonic() > end:

@@ -14,9 +14,9 @@ from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.problems import DATABASE_RETRY_SECONDS, respond
 from pacs_cbir.serve.schemas import problems
-from pacs_cbir.store import catalogue, schema
-from pacs_cbir.store.catalogue import Status
+from pacs_cbir.store import schema
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.status import Status, service_status
 
 
 def health_router(database: Database, searcher: Searcher, metrics: Metrics) -> APIRouter:
@@ -58,6 +58,6 @@ def health_router(database: Database, searcher: Searcher, metrics: Metrics) -> A
     def status() -> Status:
         """Counts, the encoder, jobs, what was parked and why, and studies that need a person's look."""
         with database.transaction() as connection:
-            return catalogue.status(connection)
+            return service_status(connection)
 
     return router

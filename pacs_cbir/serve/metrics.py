@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue
 from pacs_cbir.store.room import room
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.status import count_jobs
 
 _METHODS = frozenset(HTTPMethod)
 
@@ -69,7 +69,7 @@ class _State(Collector):
             )
         try:
             with self._database.transaction() as connection:
-                counted = catalogue.count_jobs(connection)
+                counted = count_jobs(connection)
         except DatabaseUnavailable:
             counted = None
         yield GaugeMetricFamily("pacs_cbir_database_up", "1 while the database answers.", int(counted is not None))

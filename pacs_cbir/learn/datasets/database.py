@@ -9,10 +9,11 @@ from pathlib import Path
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.manifest import Row
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, labels
+from pacs_cbir.store import labels
 from pacs_cbir.store.pseudonyms import Pseudonyms, site_pseudonyms
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.stack_files import StackFile, stack_files
+from pacs_cbir.store.status import service_status
 
 
 def database_rows(settings: Settings, database: Database) -> tuple[list[Row], list[str]]:
@@ -27,12 +28,12 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
         DatabaseUnavailable, DiskUnavailable.
     """
     with database.transaction() as connection:
-        found, status = stack_files(connection), catalogue.status(connection)
+        found, state = stack_files(connection), service_status(connection)
     paths = {file.file: settings.instances_dir / file.file for file in found if file.file is not None}
     rows, notes = pseudonymous_rows(found, site_pseudonyms(settings), paths)
-    if waiting := sum(status.jobs.values()):
+    if waiting := sum(state.jobs.values()):
         notes.insert(0, f"{waiting} series wait for a worker, or were given up: see pacs-cbir status")
-    notes = [f"left out: {count} x stack: {reason}" for reason, count in status.not_embedded.items()] + notes
+    notes = [f"left out: {count} x stack: {reason}" for reason, count in state.not_embedded.items()] + notes
     if not rows:
         raise ManifestError("the database", ["nothing is embedded: run pacs-cbir worker first", *notes])
     return rows, notes

@@ -16,7 +16,7 @@ from scu import association, store
 from served import Api
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.store import catalogue
+from pacs_cbir.store.status import service_status
 from pacs_cbir.worker import Worker
 
 
@@ -49,7 +49,7 @@ def test_a_note_from_dcmtk(api: Api, decoder: Decoder, peer: Callable[[str], str
         assert set(table(api.database, "SELECT cardinality(sop_instance_uids) FROM stacks")) == {(4,)}
         assert len(api.follower.current.index) == 1
     with api.database.transaction() as connection:
-        assert catalogue.status(connection).jobs == {"waiting": 0, "running": 0, "parked": 0}
+        assert service_status(connection).jobs == {"waiting": 0, "running": 0, "parked": 0}
 
 
 def _work(worker: Worker) -> None:

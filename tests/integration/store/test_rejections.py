@@ -22,6 +22,7 @@ from pacs_cbir.store.examples import Example, named_series
 from pacs_cbir.store.ingest import Outcome
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.status import service_status
 
 ONE, TWO, THREE = (mr_instance(number=number) for number in (1, 2, 3))
 
@@ -87,7 +88,7 @@ def test_what_is_rejected_does_not_count(database: Database, settings: Settings,
     (series,) = _attributes(database, Level.SERIES)
     assert series["NumberOfSeriesRelatedInstances"] == ["1"]
     with database.transaction() as connection:
-        state = catalogue.status(connection)
+        state = service_status(connection)
         assert (state.instances, sum(state.rejected.values())) == (1, 3)
         (listed,) = listing.series_of(connection, [ONE.StudyInstanceUID], None)[ONE.StudyInstanceUID]
         assert listed.instances == 1

@@ -18,10 +18,11 @@ from stored import files, rows
 
 from pacs_cbir.errors import SettingsError
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, retention
 from pacs_cbir.store import files as store_files
+from pacs_cbir.store import retention
 from pacs_cbir.store.ingest import Outcome, Source, ingest
 from pacs_cbir.store.session import Database
+from pacs_cbir.store.status import service_status
 from pacs_cbir.store.tables import instances, jobs, series
 
 SLICES = 3
@@ -125,7 +126,7 @@ def test_without_a_cache_all_leave_that_was_left_alone_for_an_hour(
     assert len(stays) == 4 * SLICES, "the rows stay"
     assert all(row.file_size and row.file_sha256 for row in stays)
     with database.transaction() as connection:
-        state = catalogue.status(connection)
+        state = service_status(connection)
     assert (state.instances, state.with_pixel_data) == (4 * SLICES, SLICES)
     assert state.pixel_data_bytes == sum(path.stat().st_size for path in files(settings))
     with database.transaction() as connection:

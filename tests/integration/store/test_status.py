@@ -1,0 +1,65 @@
+"""The state of the service, as `status` tells it."""
+
+from __future__ import annotations
+
+from rows import add_patient, add_series
+from sqlalchemy import insert, text
+from stack_rows import add_encoder, not_embedded, save
+
+from pacs_cbir.store import conflicts
+from pacs_cbir.store.conflicts import Kind
+from pacs_cbir.store.session import Database
+from pacs_cbir.store.status import service_status
+from pacs_cbir.store.tables import jobs, stacks
+
+
+def test_status_of_an_empty_service(database: Database) -> None:
+    with database.transaction() as connection:
+        found = service_status(connection)
+    assert (found.patients, found.stacks, found.encoder) == (0, 0, None)
+    assert (found.with_pixel_data, found.pixel_data_bytes, found.committed) == (0, 0, 0)
+    assert found.jobs == {"waiting": 0, "running": 0, "parked": 0}
+
+
+def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
+    with database.transaction() as connection:
+        good = add_series(connection, "1", "1.1", study={"PatientID": "P1", "PatientName": "Doe^Jane"})
+        add_patient(connection, good.study_id, "1", "P2")
+        conflicts.record(connection, [good.study_id], Kind.SEVERAL_PATIENTS, "1.1.1")
+        bad = add_series(connection, "2", "2.1")
+        encoder = add_encoder(connection)
+        for reason in (None, "localiser", "localiser"):
+            connection.execute(
+                insert(stacks).values(
+                    series_id=good.series_id,
+                    encoder_id=encoder,
+                    sequence="T1",
+                    body_part="HEAD",
+                    in_domain=True,
+                    not_embedded=reason,
+                    separated_by={},
+                    evidence={},
+                    sop_instance_uids=[],
+                )
+            )
+        now = text("clock_timestamp()")
+        connection.execute(insert(jobs).values(series_id=good.series_id, not_before=now))
+        connection.execute(insert(jobs).values(series_id=bad.series_id, not_before=now, status="parked", error="why"))
+        beside = add_encoder(connection, "b" * 64)
+        add_encoder(connection)
+        save(connection, bad.series_id, beside, not_embedded("an encoder that does not answer"))
+    with database.transaction() as connection:
+        found = service_status(connection)
+    assert (found.patients, found.studies, found.series, found.instances) == (3, 2, 2, 2)
+    assert (found.stacks, found.embedded, found.not_embedded) == (3, 1, {"localiser": 2})
+    assert found.embedded_series == 1
+    assert found.jobs == {"waiting": 1, "running": 0, "parked": 1}
+    (parked,) = found.parked
+    assert (parked.study_instance_uid, parked.series_instance_uid, parked.error) == ("2", "2.1", "why")
+    assert [(told.study_instance_uid, told.kind, told.instances) for told in found.conflicts] == [
+        ("1", "several patients", 1)
+    ]
+    assert found.studies_without_patient_id == ("2",)
+    assert (found.encoder, found.encoder_identity) == ("test-aaaaaaaa", "a" * 64)
+    assert "Doe" not in repr(found)
+    assert "P1" not in repr(found)
