@@ -9,7 +9,7 @@ from rich.console import Console
 from pacs_cbir.errors import DeletionPending
 from pacs_cbir.search.forget import Report, see_through
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import deletion, files
+from pacs_cbir.store import deletion, files, removal
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 
@@ -37,14 +37,14 @@ def delete_patient(
     """
     files.prepare(settings)
     with database.transaction() as connection:
-        row = deletion.owner(connection, named) if isinstance(named, str) else deletion.named(connection, named)
-        counts = deletion.counted(connection, row)
+        row = removal.owner(connection, named) if isinstance(named, str) else removal.named(connection, named)
+        counts = removal.counted(connection, row)
     # Asked outside of a transaction, in which nothing could arrive meanwhile.
     if not agree(f"Delete for good ({', '.join(f'{what}: {count}' for what, count in counts.items())})?"):
         console.print("nothing was deleted")
         return
     with database.transaction() as connection:
-        begun = deletion.begin(connection, row, DOOR, settings.settle_seconds)
+        begun = removal.begin(connection, row, DOOR, settings.settle_seconds)
     _tell(console, see_through(settings, database, begun, PATIENCE_SECONDS))
 
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from pacs_cbir.search import forget
 from pacs_cbir.serve.schemas import problems
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import corrections, deletion
+from pacs_cbir.store import corrections, removal
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_date
@@ -188,10 +188,10 @@ def corrections_router(settings: Settings, database: Database) -> APIRouter:
         """
         with database.transaction() as connection:
             if given.patient is not None:
-                row = deletion.named(connection, given.patient.identifier())
+                row = removal.named(connection, given.patient.identifier())
             else:
-                row = deletion.owner(connection, given.StudyInstanceUID or "")
-            begun = deletion.begin(connection, row, DOOR, settings.settle_seconds)
+                row = removal.owner(connection, given.StudyInstanceUID or "")
+            begun = removal.begin(connection, row, DOOR, settings.settle_seconds)
         return forget.see_through(settings, database, begun, PATIENCE_SECONDS)
 
     @router.get("/patient-deletions/{number}", responses=problems(400, 404, 503))

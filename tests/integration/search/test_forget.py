@@ -24,7 +24,7 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.forget import INDEX_NAME, Report
 from pacs_cbir.search.snapshot import read_snapshot
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import commitments, corrections, deletion, embeddings, jobs
+from pacs_cbir.store import commitments, corrections, deletion, embeddings, jobs, removal
 from pacs_cbir.store.commitments import Reference
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
@@ -75,8 +75,8 @@ def embed(database: Database, settings: Settings) -> None:
 
 def begin(database: Database, settings: Settings, patient: str = NAME) -> deletion.Deletion:
     with database.transaction() as connection:
-        row = deletion.named(connection, Identifier(patient))
-        return deletion.begin(connection, row, "test", settings.settle_seconds)
+        row = removal.named(connection, Identifier(patient))
+        return removal.begin(connection, row, "test", settings.settle_seconds)
 
 
 def delete(database: Database, settings: Settings, patient: str = NAME, seconds: float = 20) -> Report:
@@ -224,8 +224,8 @@ def test_a_file_without_an_issuer_may_be_of_whichever_sender(
     mr_instance("B", "never acknowledged").save_as(theirs, enforce_file_format=True)
     mr_instance(NAME, "never acknowledged", IssuerOfPatientID="EAST").save_as(others, enforce_file_format=True)
     with database.transaction() as connection:
-        row = deletion.named(connection, Identifier(NAME, issuer))
-        pending = deletion.begin(connection, row, "test", 0)
+        row = removal.named(connection, Identifier(NAME, issuer))
+        pending = removal.begin(connection, row, "test", 0)
     assert forget.see_through(site, database, pending, 0).proved
     assert (ours.exists(), theirs.exists(), others.exists()) == (False, True, True)
 
@@ -287,10 +287,10 @@ def test_a_job_under_way_is_lost(database: Database, settings: Settings) -> None
 def test_a_patient_is_named_by_a_study_of_theirs_alone(filled: Database, settings: Settings) -> None:
     arrive(filled, settings, patient="B", study="two", number=3)
     with filled.transaction() as connection:
-        assert deletion.owner(connection, uid("one")) == deletion.named(connection, Identifier(NAME))
+        assert removal.owner(connection, uid("one")) == removal.named(connection, Identifier(NAME))
         with pytest.raises(UnknownPatient, match="several"):
-            deletion.owner(connection, uid("two"))
+            removal.owner(connection, uid("two"))
         with pytest.raises(UnknownPatient, match="no such study"):
-            deletion.owner(connection, "9.9")
+            removal.owner(connection, "9.9")
         with pytest.raises(UnknownPatient):
-            deletion.named(connection, Identifier("nobody"))
+            removal.named(connection, Identifier("nobody"))
