@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
+    exists,
     func,
     select,
     text,
@@ -117,8 +118,9 @@ def rows_left(connection: Connection, deletion: Deletion) -> dict[str, int]:
         if table_name in {"studies", "series", "instances"} and column != "file":
             continue
         gone = sorted(items_of(connection, deletion, kind) - again)
-        named_by = metadata.tables[table_name].c[column]
-        count = connection.execute(select(func.count()).where(names(named_by, gone))).scalar_one()
+        table = metadata.tables[table_name]
+        query = select(func.count()).select_from(table).where(names(table.c[column], gone))
+        count = connection.execute(query).scalar_one()
         if count:
             found[f"{table_name}.{column}"] = count
     ids = [int(one) for one in items_of(connection, deletion, Kind.PATIENT)]
@@ -131,8 +133,11 @@ def names(column: Column[Any], gone: list[str]) -> ColumnElement[bool]:
     """Whether a row names one of some things. A list is a storage commitment's request or a stack's instances: the row
     goes as a whole, and a sender that is told nothing keeps its copies."""
     listed = cast(gone, ARRAY(Text))
-    overlap: ColumnElement[bool] = column.op("&&", is_comparison=True)(listed)
-    return overlap if isinstance(column.type, ARRAY) else column == func.any(cast(listed, ARRAY(column.type)))
+    if not isinstance(column.type, ARRAY):
+        return column == func.any(cast(listed, ARRAY(column.type)))
+    # Not &&, which compares each with each: half a minute for a patient of 500 instances among 200 000 stacks.
+    value = func.unnest(column).column_valued("value")
+    return exists(select(value).where(value == func.any(listed)).correlate(column.table))
 
 
 def _came_again(connection: Connection, deletion: Deletion) -> set[str]:

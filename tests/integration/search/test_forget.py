@@ -168,6 +168,16 @@ def _proved(database: Database, number: int) -> bool:
     return report is not None and report.proved
 
 
+def test_a_list_that_names_what_is_gone_is_no_proof(filled: Database, settings: Settings) -> None:
+    pending = begin(filled, settings)
+    with filled.transaction() as connection:
+        for study, number in (("one", 2), ("other", 1)):
+            named = [Reference(MRImageStorage, "9"), Reference(MRImageStorage, uid(study, "series", number))]
+            commitments.request(connection, "PEER", uid("transaction", study), named)
+    report = forget.see_through(settings, filled, pending, 0)
+    assert (report.proved, report.left) == (False, {"commitments.sop_instance_uids": 1})
+
+
 def test_a_file_that_cannot_be_removed_is_no_proof(filled: Database, settings: Settings) -> None:
     pending = begin(filled, settings)
     with filled.transaction() as connection:
