@@ -188,7 +188,8 @@ def _left_out(found: LeftOut | None) -> list[str]:
 
 def _lacking(connection: Connection, query: Asked, current: Current) -> list[str]:
     """What an encoder that was named cannot have found."""
-    if query.encoder is None or current.encoder is None:
+    active = None if query.encoder is None else encoders.active(connection)
+    if active is None or current.encoder is None or active.id == current.encoder_id:
         return []
     count = encoders.lacking(connection, current.encoder).series
     return [LACKING_WARNING.format(count=count, name=current.encoder.name)] if count else []

@@ -124,14 +124,16 @@ PROGRESS = text("""
     FROM jobs WHERE encoder_id = :id
 """)
 
+# Two lists and not a look for each series: a query that names an encoder waits for it.
 LACKING = text("""
+    WITH lacking AS (
+        SELECT series_id FROM stacks JOIN encoders ON encoders.id = encoder_id WHERE state = 'active'
+        EXCEPT SELECT series_id FROM stacks WHERE encoder_id = :id
+    )
     SELECT count(*) AS series, count(*) FILTER (WHERE EXISTS (
-               SELECT FROM jobs WHERE jobs.series_id = series.id AND status = 'parked'
+               SELECT FROM jobs WHERE jobs.series_id = lacking.series_id AND status = 'parked'
                   AND (encoder_id = :id OR encoder_id IS NULL))) AS parked
-    FROM series
-    WHERE EXISTS (SELECT FROM stacks JOIN encoders ON encoders.id = encoder_id
-                  WHERE series_id = series.id AND state = 'active')
-      AND NOT EXISTS (SELECT FROM stacks WHERE series_id = series.id AND encoder_id = :id)
+    FROM lacking
 """)
 
 # Whoever came back meanwhile keeps what was made for it since.
