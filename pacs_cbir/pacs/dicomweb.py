@@ -15,6 +15,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from urllib3.exceptions import ReadTimeoutError
 
 from pacs_cbir.errors import InstanceError, NotDicom, PeerAway, PeerError, PeerRefuses
 from pacs_cbir.pacs.archive import Fetched, Found, Level
@@ -31,12 +32,7 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 # Instances as the PACS has them, whatever their transfer syntax.
 AS_THEY_ARE = (("application/dicom", "*"),)
 REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}
-AWAY = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
+AWAY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ class WebArchive:
             while page := search(search_filters=filters, fields=fields, limit=PAGE, offset=len(answers)):
                 read = [Dataset.from_json(answer) for answer in page]
                 if answers and read[0] == answers[-len(page)]:
-                    # It knows no offset, and gives the same page again.
-                    return Found(tuple(answers), truncated=True)
+                    # It knows no offset, and gives the same page again: a full one may lack some.
+                    return Found(tuple(answers), truncated=len(page) == PAGE)
                 answers += read
         return Found(tuple(answers))
 
@@ -77,7 +73,8 @@ class WebArchive:
         """By WADO-RS, one instance in memory at a time; the instances go through `ingest`."""
         client = self._client()
         completed, refused = 0, []
-        with self._translated():
+        # Silence here is the study's, which may be too large: waiting for it without end would keep all others there.
+        with self._translated(silence=PeerError):
             if series_instance_uid is None:
                 received = client.iter_study(study_instance_uid, media_types=AS_THEY_ARE)
             else:
@@ -112,7 +109,7 @@ class WebArchive:
         return client
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, silence: type[PeerError] = PeerAway) -> Iterator[None]:
         """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read."""
         name = f"{self.peer.ae_title} at {self.peer.dicomweb_url}"
         try:
@@ -125,12 +122,16 @@ class WebArchive:
                 raise PeerRefuses(
                     f"{name} refuses us (HTTP {status}): set dicomweb_user and dicomweb_password in PACS_CBIR_PEERS"
                 ) from None
+            if status == HTTPStatus.GATEWAY_TIMEOUT:
+                raise silence(f"{name} took too long for its gateway (HTTP {status})") from None
             if status in AWAY:
                 raise PeerAway(f"{name} does not answer at present (HTTP {status})") from None
             raise PeerError(f"{name} answered with HTTP {status}") from None
         except requests.exceptions.ChunkedEncodingError:
             raise PeerError(f"{name} broke off an answer") from None
         except requests.RequestException as error:
+            if isinstance(error, requests.ReadTimeout) or any(isinstance(one, ReadTimeoutError) for one in error.args):
+                raise silence(f"{name} was silent for {self.peer.timeout_seconds:g} s") from None
             raise PeerAway(f"{name} does not answer: {type(error).__name__}") from None
         except (ValueError, KeyError, EOFError, pydicom.errors.InvalidDicomError) as error:
             raise PeerError(f"{name} answered with what is no DICOMweb: {type(error).__name__}") from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,6 +126,34 @@ def test_a_pacs_that_is_away_is_named(archive: Archive, settings: Settings, data
     for call in (lambda: away.find("STUDY", {"StudyInstanceUID": ""}), lambda: away.fetch(STUDY)):
         with pytest.raises(PeerAway, match=f"{archive.peer.ae_title} at .*{port}.* does not answer"):
             call()
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: multipart/related; boundary=x\r\nContent-Length: 9\r\n\r\n--x"]
+)
+def test_a_study_over_which_a_pacs_falls_silent_does_not_count_as_a_pacs_that_is_away(
+    settings: Settings, database: Database, begun: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/dicom-web"
+        theirs = Peer(ae_title="SILENT", retrieve="dicomweb", dicomweb_url=url, timeout_seconds=0.5)
+        silent = open_archive(theirs, settings, database)
+        answered: list[socket.socket] = []
+
+        def answer() -> None:
+            answered.append(listener.accept()[0])
+            answered[0].sendall(begun)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(PeerError, match=r"was silent for 0\.5 s") as raised:
+            silent.fetch(STUDY)
+        assert not isinstance(raised.value, PeerAway)
+        thread.join()
+        answered[0].close()
+        with pytest.raises(PeerAway, match=r"was silent for 0\.5 s"):
+            silent.find("STUDY", {"StudyInstanceUID": ""})
 
 
 @pytest.mark.parametrize("way", ["c-get", "dicomweb"])
