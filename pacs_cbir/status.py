@@ -15,7 +15,7 @@ from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings
 from pacs_cbir.store import backfills, commitments, corrections, encoders
 from pacs_cbir.store.room import MEBIBYTE, room
 from pacs_cbir.store.session import Database, without_password
-from pacs_cbir.store.status import service_status
+from pacs_cbir.store.status import Status, service_status
 
 
 def print_status(settings: Settings, database: Database, console: Console) -> None:
@@ -28,19 +28,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         state = service_status(connection)
         untold = commitments.open_requests(connection)
         made = corrections.counted(connection)
-    counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")
-    numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
-    counts.add_row(*(str(number) for number in numbers))
-    console.print(counts)
-    console.print(
-        f"encoder: {state.encoder or 'none yet; the first worker brings it'}; `pacs-cbir encoder list` shows all"
-    )
-    console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
-    console.print(
-        f"pixel data: of {state.with_pixel_data} instances, {state.pixel_data_bytes // MEBIBYTE} MiB; "
-        f"retention {settings.retention}; {state.committed} committed"
-    )
-    console.print(f"disk: {_disk(settings)}")
+    _print_counts(settings, state, console)
     if settings.hl7_port is not None or made:
         told = (f"{count} by {door}, the last at {last:%Y-%m-%d %H:%M}" for door, (count, last) in made.items())
         console.print(f"corrections: {'; '.join(told) or 'none yet'}")
@@ -79,6 +67,22 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     )
     nameless = [(uid,) for uid in state.studies_without_patient_id]
     _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+
+
+def _print_counts(settings: Settings, state: Status, console: Console) -> None:
+    counts = Table("Patients", "Studies", "Series", "Instances", "Stacks", "Embedded")
+    numbers = (state.patients, state.studies, state.series, state.instances, state.stacks, state.embedded)
+    counts.add_row(*(str(number) for number in numbers))
+    console.print(counts)
+    console.print(
+        f"encoder: {state.encoder or 'none yet; the first worker brings it'}; `pacs-cbir encoder list` shows all"
+    )
+    console.print(f"jobs: {', '.join(f'{count} {name}' for name, count in state.jobs.items())}")
+    console.print(
+        f"pixel data: of {state.with_pixel_data} instances, {state.pixel_data_bytes // MEBIBYTE} MiB; "
+        f"retention {settings.retention}; {state.committed} committed"
+    )
+    console.print(f"disk: {_disk(settings)}")
 
 
 def _print_backfills(database: Database, console: Console) -> None:

@@ -21,6 +21,7 @@ from pacs_cbir.serve.health import health_router
 from pacs_cbir.serve.labels import labels_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.page import page_router
+from pacs_cbir.serve.patient_deletions import patient_deletions_router
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
 from pacs_cbir.serve.stow import stow_router
@@ -61,7 +62,8 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(search_router(database))
     app.include_router(stow_router(settings, database))
     app.include_router(labels_router(database))
-    app.include_router(corrections_router(settings, database))
+    app.include_router(corrections_router(database))
+    app.include_router(patient_deletions_router(settings, database))
     app.include_router(rendered_router(settings, database, decoder))
     app.include_router(studies_router(settings, database))
     app.include_router(page_router(settings, database))

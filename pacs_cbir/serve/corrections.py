@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
-from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from pacs_cbir.search import forget
 from pacs_cbir.serve.schemas import problems
-from pacs_cbir.settings import Settings
-from pacs_cbir.store import corrections, removal
+from pacs_cbir.store import corrections
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_date
 
 DOOR = "REST"
-# How long an answer waits for the indexes, which follow within two seconds.
-PATIENCE_SECONDS = 20.0
 MAX_LISTED = 1000
 # No backslash and no control character (PS3.5 6.2): the values are answered as LO, SH and PN.
 _TEXT = r"^[^\\\x00-\x1F\x7F]*$"
 _Identifying = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=_TEXT)]
+StudyUid = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 _Issuer = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=_TEXT)]
 
 
@@ -97,7 +92,7 @@ class StudyCorrection(Demographics):
         }
     )
 
-    StudyInstanceUID: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
+    StudyInstanceUID: StudyUid
     patient: PatientIdentifier | None = Field(None, description="Whose it is; not given: as it is.")
     AccessionNumber: Annotated[str, StringConstraints(max_length=64, pattern=_TEXT)] | None = None
     StudyDescription: Annotated[str, StringConstraints(max_length=64, pattern=_TEXT)] | None = None
@@ -106,21 +101,6 @@ class StudyCorrection(Demographics):
         """Keyword → value, of those that are given."""
         given = {key: str(value) for key in corrections.STUDY_KEYWORDS if (value := getattr(self, key)) is not None}
         return super().values() | given
-
-
-class PatientDeletion(BaseModel):
-    """Who is to be deleted: by an identifier, or by a study, which is one patient's."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"StudyInstanceUID": "2.25.1234"}})
-
-    patient: PatientIdentifier | None = None
-    StudyInstanceUID: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> PatientDeletion:
-        if (self.patient is None) == (self.StudyInstanceUID is None):
-            raise ValueError("one of patient and StudyInstanceUID is given")
-        return self
 
 
 class Corrected(BaseModel):
@@ -140,7 +120,7 @@ class MadeCorrection(BaseModel):
     made_at: datetime
 
 
-def corrections_router(settings: Settings, database: Database) -> APIRouter:
+def corrections_router(database: Database) -> APIRouter:
     """Routes of corrections."""
     router = APIRouter(prefix="/corrections", tags=["corrections"])
 
@@ -178,29 +158,6 @@ def corrections_router(settings: Settings, database: Database) -> APIRouter:
         with database.transaction() as connection:
             corrections.correct_study(connection, given.StudyInstanceUID, patient, given.values(), DOOR)
         return Corrected(studies=1)
-
-    @router.post("/patient-deletion", responses=problems(400, 404, 503))
-    def delete_patient(given: PatientDeletion) -> forget.Report:
-        """Delete a patient: rows, files, pictures, embeddings, and what the indexes and their snapshots hold.
-
-        `proved`: it was looked for in every table, folder, index and snapshot, and nothing was left. Else it goes on by
-        itself, and the same number tells later how far it is. What arrives for the patient afterwards is new data.
-        """
-        with database.transaction() as connection:
-            if given.patient is not None:
-                row = removal.named(connection, given.patient.identifier())
-            else:
-                row = removal.owner(connection, given.StudyInstanceUID or "")
-            begun = removal.begin(connection, row, DOOR, settings.settle_seconds)
-        return forget.see_through(settings, database, begun, PATIENCE_SECONDS)
-
-    @router.get("/patient-deletions/{number}", responses=problems(400, 404, 503))
-    def deleted(number: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> forget.Report:
-        """How far a deletion is."""
-        found = forget.report(database, number)
-        if found is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, "There is no deletion of that number.")
-        return found
 
     @router.get("", responses=problems(400, 503))
     def made(limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="How many.")] = 100) -> list[MadeCorrection]:

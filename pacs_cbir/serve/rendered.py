@@ -72,19 +72,6 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         headers = {} if drawn.window is None else {WINDOW_FIELD: _window_text(drawn.window)}
         return Response(_encode(drawn.pixels, media_type, size), media_type=media_type, headers=headers)
 
-    def stored_file(study: str, series: str, instance: str) -> StoredFile:
-        if not all(is_uid(uid) for uid in (study, series, instance)):
-            raise InvalidQuery("study, series and instance in the path are UIDs")
-        with database.transaction() as connection:
-            stored = catalogue.stored_file(connection, study, series, instance)
-            if stored is not None:
-                retention.record_use(connection, stored.series_id)
-        if stored is None:
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND, "There is no such instance here; /dicom-web/instances lists them."
-            )
-        return stored
-
     @router.get(INSTANCE + "/rendered", response_class=Response, responses=_RESPONSES)
     def rendered_instance(
         *,
@@ -96,7 +83,7 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         windowing: Windowing = None,
     ) -> Response:
         """The instance's picture; of several frames the middle one."""
-        stored = stored_file(study, series, instance)
+        stored = _stored_file(database, study, series, instance)
         return picture(request, stored, (stored.number_of_frames + 1) // 2, viewport, windowing)
 
     @router.get(INSTANCE + "/frames/{frame}/rendered", response_class=Response, responses=_RESPONSES)
@@ -111,12 +98,24 @@ def rendered_router(settings: Settings, database: Database, decoder: Decoder) ->
         windowing: Windowing = None,
     ) -> Response:
         """One frame's picture."""
-        stored = stored_file(study, series, instance)
+        stored = _stored_file(database, study, series, instance)
         if frame > stored.number_of_frames:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"The instance has {stored.number_of_frames} frames.")
         return picture(request, stored, frame, viewport, windowing)
 
     return router
+
+
+def _stored_file(database: Database, study: str, series: str, instance: str) -> StoredFile:
+    if not all(is_uid(uid) for uid in (study, series, instance)):
+        raise InvalidQuery("study, series and instance in the path are UIDs")
+    with database.transaction() as connection:
+        stored = catalogue.stored_file(connection, study, series, instance)
+        if stored is not None:
+            retention.record_use(connection, stored.series_id)
+    if stored is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such instance here; /dicom-web/instances lists them.")
+    return stored
 
 
 def _drawn(
