@@ -72,7 +72,7 @@ class _Child:
 
 
 def supervise(settings: Settings, stop: threading.Event) -> None:
-    """Run SCP, workers and API until `stop` is set.
+    """Run SCP, workers, API and, where it has a port, HL7 until `stop` is set.
 
     Raises:
         SchemaOutdated, DatabaseUnavailable, DiskUnavailable: before any child is started.

@@ -110,7 +110,11 @@ class WebArchive:
 
     @contextmanager
     def _translated(self, silence: type[PeerError] = PeerAway) -> Iterator[None]:
-        """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read."""
+        """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read.
+
+        Args:
+            silence: what it is when a connection stands, and nothing comes.
+        """
         name = f"{self.peer.ae_title} at {self.peer.dicomweb_url}"
         try:
             with warnings.catch_warnings():

@@ -149,8 +149,9 @@ class Commitments:
                 log.warning("commitments wait for the database", error=str(error))
                 stop.wait(IDLE_SECONDS)
             except Exception:
-                # The request is taken up again after its lease; the others go on.
+                # The request is taken up again after its lease, and the others go on; the pause keeps the log short.
                 log.exception("commitment broke")
+                stop.wait(IDLE_SECONDS)
 
     def end(self) -> None:
         """Let `run`, which was stopped, not wait any longer."""
