@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pydicom
@@ -17,6 +19,7 @@ from pydicom.uid import EnhancedSRStorage, RLELossless
 from stored import rows
 
 from pacs_cbir.errors import DiskFull, PeerAway, PeerError, PeerRefuses, SettingsError
+from pacs_cbir.pacs import dicomweb
 from pacs_cbir.pacs.archive import Archive, identifier_of, number_of, texts_of
 from pacs_cbir.pacs.retrieve import open_archive, peer_with_series, retrieve, retrieve_series
 from pacs_cbir.peers import Peer
@@ -154,6 +157,35 @@ def test_a_study_over_which_a_pacs_falls_silent_does_not_count_as_a_pacs_that_is
         answered[0].close()
         with pytest.raises(PeerAway, match=r"was silent for 0\.5 s"):
             silent.find("STUDY", {"StudyInstanceUID": ""})
+
+
+@pytest.mark.parametrize(("page", "in_doubt"), [(500, False), (2, True)])
+def test_a_pacs_that_knows_no_offset_is_in_doubt_where_its_page_is_full(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, *, page: int, in_doubt: bool
+) -> None:
+    monkeypatch.setattr(dicomweb, "PAGE", page)
+    answers = [{"0020000D": {"vr": "UI", "Value": [study]}} for study in (STUDY, LATER)]
+
+    class Qido(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Qido) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/dicom-web"
+        theirs = Peer(ae_title="QIDO", retrieve="dicomweb", dicomweb_url=url)
+        found = open_archive(theirs, settings, database).find("STUDY", {"StudyInstanceUID": ""})
+        server.shutdown()
+    assert [identifier_of(one, "StudyInstanceUID") for one in found.answers] == [STUDY, LATER]
+    assert found.truncated is in_doubt
 
 
 @pytest.mark.parametrize("way", ["c-get", "dicomweb"])
