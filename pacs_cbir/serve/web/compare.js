@@ -1,10 +1,10 @@
 // The example and one match, side by side, scrolled together from the two slices that are alike.
 
 import { announce, away, button, date, el, person } from './dom.js';
+import { viewerUrl } from './facts.js';
 import { bars, covered, heat, interval, isRefined, notes, pairOf, similarity } from './match.js';
 import { answered } from './similar.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
-import { viewerUrl } from './study.js';
 import { Viewport } from './viewport.js';
 
 export function compareView(context) {
@@ -78,7 +78,10 @@ class Comparison {
     this.partsPlace.replaceChildren(...parts(series, Boolean(this.question.example.instance)));
     this.pair = series ? pairOf(this.question, this.match, series) : null;
     this.remember({ current: index });
+    const isHot = this.hot.getAttribute('aria-pressed') === 'true';
     if (!this.pair) {
+      Object.assign(this, { left: null, right: null });
+      if (isHot) this.showHeat();
       this.viewports.replaceChildren(el('p', { class: 'loading' }, 'Which slices are alike is not known yet.'));
       return;
     }
@@ -87,7 +90,7 @@ class Comparison {
     this.right = new Viewport({ title: `Match, ${series.sequence}`, on: { slice: (moved) => this.follows(moved) } });
     this.viewports.replaceChildren(this.left.element, this.right.element);
     this.viewer.href = viewerUrl(this.settings.viewer_url, this.pair.found);
-    if (this.hot.getAttribute('aria-pressed') === 'true') this.showHeat();
+    if (isHot) this.showHeat();
     if (held) this.left.stage.focus();
     announce(`${series.sequence}, similarity ${similarity(series.similarity)}`);
     await Promise.all([this.load(this.left, this.pair.example), this.load(this.right, this.pair.found)]);
@@ -142,6 +145,7 @@ class Comparison {
   async showHeat() {
     this.heating?.abort();
     this.heating = new AbortController();
+    this.figure.replaceChildren();
     if (!this.pair) return;
     const signal = AbortSignal.any([this.heating.signal, this.signal]);
     const words = el('figcaption', {}, 'Computing the heat map…');

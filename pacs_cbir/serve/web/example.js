@@ -1,9 +1,9 @@
 // What was asked: the example, and the answers that were found right and wrong.
 
 import { button, date, el, person } from './dom.js';
+import { shownSeries } from './facts.js';
 import { drawInto, picture } from './pictures.js';
 import { indexOf, slicesOf } from './stack.js';
-import { shownSeries } from './studies.js';
 
 const SIZE = [256, 256];
 

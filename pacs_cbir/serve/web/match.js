@@ -2,8 +2,8 @@
 
 import { nameOf, patiently } from './api.js';
 import { away, button, count, date, el, person } from './dom.js';
+import { viewerUrl } from './facts.js';
 import { drawInto, fetched, picture } from './pictures.js';
-import { viewerUrl } from './study.js';
 
 const DAYS_A_YEAR = 365.25;
 const DAYS_A_MONTH = 30.44;
@@ -36,11 +36,10 @@ export function interval(days) {
   if (days === undefined || days === null) return '';
   if (days === 0) return 'same day';
   const far = Math.abs(days);
-  const unit = (number, name) => `${number} ${name}${number === 1 ? '' : 's'}`;
   const words =
-    far < 60 ? unit(far, 'day')
-    : far < 2 * DAYS_A_YEAR ? unit(Math.round(far / DAYS_A_MONTH), 'month')
-    : unit(Math.round(far / DAYS_A_YEAR), 'year');
+    far < 60 ? count(far, 'day')
+    : far < 2 * DAYS_A_YEAR ? count(Math.round(far / DAYS_A_MONTH), 'month')
+    : count(Math.round(far / DAYS_A_YEAR), 'year');
   return `${words} ${days < 0 ? 'earlier' : 'later'}`;
 }
 

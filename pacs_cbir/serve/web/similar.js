@@ -3,9 +3,10 @@
 import { again, list, nameOf, patiently } from './api.js';
 import { announce, button, count, date, el, later, moveBetween, state } from './dom.js';
 import { example, feedback } from './example.js';
+import { studyOf } from './facts.js';
 import { filterForm, isFiltered, parametersOf } from './filters.js';
+import { nothingFound, whyLeftOut } from './leftout.js';
 import { Card, isRefined, similarity } from './match.js';
-import { studyOf } from './study.js';
 
 const PAGE = 12;
 const TYPED_MS = 350;
@@ -25,17 +26,6 @@ function parameters(question, limit, offset) {
   const query = parametersOf({ ...question, example: nameOf(question.example) }, limit, offset);
   if (offset > 0 && last.asOf) query.set('as_of', last.asOf);
   return query;
-}
-
-/** How far what was left out is from the floor. */
-function gap({ best, least }) {
-  // Two digits tell most apart, and three those that two do not.
-  const digits = best.toFixed(2) === least.toFixed(2) ? 3 : 2;
-  return `the most similar reaches ${best.toFixed(digits)}, and ${least.toFixed(digits)} counts`;
-}
-
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 export function similarView({ go, back, remember, state: given, settings, signal }) {
@@ -154,14 +144,12 @@ class Similar {
 
   say() {
     const { leftOut } = last;
-    const own = this.question.filters.least !== undefined;
     const shown = this.cards.length;
     const best = this.cards[0].match.similarity;
     let left = [];
     if (leftOut) {
-      const why = own ? 'below your floor' : `no more alike than unrelated patients (${gap(leftOut)})`;
       const show = button('Show them too', () => this.change({ ...this.question.filters, least: '-1' }), { class: 'quiet' });
-      left = [`${leftOut.count} more left out, ${why}. `, show];
+      left = [`${leftOut.count} more left out, ${whyLeftOut(this.question, leftOut)}. `, show];
     }
     this.status.replaceChildren(`${count(shown, 'match', 'matches')}${last.more ? ', and more' : ''}, best first. `, ...left);
     announce(`${count(shown, 'match', 'matches')}, the best with similarity ${similarity(best)}`);
@@ -169,21 +157,13 @@ class Similar {
 
   nothing() {
     const { leftOut } = last;
-    const { filters, region, example: asked } = this.question;
-    const own = filters.least !== undefined;
-    const filtered = isFiltered(filters);
-    const compared = leftOut && `${count(leftOut.count, 'study was', 'studies were')} compared.`;
-    const other = region ? 'a larger box or the whole slice' : asked.instance ? 'another slice or the whole study' : 'one slice, or a box on it';
-    const [title, why] =
-      leftOut && own ? [`No study reaches your floor of ${filters.least}`, `${compared} The most similar reaches ${similarity(leftOut.best)}. Lower the floor, or clear it.`]
-      : leftOut ? ['Nothing is similar enough', `${compared} ${capital(gap(leftOut))}: no more like the example than unrelated patients are. Ask by ${other}${filtered ? ', make the filters wider' : ''}, or look at them all the same.`]
-      : filtered ? ['No study passes the filters', 'Make one of them wider, or clear them.']
-      : ['There is nothing to compare with', 'No other patient has an embedded study of these sequences yet.'];
+    const { filters } = this.question;
+    const [title, why] = nothingFound(this.question, leftOut);
     const { least, ...others } = filters;
     const actions = [
-      leftOut && own ? button('Clear the floor', () => this.change(others)) : null,
+      leftOut && least !== undefined ? button('Clear the floor', () => this.change(others)) : null,
       leftOut ? button(`Show ${leftOut.count === 1 ? 'it' : 'them'} anyway`, () => this.change({ ...filters, least: '-1' })) : null,
-      filtered ? button('Clear filters', () => this.change({})) : null,
+      isFiltered(filters) ? button('Clear filters', () => this.change({})) : null,
     ].filter(Boolean);
     this.status.textContent = '';
     this.fill(state('empty', title, why, ...actions));

@@ -2,6 +2,7 @@
 
 import { again, list, patiently } from './api.js';
 import { announce, button, count, date, el, later, moveBetween, person, state } from './dom.js';
+import { conflictsOf, identity, sequencesOf, shownSeries, stateOf } from './facts.js';
 import { drawInto, picture } from './pictures.js';
 import { parametersOf, searchForm } from './search.js';
 
@@ -18,34 +19,6 @@ const ORDERS = {
   Received: { key: 'received', falling: true, words: ['first received first', 'last received first'] },
 };
 const NEWEST = '-StudyDate';
-const DOMAIN_FIRST = ['FLAIR', 'T1CE', 'T2', 'T1'];
-
-/** How far the embedding of a study is: [class, words]. */
-export function stateOf(study) {
-  const number = (state) => study.series.filter((series) => series.state === state).length;
-  const [embedded, waiting, parked] = ['embedded', 'waiting', 'parked'].map(number);
-  if (waiting) return ['waiting', `embedding, ${embedded} of ${embedded + waiting} series ready`];
-  if (parked) return ['parked', `${count(parked, 'series', 'series')} failed`];
-  if (!embedded) return ['none', 'nothing to search by'];
-  return ['ready', 'ready'];
-}
-
-/** Badges of a study's sequences, each once. */
-export function sequencesOf(study) {
-  const names = study.series.filter(({ state }) => state === 'embedded').map(({ sequence }) => sequence);
-  return [...new Set(names)].map((name) => el('span', { class: 'sequence' }, name));
-}
-
-/** The series that stands for a study. */
-export function shownSeries(study) {
-  const rank = (series) => [series.state !== 'embedded', !series.in_domain, place(series.sequence), -series.instances];
-  const place = (name) => (DOMAIN_FIRST.includes(name) ? DOMAIN_FIRST.indexOf(name) : DOMAIN_FIRST.length);
-  return [...study.series].sort((one, two) => {
-    const [a, b] = [rank(one), rank(two)];
-    const differing = a.findIndex((value, index) => value !== b[index]);
-    return differing < 0 ? 0 : a[differing] - b[differing];
-  })[0];
-}
 
 export function studiesView({ go, remember, state: given, settings, signal }) {
   const search = { ...given.search };
@@ -200,17 +173,6 @@ function received(moment) {
   const at = new Date(moment);
   const two = (number) => String(number).padStart(2, '0');
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
-}
-
-/** A warning where the study's instances say what cannot all be true. */
-export function conflictsOf(study) {
-  const told = study.conflicts?.join(', ');
-  return told ? el('span', { class: 'badge warn', title: `Its instances contradict each other: ${told}. The archive's admin can correct it.` }, told) : null;
-}
-
-/** Name, ID and accession number, where the site shows them. */
-export function identity(study) {
-  return [study.PatientName, study.PatientID, study.AccessionNumber].filter(Boolean).join(' · ') || '–';
 }
 
 function nothing(search, reset) {

@@ -1,42 +1,16 @@
 // One study: its sequences side by side.
 
-import { again, list, patiently } from './api.js';
+import { again } from './api.js';
 import { announce, away, button, count, date, el, later, person, state } from './dom.js';
+import { conflictsOf, identity, rank, sequencesOf, seriesBadges, stateOf, studyOf, viewerUrl } from './facts.js';
 import { labelsOf } from './labels.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
-import { conflictsOf, identity, sequencesOf, stateOf } from './studies.js';
 import { Viewport } from './viewport.js';
 
 const FIRST = 8;
 const AGAIN_MS = 5000;
 // A browser takes only so many changes of the address in a row.
 const NOTED_MS = 300;
-const ORDER = ['T1', 'T1CE', 'T2', 'FLAIR'];
-
-/** A study as the list has it; null where it is not here. */
-export async function studyOf(uid, signal, waits = () => {}) {
-  const query = new URLSearchParams({ StudyInstanceUID: uid });
-  const { results } = await patiently(() => list('/studies', query, { signal }), waits, signal);
-  return results[0] ?? null;
-}
-
-/** The viewer's URL at a picture, by the site's template. */
-export function viewerUrl(template, { study, series, instance }) {
-  const names = { StudyInstanceUID: study, SeriesInstanceUID: series, SOPInstanceUID: instance };
-  return template.replace(/\{(\w+)\}/g, (whole, name) => (name in names ? encodeURIComponent(names[name] ?? '') : whole));
-}
-
-/** Badges of a series' state. */
-export function seriesBadges(series) {
-  const badges = [];
-  if (series.state === 'embedded' && series.in_domain === false) {
-    badges.push(el('span', { class: 'badge warn', title: 'The encoder was not trained for such series: compared among themselves, with less to go by.' }, 'outside domain'));
-  }
-  if (series.state === 'waiting') badges.push(el('span', { class: 'badge wait' }, 'embedding…'));
-  if (series.state === 'parked') badges.push(el('span', { class: 'badge error', title: series.reason }, 'failed'));
-  if (series.state === 'not embedded') badges.push(el('span', { class: 'badge quiet', title: series.reason }, 'not searchable'));
-  return badges;
-}
 
 export function studyView({ go, remember, state: given, settings, signal }) {
   const heading = el('h1', { tabindex: '-1' }, 'Study');
@@ -289,10 +263,4 @@ class Shown {
     viewport.series = series;
     viewport.rename(series.sequence ?? series.Modality ?? 'Series', seriesBadges(series));
   }
-}
-
-function rank(series) {
-  const place = ORDER.indexOf(series.sequence);
-  const states = { embedded: 0, waiting: 100, 'not embedded': 200, parked: 200 };
-  return states[series.state] + (series.in_domain === false ? 50 : 0) + (place < 0 ? ORDER.length : place);
 }
