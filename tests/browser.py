@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 PATIENCE_MS = 20_000
+LOOK_MS = 50
+QUIET_MS = 300
 SIZE = {"width": 1440, "height": 900}
 AXE_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 # A browser writes every refused request to its console; what the page makes of it is tested.
@@ -30,12 +32,14 @@ class Watched:
         url: of the service.
         requests: every URL that was asked for.
         wrongs: errors of scripts, violations of the policy, and whatever else the browser complains of.
+        under_way: requests that have not ended yet.
     """
 
     page: Page
     url: str
     requests: list[str] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
+    under_way: set[Request] = field(default_factory=set)
 
     def open(self) -> None:
         """Load the page, and wait for the list."""
@@ -62,9 +66,23 @@ class Watched:
         return self.page.get_by_role("slider", name=f"{name}, slices")
 
     def settled(self) -> None:
-        """Wait until nothing is fetched any more."""
-        self.page.wait_for_load_state("networkidle")
-        self.page.wait_for_timeout(300)
+        """Wait until nothing has been fetched for a while."""
+        quiet = 0
+
+        def is_quiet() -> bool:
+            nonlocal quiet
+            quiet = 0 if self.under_way else quiet + LOOK_MS
+            return quiet > QUIET_MS
+
+        self.until(is_quiet)
+
+    def until(self, happened: Callable[[], bool]) -> None:
+        """Wait for what no locator can be asked."""
+        for _ in range(PATIENCE_MS // LOOK_MS):
+            if happened():
+                return
+            self.page.wait_for_timeout(LOOK_MS)
+        raise AssertionError(f"it did not happen within {PATIENCE_MS} ms")
 
     def requests_to(self, path: str) -> list[str]:
         """The URLs of the requests to a path, in turn."""
@@ -122,12 +140,18 @@ def watched(browser: Browser, url: str, *, touch: bool = False, width: int = SIZ
 
     def asked(request: Request) -> None:
         seen.requests.append(request.url)
+        seen.under_way.add(request)
+
+    def ended(request: Request) -> None:
+        seen.under_way.discard(request)
 
     def said(message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not _REFUSED.search(message.text):
             seen.wrongs.append(message.text)
 
     seen.page.on("request", asked)
+    for end in ("requestfinished", "requestfailed"):
+        seen.page.on(end, ended)
     seen.page.on("console", said)
     seen.page.on("pageerror", lambda error: seen.wrongs.append(str(error)))
     seen.page.add_init_script(
