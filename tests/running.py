@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import text
+
 from pacs_cbir.receive.scp import run_scp
+from pacs_cbir.search.follow import Follower
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 
 START_SECONDS = 60.0
 END_SECONDS = 60.0
+RUN_SECONDS = 120.0
 
 
 @contextmanager
@@ -51,6 +55,33 @@ def command(name: str, environment: Mapping[str, str], log: Path) -> Iterator[su
             raise
 
 
+def pacs_cbir(environment: Mapping[str, str], *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """`pacs-cbir ARGUMENTS` to its end, with lines that are not broken; `given` is what it reads."""
+    return subprocess.run(
+        [sys.executable, "-m", "pacs_cbir", *arguments],
+        env={**environment, "COLUMNS": "400"},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def following(follower: Follower) -> Iterator[Follower]:
+    """A follower as the API's thread runs it, for as long as the block does."""
+    stop = threading.Event()
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    try:
+        yield follower
+    finally:
+        stop.set()
+        thread.join(END_SECONDS)
+        assert not thread.is_alive()
+
+
 def listens(port: int) -> bool:
     """Whether something accepts connections on a port of the loopback."""
     with socket.socket() as probe:
@@ -67,3 +98,13 @@ def wait_until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
         time.sleep(0.02)
+
+
+def wait_for_blocked(database: Database, count: int = 1) -> None:
+    """Wait until so many of the server's sessions wait for a lock."""
+
+    def blocked() -> bool:
+        with database.transaction() as connection:
+            return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) >= count)
+
+    wait_until(blocked, 30)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, update
 
-from pacs_cbir.store import embeddings, encoders
+from pacs_cbir.settings import Settings
+from pacs_cbir.store import embeddings, encoders, jobs
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.encoders import EncoderRow, NewEncoder
+from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import encoders as encoder_rows
 
 DIMENSION = 8
@@ -107,3 +109,26 @@ def save(connection: Connection, series_id: int, encoder_id: int, *found: NewSta
     embeddings.save(connection, series_id, {encoder_id: list(found)})
     if not found:
         embeddings.drop_empty(connection, series_id)
+
+
+def do_jobs(database: Database, settings: Settings, stacks_of: Callable[..., Sequence[NewStack]]) -> list[int]:
+    """Do what is due as a worker of the active encoder does.
+
+    Args:
+        stacks_of: a series' SOP Instance UIDs → its stacks.
+
+    Returns:
+        how many instances each series had.
+    """
+    counts = []
+    with database.transaction() as connection:
+        encoder_id = add_encoder(connection)
+    while True:
+        with database.transaction() as connection:
+            job = jobs.claim(connection, "worker", settings, [])
+            if job is None:
+                return counts
+            named = tuple(embeddings.series_files(connection, job.series_id))
+            counts.append(len(named))
+            jobs.finish(connection, job, [encoder_id])
+            save(connection, job.series_id, encoder_id, *stacks_of(*named))

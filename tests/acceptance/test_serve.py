@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ import httpx
 import psutil
 import pytest
 from dicom_factory import mr_instance
-from running import command, listens, wait_until
+from running import command, listens, pacs_cbir, wait_until
 from scu import association, store
 
 from pacs_cbir.settings import Settings, load_settings
@@ -114,7 +112,7 @@ def test_a_port_that_is_taken_is_a_setting_to_change(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         changed = {setting: port} if setting else {"PACS_CBIR_DICOM_PORT": port, "PACS_CBIR_HTTP_PORT": port}
-        done = run(name, environment | changed)
+        done = pacs_cbir(environment | changed, name)
     assert done.returncode == EXIT_SETTINGS
     assert (setting or "PACS_CBIR_DICOM_PORT") in done.stderr
     assert port in done.stderr
@@ -125,24 +123,13 @@ def test_a_port_that_is_taken_is_a_setting_to_change(
 def test_a_setting_that_is_none_ends_with_its_name(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("dicom_prot = 104\n")
-    done = run(name, environment | {"PACS_CBIR_SETTINGS_FILE": str(file)})
+    done = pacs_cbir(environment | {"PACS_CBIR_SETTINGS_FILE": str(file)}, name)
     assert done.returncode == EXIT_SETTINGS
     assert "PACS_CBIR_DICOM_PROT" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_value_that_does_not_fit_ends_with_its_settings_name(environment: dict[str, str]) -> None:
-    done = run("serve", environment | {"PACS_CBIR_DICOM_PORT": "eleven"})
+    done = pacs_cbir(environment | {"PACS_CBIR_DICOM_PORT": "eleven"}, "serve")
     assert done.returncode == EXIT_SETTINGS
     assert "PACS_CBIR_DICOM_PORT" in done.stderr
-
-
-def run(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", name],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )

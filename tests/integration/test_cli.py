@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from running import pacs_cbir
 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import schema
@@ -13,14 +14,7 @@ from pacs_cbir.store.session import Database
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", *arguments],
-        env=os.environ | {"COLUMNS": "200"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return pacs_cbir(os.environ | environment, *arguments)
 
 
 def test_a_setting_that_does_not_fit_names_itself_and_ends_with_2() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom.dataset import Dataset
+from arriving import Receive
+from running import pacs_cbir
+from sqlalchemy import text
+from stack_rows import new_encoder, new_stack, random_vectors, save
 from stored import let_go
 
 from pacs_cbir.embed.decode import Decoder
@@ -20,24 +20,11 @@ from pacs_cbir.learn.datasets.database import database_rows
 from pacs_cbir.learn.manifest_file import read_manifest
 from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import labels
-from pacs_cbir.store.ingest import Source, ingest
+from pacs_cbir.store import encoders, labels
 from pacs_cbir.store.pseudonyms import KEY_FILE
 from pacs_cbir.store.session import Database
 from pacs_cbir.worker import Worker
 from tests.dicom_factory import mr_instance
-
-Receive = Callable[[Dataset], None]
-
-
-@pytest.fixture
-def receive(settings: Settings, database: Database) -> Receive:
-    def ingest_one(ds: Dataset) -> None:
-        path = settings.incoming_dir / "transfer.part"
-        ds.save_as(path, enforce_file_format=True)
-        ingest(path, Source("TEST"), database, settings)
-
-    return ingest_one
 
 
 def slices(receive: Receive, patient: str, study: str, series: str = "t2", **attributes: object) -> None:
@@ -57,6 +44,22 @@ def test_nothing_embedded_says_what_to_run(settings: Settings, database: Databas
     slices(receive, "MEIER-1", "a")
     with pytest.raises(ManifestError, match="run pacs-cbir worker first"):
         database_rows(settings, database)
+
+
+def test_what_an_encoder_beside_the_active_one_made_of_a_series_is_not_listed(
+    settings: Settings, database: Database, receive: Receive
+) -> None:
+    slices(receive, "MEIER-1", "a")
+    embed_all(settings, database)
+    before, _ = database_rows(settings, database)
+    assert len(before) == 3
+    named = [str(mr_instance("", "a", "t2", number).SOPInstanceUID) for number in (1, 2, 3)]
+    vectors = random_vectors(np.random.default_rng(0), 4)
+    with database.transaction() as connection:
+        beside = encoders.add(connection, new_encoder())
+        series_id = connection.scalar(text("SELECT id FROM series"))
+        save(connection, series_id, beside.id, new_stack(vectors, sequence="FLAIR", instance_uids=named))
+    assert database_rows(settings, database)[0] == before
 
 
 def test_a_manifest_of_the_database_names_nobody_and_loads(
@@ -85,13 +88,7 @@ def test_a_manifest_of_the_database_names_nobody_and_loads(
     slices(receive, "HUBER-2", "waiting")
 
     out = tmp_path / "studies.csv"
-    done = subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "dataset", "database", str(out)],
-        env=os.environ | environment | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = pacs_cbir(environment, "dataset", "database", str(out))
     assert done.returncode == 0, done.stderr
     assert "localiser" in done.stdout
     assert "1 series wait for a worker" in done.stdout

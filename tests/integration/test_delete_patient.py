@@ -6,31 +6,16 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 from arriving import arrive, table
 from dicom_factory import uid
-from running import START_SECONDS, command, wait_until
+from running import START_SECONDS, command, pacs_cbir, wait_until
 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
-
-
-def delete_patient(
-    environment: Mapping[str, str], *arguments: str, given: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "delete-patient", *arguments],
-        env=environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.mark.slow
@@ -42,9 +27,9 @@ def test_beside_a_running_api(
     url = f"http://127.0.0.1:{settings.http_port}"
     with command("api", environment, tmp_path / "api.log"):
         wait_until(lambda: _is_ready(url), START_SECONDS)
-        told = delete_patient(environment, given="A-4711\n\n")
+        told = pacs_cbir(environment, "delete-patient", given="A-4711\n\n")
         assert (told.returncode, "nothing left" in told.stdout) == (0, True), told.stderr
-        unknown = delete_patient(environment, given="A-4711\n\n")
+        unknown = pacs_cbir(environment, "delete-patient", given="A-4711\n\n")
         assert unknown.returncode == 1
         assert "nobody is known here" in unknown.stderr
         answer = httpx.post(f"{url}/corrections/patient-deletion", json={"StudyInstanceUID": uid("B-4711")}, timeout=60)
@@ -56,7 +41,7 @@ def test_beside_a_running_api(
         gone = httpx.post(f"{url}/corrections/patient-deletion", json={"patient": {"PatientID": "B-4711"}})
         assert gone.status_code == 404
         assert httpx.post(f"{url}/corrections/patient-deletion", json={}).status_code == 400
-    assert "no deletion is pending" in delete_patient(environment, "--resume").stdout
+    assert "no deletion is pending" in pacs_cbir(environment, "delete-patient", "--resume").stdout
     assert table(database, "SELECT patient_id FROM patients") == [("C",)]
     said = (tmp_path / "api.log").read_text() + told.stdout + unknown.stderr + answer.text + gone.text
     assert "4711" not in said
@@ -64,7 +49,7 @@ def test_beside_a_running_api(
 
 def test_one_line_from_a_pipe_is_enough(settings: Settings, database: Database, environment: dict[str, str]) -> None:
     arrive(database, settings, patient="A-4711", study="one")
-    told = delete_patient(environment, given="A-4711")
+    told = pacs_cbir(environment, "delete-patient", given="A-4711")
     assert told.returncode == 0, told.stderr
     assert [line.split(":")[0] for line in told.stdout.splitlines()] == ["deletion 1", "nothing left"]
     assert "patient deleted" in told.stderr

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from arriving import Receive
+from disks import small_disk
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 from rich.console import Console
 from rows import add_series
+from running import pacs_cbir
 from sqlalchemy import update
 from stored import let_go
 
@@ -30,25 +32,13 @@ from pacs_cbir.learn.stacks import load_stacks
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import labels
 from pacs_cbir.store.exportable import series_to_export
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.pseudonyms import site_pseudonyms
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances as instances_table
 from pacs_cbir.worker import Worker
 from tests.dicom_factory import composite, mr_instance, uid
 
-Receive = Callable[[Dataset], None]
 PLAIN = read_order("Modality=MR", retain_longitudinal=False, clean_pixel=False)
-
-
-@pytest.fixture
-def receive(settings: Settings, database: Database) -> Receive:
-    def ingest_one(ds: Dataset) -> None:
-        path = settings.incoming_dir / "transfer.part"
-        ds.save_as(path, enforce_file_format=True)
-        ingest(path, Source("TEST"), database, settings)
-
-    return ingest_one
 
 
 def slices(
@@ -102,16 +92,8 @@ def test_a_set_by_the_command_names_nobody_and_can_be_trained_from(
     label(database, "moved", "excluded: consent withdrawn")
 
     out = tmp_path / "research"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pacs_cbir", "export", "--query", "StudyDate=20240101-"),
-            *("--profile", "basic", "--retain-longitudinal", str(out)),
-        ],
-        env=os.environ | environment | {"COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    order = ("--query", "StudyDate=20240101-", "--profile", "basic", "--retain-longitudinal")
+    done = pacs_cbir(environment, "export", *order, str(out))
     assert done.returncode == 3, done.stderr
     assert "9 instances of 3 series exported, 3 series not" in done.stdout
     assert "a face could be told" in done.stdout
@@ -335,31 +317,18 @@ def test_other_folders_are_left_alone(settings: Settings, database: Database, re
     assert content(out) == before
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets nobody mount a small disk")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_a_full_disk_says_so_and_what_is_there_is_whole(
-    settings: Settings, database: Database, receive: Receive, small_disk: Path
+    settings: Settings, database: Database, receive: Receive, tmp_path: Path
 ) -> None:
     slices(receive, "P1", "a")
     slices(receive, "P1", "b", size=128)
-    with pytest.raises(DiskUnavailable, match="No space left"):
-        export(PLAIN, small_disk / "set", settings, database, Console(quiet=True))
-    assert len({ds.StudyInstanceUID for ds in instances(small_disk) if ds.pixel_array.shape == (32, 32)}) == 1
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    assert export(PLAIN, small_disk / "set", settings, database, Console(quiet=True))
-    assert len(instances(small_disk)) == 6
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(DiskUnavailable, match="No space left"):
+            export(PLAIN, disk / "set", settings, database, Console(quiet=True))
+        assert len({ds.StudyInstanceUID for ds in instances(disk) if ds.pixel_array.shape == (32, 32)}) == 1
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert export(PLAIN, disk / "set", settings, database, Console(quiet=True))
+        assert len(instances(disk)) == 6
 
 
 def test_ultrasound_leaves_with_nothing_but_its_regions(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from rows import add_series
+from running import pacs_cbir
 
 from pacs_cbir.store import labels
 from pacs_cbir.store.session import Database
@@ -34,14 +33,7 @@ def imported(table: Path, content: str, environment: dict[str, str]) -> subproce
 
 
 def label(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "label", *arguments],
-        env=os.environ | environment | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return pacs_cbir(environment, "label", *arguments)
 
 
 def test_a_list_of_labels(two: Database, environment: dict[str, str], tmp_path: Path) -> None:

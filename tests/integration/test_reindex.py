@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from dicom_factory import mr_instance
+from arriving import arrive
 from running import command, wait_until
 from sqlalchemy import text
 from untrained import TWO_NUMBERS, Untrained, save_untrained
 
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.settings import Settings
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.worker import Worker
 
@@ -43,9 +42,7 @@ def run(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
 
 
 def receive(settings: Settings, database: Database, series: str) -> None:
-    path = settings.incoming_dir / "transfer.part"
-    mr_instance(series=series, size=32).save_as(path, enforce_file_format=True)
-    ingest(path, Source("TEST"), database, settings)
+    arrive(database, settings, series=series, size=32)
 
 
 def count(database: Database, query: str) -> int:

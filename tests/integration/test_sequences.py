@@ -6,7 +6,6 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from arriving import arrive, table
 from dicom_factory import composite
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from rich.console import Console
-from running import command, wait_until
+from running import command, following, wait_for_blocked, wait_until
 from sqlalchemy import Connection, select, text
 from stack_rows import save
 from stored import let_go
@@ -100,24 +99,8 @@ def re_sort(settings: Settings, database: Database) -> str:
     return said.getvalue()
 
 
-@contextmanager
-def following(settings: Settings, database: Database) -> Iterator[Follower]:
-    follower, stop = Follower(database, settings.index_dir), threading.Event()
-    thread = threading.Thread(target=follower.run, args=(stop,))
-    thread.start()
-    try:
-        yield follower
-    finally:
-        stop.set()
-        thread.join(20)
-
-
 def answered(follower: Follower) -> list[str]:
     return sorted(stack.sequence for stack in follower.current.index.stored())
-
-
-def someone_waits(database: Database) -> bool:
-    return table(database, "SELECT count(*) FROM pg_locks WHERE NOT granted") != [(0,)]
 
 
 def test_a_worker_reads_what_comes_by_the_sites_rules(settings: Settings, database: Database, decoder: Decoder) -> None:
@@ -148,7 +131,7 @@ def test_rules_hold_for_what_is_here_within_seconds_and_without_embedding_it(
     created = table(database, "SELECT created_at FROM stacks ORDER BY 1")
     assert len(vectors) == 2 * 2 * 4
     assert len(pictures) == 2 * 3
-    with following(settings, database) as follower:
+    with following(Follower(database, settings.index_dir)) as follower:
         wait_until(lambda: answered(follower) == ["T2", "T2"], PROMISED_SECONDS)
         rule(settings, FLAIR_RULE.replace("FLAIR", "T1"))
         let_go(database, settings)
@@ -256,7 +239,7 @@ def test_a_worker_that_saves_meanwhile_leaves_no_second_stack(
         with database.transaction() as connection:
             save(connection, row.series_id, row.encoder_id, fresh)
             re_sorted = pool.submit(re_sort, settings, database)
-            wait_until(lambda: someone_waits(database))
+            wait_for_blocked(database)
         assert "0 stacks" in re_sorted.result(20)
         assert [(row[0], row[2]) for row in table(database, NAMES)] == [("FLAIR", "not a volume: test")]
 
@@ -272,7 +255,7 @@ def test_a_worker_that_saves_afterwards_replaces_what_was_renamed(
 
     def rename_while_a_worker_saves(*arguments: Any) -> None:
         saving.append(pool.submit(work, settings, database, decoder))
-        wait_until(lambda: someone_waits(database), 30)
+        wait_for_blocked(database)
         rename(*arguments)
 
     rule(settings, FLAIR_RULE)

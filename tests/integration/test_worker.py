@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pydicom.dataset import Dataset
+from arriving import Receive
 from running import wait_until
 from sqlalchemy import Connection, select, text
 from stored import let_go
@@ -39,7 +39,6 @@ from tests.dicom_factory import composite, mr_instance
 from tests.untrained import TWO_NUMBERS, Untrained, save_untrained
 
 JPEG = b"\xff\xd8\xff"
-Receive = Callable[[Dataset], None]
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +50,6 @@ def decoder() -> Iterator[Decoder]:
 @pytest.fixture
 def worker(settings: Settings, database: Database, decoder: Decoder) -> Worker:
     return Worker(settings, database, decoder)
-
-
-@pytest.fixture
-def receive(settings: Settings, database: Database) -> Receive:
-    def ingest_one(ds: Dataset) -> None:
-        path = settings.incoming_dir / "transfer.part"
-        ds.save_as(path, enforce_file_format=True)
-        ingest(path, Source("TEST"), database, settings)
-
-    return ingest_one
 
 
 def work(worker: Worker) -> int:
@@ -161,7 +150,7 @@ def test_a_late_instance_of_a_series_whose_files_left_costs_no_embeddings(
     receive(mr_instance(number=2, size=32))
     assert work(worker) == settings.job_attempts
     assert rows(database, select(jobs.c.status, jobs.c.error)) == [
-        ("parked", "PixelDataGone: the pixel data has left this service's cache; TEST sent it")
+        ("parked", "PixelDataGone: the pixel data has left this service's cache; PEER sent it")
     ]
     assert before == (rows(database, select(stacks)), rows(database, select(embeddings)))
 

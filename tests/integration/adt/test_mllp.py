@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 from arriving import arrive, table
 from dicom_factory import uid
-from running import START_SECONDS, command, listens, wait_until
+from running import START_SECONDS, command, listens, pacs_cbir, wait_until
 from structlog.testing import capture_logs
 
 from pacs_cbir.adt import server
@@ -110,9 +108,7 @@ def test_what_changed_nothing_is_told_apart(
         assert send(message("A08", PID.format("42^^^HOSPITAL^MR"))) == DONE
     found = [(entry["outcome"], entry["studies"]) for entry in logs if entry["event"] == "HL7 message taken in"]
     assert found == [("nobody here", 0), ("applied", 1)]
-    status = subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "status"], env=environment, capture_output=True, text=True, check=True
-    )
+    status = pacs_cbir(environment, "status")
     assert "corrections: 1 by HL7, the last at " in status.stdout
 
 

@@ -18,7 +18,7 @@ from dicom_factory import mr_instance, uid
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 from rich.console import Console
-from running import listens, wait_until
+from running import listens, pacs_cbir, wait_until
 from stored import rows
 from structlog.testing import capture_logs
 
@@ -289,25 +289,24 @@ def test_a_killed_backfill_goes_on_and_fetches_nothing_twice(
         pacs.add(study(f"study {number}"))
     theirs = pacs.peer("c-get").model_dump_json(exclude_none=True)
     given = environment | {"COLUMNS": "200", "PACS_CBIR_PEERS": f'{{"pacs": {theirs}}}'}
-    arguments = [sys.executable, "-m", "pacs_cbir", "backfill", "--study-date", "20240101-", "--studies-per-minute"]
+    arguments = ["backfill", "--study-date", "20240101-", "--studies-per-minute"]
     with (tmp_path / "log").open("ab") as log:
-        first = subprocess.Popen([*arguments, "60"], env=given, stdout=log, stderr=log)
+        first = subprocess.Popen(
+            [sys.executable, "-m", "pacs_cbir", *arguments, "60"], env=given, stdout=log, stderr=log
+        )
         wait_until(lambda: len([row for row in rows(database, backfill_studies) if row.state == "done"]) >= 2, 60)
         first.kill()
         first.wait()
     done = {row.study_instance_uid for row in rows(database, backfill_studies) if row.state == "done"}
     assert 2 <= len(done) < 8
     before = arrivals(database)
-    second = subprocess.run([*arguments, "100000"], env=given, capture_output=True, text=True, timeout=120, check=False)
+    second = pacs_cbir(given, *arguments, "100000")
     assert second.returncode == 0, second.stdout + second.stderr
     assert "8 found, 8 here, 0 failed, 0 left" in second.stdout
     later = arrivals(database)
     assert len(later) == 16
     assert {name: later[name] for name in before} == before
-    status = subprocess.run(
-        [sys.executable, "-m", "pacs_cbir", "status"], env=given, capture_output=True, text=True, check=True
-    )
-    assert "20240101-" in status.stdout
+    assert "20240101-" in pacs_cbir(given, "status").stdout
     assert "Test^" not in (tmp_path / "log").read_text() + second.stdout + second.stderr
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from archives import Orthanc
+from arriving import arrive
 from dicom_factory import mr_instance, uid
 from sqlalchemy import text
 from stored import let_go, rows
@@ -17,7 +18,6 @@ from pacs_cbir.pacs.retrieve import retrieve_series
 from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import jobs
 from pacs_cbir.worker import Worker
@@ -81,9 +81,7 @@ def test_what_has_left_is_fetched_when_more_of_it_arrives(
 ) -> None:
     late = mr_instance(number=3, size=32)
     pacs.add([late])
-    received = gone.incoming_dir / "late.part"
-    late.save_as(received, enforce_file_format=True)
-    ingest(received, Source("ORTHANC"), database, gone)
+    arrive(database, gone, late, sender="ORTHANC")
     work(gone, database, decoder)
     assert rows(database, jobs) == []
     assert embedded(database) == ["one", "other"]

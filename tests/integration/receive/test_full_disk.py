@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dicom_factory import mr_instance
+from disks import small_disk
 from running import scp_thread
 from scu import association, store
 from stored import files, rows
@@ -33,17 +33,10 @@ RESERVE_MEGABYTES = 32
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     """With the data directory on a small disk of its own, all of it free."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "tmpfs", str(disk)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets nobody mount a small disk")
-    made = settings.model_copy(update={"data_dir": disk / "data", "disk_reserve_megabytes": RESERVE_MEGABYTES})
-    store_files.prepare(made)
-    yield made
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", f"{DISK_MEGABYTES}m") as disk:
+        made = settings.model_copy(update={"data_dir": disk / "data", "disk_reserve_megabytes": RESERVE_MEGABYTES})
+        store_files.prepare(made)
+        yield made
 
 
 def fill(settings: Settings, *, but: int) -> Path:

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from rows import add_series
+from running import following
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 from stack_rows import DIMENSION, add_encoder, card, new_encoder, new_stack, not_embedded, random_vectors, save, unit
@@ -64,19 +64,6 @@ def add(database: Database, study: str = "1.2", name: str = "1.2.1", seed: int =
         series_id = add_series(connection, study, name).series_id
         save(connection, series_id, encoder_id, new_stack(random_vectors(np.random.default_rng(seed), 3)))
     return series_id
-
-
-@contextmanager
-def running(follower: Follower) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=follower.run, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def seconds_until(condition: Callable[[], bool], limit: float = 10.0) -> float:
@@ -253,7 +240,7 @@ def test_concurrent_committers_and_a_restart_of_the_server(
         add_encoder(connection, IDENTITY)
     one, two = Follower(database, tmp_path / "one"), Follower(database, tmp_path / "two")
     committers = Committers(database)
-    with ThreadPoolExecutor(5) as pool, running(one), running(two):
+    with ThreadPoolExecutor(5) as pool, following(one), following(two):
         working = [pool.submit(committers.work, number) for number in range(4)]
         dying = pool.submit(look_and_die, database, tmp_path / "dying", committers.stop)
         time.sleep(2)
@@ -304,7 +291,7 @@ def test_polling_alone_keeps_the_promise(database: Database, owner_url: str, tmp
     """As when a pooler between swallows notifications."""
     add(database)
     follower = Follower(database, tmp_path)
-    with running(follower):
+    with following(follower):
         seconds_until(lambda: len(follower.current.index) == 1)
         owner = Database(owner_url, role=None, pool_size=1)
         with owner.transaction() as connection:
@@ -323,7 +310,7 @@ def test_file_descriptors_above_1023(database: Database, tmp_path: Path) -> None
     taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
         follower = Follower(database, tmp_path)
-        with running(follower):
+        with following(follower):
             seconds_until(lambda: follower.ready)
             add(database)
             assert seconds_until(lambda: len(follower.current.index) == 1) < PROMISED_SECONDS
@@ -402,7 +389,7 @@ def test_the_snapshot_is_written_beside_the_following(
         part.touch()
     os.utime(abandoned, (time.time() - 7200, time.time() - 7200))
     add(database)
-    with running(Follower(database, tmp_path)):
+    with following(Follower(database, tmp_path)):
         seconds_until(lambda: snapshot_path(tmp_path, IDENTITY).exists())
     assert not abandoned.exists()
     assert recent.exists()
@@ -440,7 +427,7 @@ def test_rebuilding_on_request_drops_what_the_table_does_not_have(database: Data
     other = Follower(database, tmp_path)
     other.catch_up()
     follower = Follower(database, tmp_path)
-    with running(follower):
+    with following(follower):
         seconds_until(lambda: len(follower.current.index) == 1)
         (stack,) = other.current.index.stored()
         follower.current.index.update([dataclasses.replace(stack, id=uuid.uuid4())], [])

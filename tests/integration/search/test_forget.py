@@ -14,8 +14,8 @@ import pytest
 from arriving import arrive, table
 from dicom_factory import mr_instance, uid
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage
-from running import wait_until
-from stack_rows import add_encoder, new_stack, random_vectors
+from running import following, wait_until
+from stack_rows import do_jobs, new_stack, random_vectors
 from stored import files
 
 from pacs_cbir.errors import DiskUnavailable, JobLost, UnknownPatient
@@ -24,8 +24,9 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.forget import INDEX_NAME, Report
 from pacs_cbir.search.snapshot import read_snapshot
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import commitments, corrections, deletion, embeddings, jobs, removal
+from pacs_cbir.store import commitments, corrections, deletion, jobs, removal
 from pacs_cbir.store.commitments import Reference
+from pacs_cbir.store.embeddings import NewStack
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.uploads import upload_folder
@@ -35,17 +36,11 @@ STUDIES = ("one", "two")
 
 
 @contextmanager
-def following(database: Database, settings: Settings) -> Iterator[Follower]:
-    """The index as an API process follows it."""
-    follower, stop = Follower(database, settings.index_dir), threading.Event()
-    thread = threading.Thread(target=follower.run, args=(stop,))
-    thread.start()
-    try:
+def ready(database: Database, settings: Settings) -> Iterator[Follower]:
+    """The index as an API process follows it, once it answers."""
+    with following(Follower(database, settings.index_dir)) as follower:
         wait_until(lambda: follower.ready, 20)
         yield follower
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.fixture
@@ -60,17 +55,11 @@ def filled(database: Database, settings: Settings) -> Database:
 
 
 def embed(database: Database, settings: Settings) -> None:
-    with database.transaction() as connection:
-        encoder_id = add_encoder(connection)
-    while True:
-        with database.transaction() as connection:
-            job = jobs.claim(connection, "worker", settings, [])
-            if job is None:
-                return
-            named = tuple(embeddings.series_files(connection, job.series_id))
-            jobs.finish(connection, job, [encoder_id])
-            vectors = random_vectors(np.random.default_rng(0), 1 + len(named))
-            embeddings.save(connection, job.series_id, {encoder_id: [new_stack(vectors, instance_uids=named)]})
+    def of_all(*named: str) -> list[NewStack]:
+        vectors = random_vectors(np.random.default_rng(0), 1 + len(named))
+        return [new_stack(vectors, instance_uids=named)]
+
+    do_jobs(database, settings, of_all)
 
 
 def begin(database: Database, settings: Settings, patient: str = NAME) -> deletion.Deletion:
@@ -90,7 +79,7 @@ def everything(database: Database) -> str:
 
 
 def test_nothing_is_left(filled: Database, settings: Settings) -> None:
-    with following(filled, settings) as follower:
+    with ready(filled, settings) as follower:
         index = follower.current.index
         assert len(index) == 3
         report = delete(filled, settings)
@@ -116,7 +105,7 @@ def test_what_is_to_be_committed_is_forgotten_and_others_requests_stay(filled: D
 
 
 def test_a_snapshot_of_a_process_that_is_gone_is_rewritten(filled: Database, settings: Settings) -> None:
-    with following(filled, settings):
+    with ready(filled, settings):
         pass
     (path,) = settings.index_dir.iterdir()
     assert len(read_snapshot(path)) == 3

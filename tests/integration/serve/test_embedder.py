@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arriving import arrive
 from dicom_factory import mr_instance
 from pydicom import Dataset
 from running import wait_until
@@ -27,7 +28,6 @@ from pacs_cbir.errors import EncoderBusy, EncoderMismatch, PixelDataGone, Series
 from pacs_cbir.serve.embedder import WAITING, Embedder
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks
 from pacs_cbir.worker import Worker
@@ -54,9 +54,7 @@ def embedder(settings: Settings, database: Database) -> Iterator[Embedder]:
 
 def receive(settings: Settings, database: Database, *instances: Dataset) -> None:
     for ds in instances:
-        path = settings.incoming_dir / "transfer.part"
-        ds.save_as(path, enforce_file_format=True)
-        ingest(path, Source("TEST"), database, settings)
+        arrive(database, settings, ds)
 
 
 def test_stored_slices_are_drawn_as_they_were_embedded(
@@ -158,7 +156,7 @@ def test_a_slice_whose_pixel_data_has_left_is_not_drawn(
     let_go(database, settings, mr_instance(number=2).SOPInstanceUID)
     with database.transaction() as connection:
         stack = connection.execute(select(stacks.c.id)).scalar_one()
-    with turn(embedder), pytest.raises(PixelDataGone, match="TEST sent it"):
+    with turn(embedder), pytest.raises(PixelDataGone, match="PEER sent it"):
         embedder.slice_pixels(stack, 1, PREPROCESSING)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from arriving import arrive
 from dicom_factory import mr_instance
 from PIL import Image
 from pydicom import Dataset, FileDataset
@@ -81,9 +82,7 @@ def test_a_small_picture_stands_for_pixel_data_that_has_left(api: Api, decoder: 
         paths.append(
             f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
         )
-        received = api.settings.incoming_dir / "transfer.part"
-        ds.save_as(received, enforce_file_format=True)
-        ingest(received, Source("ARCHIVE"), api.database, api.settings)
+        arrive(api.database, api.settings, ds, sender="ARCHIVE")
     assert Worker(api.settings, api.database, decoder).work_once()
     whole = api.client.get(f"{paths[0]}/rendered", headers=PNG, params={"viewport": "64,64"})
     assert "warning" not in whole.headers

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from httpx import Response
 from rows import add_series
+from running import following, wait_until
 from served import Api
 from stack_rows import card, make_active, new_encoder, new_stack, save
 
@@ -129,8 +130,6 @@ def test_every_answer_while_encoders_are_switched_is_of_one_of_them(
     api: Api, two: tuple[EncoderRow, EncoderRow]
 ) -> None:
     stop = threading.Event()
-    following = threading.Thread(target=api.follower.run, args=(stop,))
-    following.start()
 
     def ask_on(name: str | None) -> set[str]:
         answered = set()
@@ -144,7 +143,7 @@ def test_every_answer_while_encoders_are_switched_is_of_one_of_them(
             answered.add(row.name)
         return answered
 
-    with ThreadPoolExecutor(5) as pool:
+    with following(api.follower), ThreadPoolExecutor(5) as pool:
         asking = [pool.submit(ask_on, name) for name in (None, None, None, two[0].name, two[1].name)]
         try:
             for switch in range(12):
@@ -156,25 +155,13 @@ def test_every_answer_while_encoders_are_switched_is_of_one_of_them(
                 time.sleep(0.25)
         finally:
             stop.set()
-            following.join()
     active, named = [one.result() for one in asking[:3]], [one.result() for one in asking[3:]]
     assert set().union(*active) == {row.name for row in two}
     assert named == [{two[0].name}, {two[1].name}]
 
 
 def test_a_switch_is_in_the_answers_within_seconds(api: Api, two: tuple[EncoderRow, EncoderRow]) -> None:
-    stop = threading.Event()
-    following = threading.Thread(target=api.follower.run, args=(stop,))
-    following.start()
-    try:
+    with following(api.follower):
         with api.database.transaction() as connection:
             encoders.activate(connection, two[1].name)
-        for _ in range(200):
-            if similarities(query(api)) == expected(two[1]):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("the switch was not followed")
-    finally:
-        stop.set()
-        following.join()
+        wait_until(lambda: similarities(query(api)) == expected(two[1]))

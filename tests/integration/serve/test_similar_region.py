@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from arriving import arrive
 from dicom_factory import mr_instance, uid
 from PIL import Image
 from pydicom import Dataset
@@ -16,7 +17,6 @@ from untrained import Untrained
 
 from pacs_cbir.embed.checkpoint import default_checkpoint_path
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.worker import Worker
 
 PLAIN = {"Accept": "application/json"}
@@ -59,9 +59,7 @@ def head(study: str, number: int, turned: bool) -> Dataset:
 def archive(api: Api, decoder: Decoder, request: pytest.FixtureRequest) -> tuple[Api, bool]:
     for study in LESIONS:
         for number in range(1, SLICES + 1):
-            path = api.settings.incoming_dir / "transfer.part"
-            head(study, number, request.param and study == "both").save_as(path, enforce_file_format=True)
-            ingest(path, Source("TEST"), api.database, api.settings)
+            arrive(api.database, api.settings, head(study, number, request.param and study == "both"))
     worker = Worker(api.settings, api.database, decoder)
     while worker.work_once():
         pass

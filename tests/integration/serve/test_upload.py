@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import requests
+from arriving import arrive
 from dicom_factory import mr_instance, uid
 from dicomweb_client import DICOMwebClient
 from fastapi.testclient import TestClient
@@ -28,7 +29,6 @@ from pacs_cbir.reindex import start_reindex
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.store import encoders
-from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.tables import metadata
 from pacs_cbir.worker import Worker
 
@@ -80,9 +80,7 @@ def archive(api: Api, decoder: Decoder) -> Api:
     """Three patients with two sequences each, received and embedded."""
     for study in "abc":
         for ds in series(study) + series(study, "T1"):
-            path = api.settings.incoming_dir / "transfer.part"
-            ds.save_as(path, enforce_file_format=True)
-            ingest(path, Source("TEST"), api.database, api.settings)
+            arrive(api.database, api.settings, ds)
     api.activate()
     worker = Worker(api.settings, api.database, decoder)
     while worker.work_once():

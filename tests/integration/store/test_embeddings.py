@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -10,6 +9,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 from rows import Added, add_series
+from running import wait_for_blocked
 from sqlalchemy import Connection, insert, select, text
 from stack_rows import add_encoder, new_stack, not_embedded, random_vectors, save, unit
 
@@ -33,15 +33,6 @@ def one(database: Database) -> tuple[Added, int]:
 def ids(database: Database, encoder_id: int) -> set[uuid.UUID]:
     with database.transaction() as connection:
         return set(embeddings.written(connection, encoder_id).transactions)
-
-
-def wait_for_blocked(database: Database) -> None:
-    for _ in range(500):
-        with database.transaction() as connection:
-            if connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
-                return
-        time.sleep(0.01)
-    pytest.fail("nobody waits")
 
 
 def test_what_is_saved_is_loaded(database: Database, one: tuple[Added, int]) -> None:

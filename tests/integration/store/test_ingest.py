@@ -15,12 +15,12 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from sqlalchemy import text
-from stack_rows import add_encoder
+from stack_rows import do_jobs
 from stored import let_go
 
 from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable, InvalidIdentifier, NotDicom, WrongIdentifier
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, files, jobs
+from pacs_cbir.store import files
 from pacs_cbir.store.ingest import Outcome, Source, ingest
 from pacs_cbir.store.session import Database
 
@@ -81,16 +81,7 @@ def files_are_the_rows(database: Database, settings: Settings) -> bool:
 
 def do_all_jobs(database: Database, settings: Settings) -> None:
     """As a worker does that finds nothing to embed."""
-    with database.transaction() as connection:
-        encoder_id = add_encoder(connection)
-    while True:
-        with database.transaction() as connection:
-            job = jobs.claim(connection, "worker", settings, [])
-            if job is None:
-                return
-            jobs.finish(connection, job, [encoder_id])
-            embeddings.save(connection, job.series_id, {encoder_id: []})
-            embeddings.drop_empty(connection, job.series_id)
+    do_jobs(database, settings, lambda *_: [])
 
 
 def test_a_first_instance(database: Database, settings: Settings, receive: Callable[..., Outcome]) -> None:

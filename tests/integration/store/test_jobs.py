@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from rows import add_series
+from running import wait_for_blocked
 from sqlalchemy import Connection, text
 from stack_rows import add_encoder, new_stack, save
 
@@ -449,25 +449,7 @@ def test_a_deleted_series_takes_its_job_along(database: Database, settings: Sett
     assert states(database) == []
 
 
-@pytest.fixture
-def blocked(database: Database) -> Callable[[int], None]:
-    """Waits until so many of this database's backends wait for a lock."""
-
-    def wait(count: int) -> None:
-        for _ in range(500):
-            with database.transaction() as connection:
-                waiting = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            if waiting >= count:
-                return
-            time.sleep(0.01)
-        pytest.fail("nobody waits")
-
-    return wait
-
-
-def test_a_failure_waits_for_an_arrival_that_is_not_committed(
-    database: Database, settings: Settings, blocked: Callable[[int], None]
-) -> None:
+def test_a_failure_waits_for_an_arrival_that_is_not_committed(database: Database, settings: Settings) -> None:
     """Else it would retry beside the waiting job that it does not see yet."""
     (series_id,) = make_series(database)
     enqueue(database, series_id)
@@ -476,7 +458,7 @@ def test_a_failure_waits_for_an_arrival_that_is_not_committed(
         with database.transaction() as connection:
             jobs.enqueue(connection, series_id, 0)
             failing = pool.submit(fail, database, job, settings)
-            blocked(1)
+            wait_for_blocked(database)
         assert failing.result(10) is False
     assert states(database) == [(series_id, "waiting")]
 

@@ -12,12 +12,11 @@ from notes import OF_INTEREST, PATIENT_SAFETY, QUALITY, REASONS, RETENTION, WORK
 from pydicom import DataElement, config
 from pydicom.dataset import FileDataset
 from pydicom.sr.codedict import Code
-from stack_rows import add_encoder
+from stack_rows import do_jobs, not_embedded
 
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, conflicts, embeddings, jobs, listing
-from pacs_cbir.store.embeddings import NewStack
+from pacs_cbir.store import catalogue, conflicts, jobs, listing
 from pacs_cbir.store.examples import Example, named_series
 from pacs_cbir.store.ingest import Outcome
 from pacs_cbir.store.matching import Level
@@ -40,32 +39,7 @@ def rejected(database: Database) -> dict[str, str]:
 
 def embed(database: Database, settings: Settings) -> list[int]:
     """Do what is due as a worker does, with one stack a series; how many instances each had."""
-    counts = []
-    with database.transaction() as connection:
-        encoder_id = add_encoder(connection)
-    while True:
-        with database.transaction() as connection:
-            job = jobs.claim(connection, "worker", settings, [])
-            if job is None:
-                return counts
-            files = embeddings.series_files(connection, job.series_id)
-            counts.append(len(files))
-            jobs.finish(connection, job, [encoder_id])
-            embeddings.save(connection, job.series_id, {encoder_id: [_stack(tuple(files))] if files else []})
-
-
-def _stack(named: tuple[str, ...]) -> NewStack:
-    return NewStack(
-        sequence="T1",
-        plane=None,
-        body_part="HEAD",
-        in_domain=True,
-        not_embedded="test",
-        separated_by={},
-        evidence={},
-        sop_instance_uids=named,
-        embeddings=(),
-    )
+    return do_jobs(database, settings, lambda *named: [not_embedded("test", *named)] if named else [])
 
 
 @pytest.mark.parametrize("reason", REASONS, ids=lambda code: code.value)

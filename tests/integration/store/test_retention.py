@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from arriving import arrive
 from dicom_factory import mr_instance, uid
+from running import pacs_cbir
 from sqlalchemy import insert, text, update
 from stack_rows import add_encoder, new_stack, random_vectors, save
 from stored import files, rows
@@ -20,7 +22,7 @@ from pacs_cbir.errors import SettingsError
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files as store_files
 from pacs_cbir.store import retention
-from pacs_cbir.store.ingest import Outcome, Source, ingest
+from pacs_cbir.store.ingest import Outcome
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.status import service_status
 from pacs_cbir.store.tables import instances, jobs, series
@@ -30,9 +32,7 @@ DICE = np.random.default_rng(0)
 
 
 def receive(database: Database, settings: Settings, study: str, number: int, **attributes: object) -> Outcome:
-    path = settings.incoming_dir / "transfer.part"
-    mr_instance(study=study, number=number, **attributes).save_as(path, enforce_file_format=True)
-    return ingest(path, Source("PACS"), database, settings)
+    return arrive(database, settings, study=study, number=number, **attributes)
 
 
 def embed(database: Database, study: str) -> None:
@@ -183,14 +183,7 @@ def test_every_service_refuses_narrower_settings_than_what_was_committed(
     with database.transaction() as connection:
         connection.execute(update(instances).values(committed_at=text("now()")))
     for service in ("scp", "worker", "serve"):
-        done = subprocess.run(
-            [sys.executable, "-m", "pacs_cbir", service],
-            env=environment | {"PACS_CBIR_RETENTION": "cache"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = pacs_cbir(environment | {"PACS_CBIR_RETENTION": "cache"}, service)
         assert (done.returncode, "set it to all" in done.stderr) == (2, True), done.stderr
 
 
@@ -288,6 +281,16 @@ def test_several_processes_make_room_once(database: Database, settings: Settings
         removed = sum(pool.map(lambda _: retention.let_go(half, database), range(8)))
     assert removed == 2 * SLICES
     assert kept(database, settings) == {"c", "d"}
+
+
+def test_while_another_process_makes_room_none_is_made(
+    database: Database, settings: Settings, studies: list[str]
+) -> None:
+    half = with_retention(settings, "cache", 2 * SLICES + 1)
+    with database.transaction() as connection:
+        assert connection.execute(retention.ALONE).scalar_one()
+        assert retention.let_go(half, database) == 0
+    assert retention.let_go(half, database) == 2 * SLICES
 
 
 def test_a_use_is_written_down_once_in_a_while(database: Database, studies: list[str]) -> None:
