@@ -147,7 +147,7 @@ def test_what_nobody_foresaw_is_a_problem_without_its_cause(api: Api, owner_url:
     broken = next(line for line in lines if line["event"] == "request broke")
     assert broken["kind"] == "ProgrammingError"
     assert "study_patients" not in repr(lines)
-    assert any("catalogue.py" in frame for frame in broken["frames"])
+    assert any("store/status.py" in frame for frame in broken["frames"])
 
 
 def test_an_answer_whose_field_cannot_be_sent_is_an_internal_error(api: Api) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,9 +131,9 @@ def test_every_answer_while_encoders_are_switched_is_of_one_of_them(
     api: Api, two: tuple[EncoderRow, EncoderRow]
 ) -> None:
     stop = threading.Event()
+    seen: dict[str | None, set[str]] = defaultdict(set)
 
-    def ask_on(name: str | None) -> set[str]:
-        answered = set()
+    def ask_on(name: str | None) -> None:
         while not stop.is_set():
             answer = query(api) if name is None else query(api, encoder=name)
             if name is not None and answer.status_code == 503:
@@ -140,24 +141,28 @@ def test_every_answer_while_encoders_are_switched_is_of_one_of_them(
             assert answer.status_code == 200, answer.text
             row = next(row for row in two if answer.headers["Pacs-Cbir-Encoder"].endswith(row.identity))
             assert similarities(answer) == expected(row)
-            answered.add(row.name)
-        return answered
+            seen[name].add(row.name)
+
+    def answered_by(encoder: str) -> bool:
+        return encoder in seen[None] or any(one.done() for one in asking)
 
     with following(api.follower), ThreadPoolExecutor(5) as pool:
         asking = [pool.submit(ask_on, name) for name in (None, None, None, two[0].name, two[1].name)]
         try:
             for switch in range(12):
+                seen.pop(None, None)
                 with api.database.transaction() as connection:
                     if switch == 0:
                         encoders.activate(connection, two[1].name)
                     else:
                         encoders.rollback(connection)
-                time.sleep(0.25)
+                active = two[(switch + 1) % 2].name
+                wait_until(partial(answered_by, active))
         finally:
             stop.set()
-    active, named = [one.result() for one in asking[:3]], [one.result() for one in asking[3:]]
-    assert set().union(*active) == {row.name for row in two}
-    assert named == [{two[0].name}, {two[1].name}]
+    for one in asking:
+        one.result()
+    assert (seen[two[0].name], seen[two[1].name]) == ({two[0].name}, {two[1].name})
 
 
 def test_a_switch_is_in_the_answers_within_seconds(api: Api, two: tuple[EncoderRow, EncoderRow]) -> None:
