@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
+from pacs_cbir.pacs.association import leave_answers_to_who_asked
 from pacs_cbir.settings import Settings
 
 PATIENCE_SECONDS = 20
@@ -76,7 +76,7 @@ def store_bytes(
     context: int = 1,
 ) -> int | None:
     """Send any bytes under any identifiers; without `data` the request says that there is no data set."""
-    with _paused(asked):
+    with _answered_here(asked):
         for fragment in fragments(asked, data, sop_class, sop_instance, context=context):
             asked.dul.send_pdu(fragment)
         _, answer = asked.dimse.get_msg(block=True)
@@ -122,15 +122,13 @@ def _padded(identifier: str) -> bytes:
 
 
 @contextmanager
-def _paused(asked: Association) -> Iterator[None]:
-    # Otherwise the association's own thread may take the answer.
-    asked._reactor_checkpoint.clear()
-    while not asked._is_paused and asked.is_alive():
-        time.sleep(0.0001)
+def _answered_here(asked: Association) -> Iterator[None]:
+    take = asked.dimse.get_msg
+    leave_answers_to_who_asked(asked)
     try:
         yield
     finally:
-        asked._reactor_checkpoint.set()
+        asked.dimse.get_msg = take
 
 
 class Final(int):
@@ -176,7 +174,8 @@ def find(asked: Association, level: str, **keys: object) -> tuple[Final, list[tu
 
 def answers(asked: Association, ds: Dataset) -> tuple[Final, list[tuple[int, Dataset]]]:
     """The last status, and of each answer before it its status and data set."""
-    *pending, (last, _) = asked.send_c_find(ds, StudyRootQueryRetrieveInformationModelFind)
+    with _answered_here(asked):
+        *pending, (last, _) = asked.send_c_find(ds, StudyRootQueryRetrieveInformationModelFind)
     final = Final(last.Status)
     final.code, final.comment = int(last.Status), last.get("ErrorComment", "")
     return final, [(status.Status, found) for status, found in pending]
@@ -185,7 +184,7 @@ def answers(asked: Association, ds: Dataset) -> tuple[Final, list[tuple[int, Dat
 def find_bytes(asked: Association, data: bytes) -> int | None:
     """Ask with any bytes as the identifier; the last status, None where there was none."""
     sop_class = StudyRootQueryRetrieveInformationModelFind
-    with _paused(asked):
+    with _answered_here(asked):
         asked.dul.send_pdu(_fragment(1, 0b11, _command(sop_class, None, with_data=True, field=0x0020)))
         step = asked.acceptor.maximum_length - 6
         for start in range(0, max(1, len(data)), step):

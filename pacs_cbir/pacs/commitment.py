@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydicom import Dataset
-from pynetdicom import AE, build_context, build_role
+from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
     StorageCommitmentPushModel,
@@ -11,6 +11,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
 )
 
 from pacs_cbir.errors import PeerError
+from pacs_cbir.pacs.association import open_association
 from pacs_cbir.peers import Peer
 
 ALL_COMMITTED, SOME_REFUSED = 1, 2
@@ -27,15 +28,15 @@ def report_to(peer: Peer, calling: str, event: Dataset) -> None:
     """
     if peer.host is None or peer.port is None:
         raise PeerError(f"{peer.ae_title} has no host and port in PACS_CBIR_PEERS")
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_SECONDS
-    association = ae.associate(
+    association = open_association(
         peer.host,
         peer.port,
-        contexts=[build_context(StorageCommitmentPushModel)],
-        ae_title=peer.ae_title,
+        [build_context(StorageCommitmentPushModel)],
+        called=peer.ae_title,
+        calling=calling,
+        answer_seconds=ANSWER_SECONDS,
         # The one who opens an association is an SCU where it does not say otherwise (PS3.7 D.3.3.4).
-        ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+        roles=[build_role(StorageCommitmentPushModel, scp_role=True)],
     )
     if not association.is_established:
         raise PeerError(f"{peer.ae_title} at {peer.host}:{peer.port} gave no association")

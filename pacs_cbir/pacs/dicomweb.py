@@ -19,7 +19,8 @@ from urllib3.exceptions import ReadTimeoutError
 
 from pacs_cbir.errors import InstanceError, NotDicom, PeerAway, PeerError, PeerRefuses
 from pacs_cbir.pacs.archive import Fetched, Found, Level
-from pacs_cbir.pacs.dimse import CONNECT_SECONDS, SHOWN_UIDS
+from pacs_cbir.pacs.association import CONNECT_SECONDS
+from pacs_cbir.pacs.dimse import SHOWN_UIDS
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files

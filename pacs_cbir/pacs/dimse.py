@@ -10,7 +10,7 @@ from pydicom import DataElement, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
@@ -19,12 +19,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
 
 from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses
 from pacs_cbir.pacs.archive import Fetched, Found, Level
-from pacs_cbir.pacs.transfer import keep_identifiers_out_of_logs
+from pacs_cbir.pacs.association import open_association
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 
-CONNECT_SECONDS = 30
-MAXIMUM_PDU_BYTES = 131072
 SYNTAXES: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
 SUCCESS = 0x0000
@@ -65,20 +63,17 @@ def associate(
         PeerAway: nothing answers, or not now.
         PeerRefuses: the peer wants no association with us, or lacks the service.
     """
-    keep_identifiers_out_of_logs()
     assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
     assert peer.port is not None  # noqa: S101 - as above
-    ae = AE(ae_title=settings.ae_title)
-    ae.acse_timeout = ae.connection_timeout = min(CONNECT_SECONDS, peer.timeout_seconds)
-    ae.dimse_timeout = ae.network_timeout = peer.timeout_seconds
-    association = ae.associate(
+    association = open_association(
         peer.host,
         peer.port,
-        contexts=list(contexts),
-        ae_title=peer.ae_title,
-        max_pdu=MAXIMUM_PDU_BYTES,
-        ext_neg=list(roles),
-        evt_handlers=list(handlers),
+        contexts,
+        called=peer.ae_title,
+        calling=settings.ae_title,
+        answer_seconds=peer.timeout_seconds,
+        roles=roles,
+        handlers=handlers,
     )
     # Where all contexts are rejected, pynetdicom ends the association by itself.
     _require_service(association, contexts[0].abstract_syntax, peer, settings)

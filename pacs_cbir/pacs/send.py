@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from pacs_cbir.errors import PeerError
+from pacs_cbir.pacs.association import open_association
 
 # An association may propose 128 presentation contexts (PS3.8 9.3.2.2).
 MAXIMUM_CONTEXTS = 128
+ANSWER_SECONDS = 60
 SUCCESS = 0x0000
 
 
@@ -47,10 +49,8 @@ def send(paths: Sequence[Path], host: str, port: int, *, called: str, calling: s
     contexts = sorted({(h.SOPClassUID, h.file_meta.TransferSyntaxUID) for h in headers.values() if h is not None})
     if len(contexts) > MAXIMUM_CONTEXTS:
         raise PeerError(f"{len(contexts)} kinds of instances do not fit into one association; send fewer at once")
-    ae = AE(ae_title=calling)
-    association = ae.associate(
-        host, port, contexts=[build_context(abstract, transfer) for abstract, transfer in contexts], ae_title=called
-    )
+    proposed = [build_context(abstract, transfer) for abstract, transfer in contexts]
+    association = open_association(host, port, proposed, called=called, calling=calling, answer_seconds=ANSWER_SECONDS)
     if not association.is_established:
         raise PeerError(f"{called} at {host}:{port} gave no association")
     try:

@@ -1,0 +1,65 @@
+"""Associations that we open: what is answered over them reaches whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from pacs_cbir.pacs.transfer import keep_identifiers_out_of_logs
+
+CONNECT_SECONDS = 30
+MAXIMUM_PDU_BYTES = 131072
+
+
+def open_association(
+    host: str,
+    port: int,
+    contexts: Sequence[PresentationContext],
+    *,
+    called: str,
+    calling: str,
+    answer_seconds: float,
+    roles: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+) -> Association:
+    """Ask a peer for an association, which may or may not come about.
+
+    Args:
+        called, calling: AE titles.
+        answer_seconds: how long an answer may take.
+        roles: SCP/SCU Role Selections (PS3.7 D.3.3.4).
+        handlers: pynetdicom's event handlers.
+    """
+    keep_identifiers_out_of_logs()
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.connection_timeout = min(CONNECT_SECONDS, answer_seconds)
+    ae.dimse_timeout = ae.network_timeout = answer_seconds
+    association = ae.associate(
+        host,
+        port,
+        contexts=list(contexts),
+        ae_title=called,
+        max_pdu=MAXIMUM_PDU_BYTES,
+        ext_neg=list(roles),
+        evt_handlers=list(handlers),
+    )
+    leave_answers_to_who_asked(association)
+    return association
+
+
+def leave_answers_to_who_asked(association: Association) -> None:
+    """Let the association's own thread take no messages: on a busy machine it takes answers.
+
+    It looks for requests of the peer, without waiting (pynetdicom's issue 875); over an association that we open there
+    are none but within a C-GET, which takes them itself.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        return take(block) if block else (None, None)
+
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]

@@ -1,0 +1,49 @@
+"""Answers over associations that we open."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pynetdicom.association
+import pytest
+from dicom_factory import mr_instance
+from pynetdicom.dimse import DIMSEServiceProvider
+from running import scp_thread
+
+from pacs_cbir.pacs.send import send
+from pacs_cbir.settings import Settings
+from pacs_cbir.store.session import Database
+
+
+class Slow(threading.Event):
+    """As where the association's own thread is put off just before it looks for messages."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        found = super().wait(timeout)
+        if getattr(threading.current_thread(), "is_requestor", False):
+            time.sleep(0.3)
+        return found
+
+
+def test_an_answer_reaches_who_asked_on_a_busy_machine(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    send_msg = DIMSEServiceProvider.send_msg
+
+    def send_slowly(provider: DIMSEServiceProvider, *arguments: Any) -> None:
+        send_msg(provider, *arguments)
+        if provider.assoc.is_requestor:
+            time.sleep(0.6)
+
+    paths = [tmp_path / str(number) for number in range(2)]
+    for number, path in enumerate(paths):
+        mr_instance(number=number).save_as(path, enforce_file_format=True)
+    with scp_thread(settings, database):
+        monkeypatch.setattr(pynetdicom.association, "threading", SimpleNamespace(**vars(threading) | {"Event": Slow}))
+        monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_slowly)
+        sent = send(paths, settings.dicom_host, settings.dicom_port, called=settings.ae_title, calling="PEER")
+        assert [one.accepted for one in sent] == [True] * 2
