@@ -15,7 +15,8 @@ from rich.table import Table
 
 from pacs_cbir.dicom.frames import first_number
 from pacs_cbir.dicom.rules import SiteRules, read_rules
-from pacs_cbir.dicom.sequence import LOOKED_AT, Sequence, SequenceEvidence, not_embeddable
+from pacs_cbir.dicom.sequence import SequenceEvidence, not_embeddable
+from pacs_cbir.dicom.sequence_header import LOOKED_AT, Sequence
 from pacs_cbir.embed.checkpoint import Card, card_of
 from pacs_cbir.errors import PixelDataGone
 from pacs_cbir.settings import Settings

@@ -32,7 +32,8 @@ from pacs_cbir.dicom.identity import (
     text_of,
 )
 from pacs_cbir.dicom.plain_pixels import Box, add_plain_pixels
-from pacs_cbir.dicom.sequence import Sequence, classify_sequence
+from pacs_cbir.dicom.sequence import classify_sequence
+from pacs_cbir.dicom.sequence_header import Sequence
 from pacs_cbir.dicom.stack import b_value
 
 REMOVED = "REMOVED"

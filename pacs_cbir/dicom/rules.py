@@ -22,7 +22,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from pacs_cbir.dicom.frames import first_number
-from pacs_cbir.dicom.sequence import LOOKED_AT, NUMBERS, Header, Sequence, SequenceEvidence, classify_header, looked_at
+from pacs_cbir.dicom.sequence import SequenceEvidence, classify_header
+from pacs_cbir.dicom.sequence_header import LOOKED_AT, NUMBERS, Header, Sequence, looked_at
 from pacs_cbir.errors import SettingsError
 
 VARIABLE = "PACS_CBIR_SEQUENCE_RULES"

@@ -15,7 +15,8 @@ from pacs_cbir.dicom.body_part import body_part
 from pacs_cbir.dicom.frames import MR_IMAGE_SOP_CLASSES, Frame, first_number, private_value_of, read_frames, value_of
 from pacs_cbir.dicom.mosaic import is_mosaic, unfolded
 from pacs_cbir.dicom.rules import NO_RULES, SiteRules
-from pacs_cbir.dicom.sequence import SequenceEvidence, header_of, not_embeddable
+from pacs_cbir.dicom.sequence import SequenceEvidence, not_embeddable
+from pacs_cbir.dicom.sequence_header import header_of
 
 ORIENTATION_TOLERANCE = 1e-3
 """Direction cosines that differ by less are one orientation."""

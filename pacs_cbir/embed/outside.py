@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_cbir.dicom.instance import Instance, read_instance, seek_data_set
 from pacs_cbir.dicom.rules import SiteRules
-from pacs_cbir.dicom.sequence import Sequence as MrSequence
+from pacs_cbir.dicom.sequence_header import Sequence as MrSequence
 from pacs_cbir.dicom.volume import FrameReference, Volume
 from pacs_cbir.embed.decode import DrawnStack, draw_each
 from pacs_cbir.embed.preprocess import DISPLAY_AXES, MAX_SLICES, Preprocessing, draw_slices

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Several
 
-from pacs_cbir.dicom.sequence import Sequence
+from pacs_cbir.dicom.sequence_header import Sequence
 from pacs_cbir.embed.region import Box
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.examples import Example

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, delete, text
 
-from pacs_cbir.dicom.sequence import NUMBERS
+from pacs_cbir.dicom.sequence_header import NUMBERS
 from pacs_cbir.store.tables import stacks
 
 BATCH = 500

@@ -24,8 +24,8 @@ from pacs_cbir.dicom.confidentiality import Action, action_of
 from pacs_cbir.dicom.deidentify import Disguise, deidentify
 from pacs_cbir.dicom.frames import Frame
 from pacs_cbir.dicom.plain_pixels import Box
-from pacs_cbir.dicom.sequence import Sequence as MrSequence
 from pacs_cbir.dicom.sequence import classify_sequence
+from pacs_cbir.dicom.sequence_header import Sequence as MrSequence
 from pacs_cbir.dicom.stack import b_value
 from pacs_cbir.errors import DecodingError
 from pacs_cbir.store.pseudonyms import Pseudonyms

@@ -10,7 +10,8 @@ from pydicom import Dataset
 from pydicom.uid import MRImageStorage
 
 from pacs_cbir.dicom.rules import read_rules
-from pacs_cbir.dicom.sequence import Sequence, classify_header, header_of, not_embeddable
+from pacs_cbir.dicom.sequence import classify_header, not_embeddable
+from pacs_cbir.dicom.sequence_header import Sequence, header_of
 from pacs_cbir.errors import SettingsError
 
 RULES = """

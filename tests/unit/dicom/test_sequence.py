@@ -14,7 +14,8 @@ from pydicom.uid import (
 )
 
 from pacs_cbir.dicom.body_part import body_part
-from pacs_cbir.dicom.sequence import Sequence, classify_header, classify_sequence, not_embeddable
+from pacs_cbir.dicom.sequence import classify_header, classify_sequence, not_embeddable
+from pacs_cbir.dicom.sequence_header import Sequence
 from tests.unit.dicom.vendor_headers import HEADERS, SOURCES
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "dicom"
