@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pacs_cbir.embed import parts
 from pacs_cbir.embed.architecture import Part
@@ -63,9 +63,7 @@ class Encoder:
         network = build_network(self.card.architecture)
         _load_weights(network, checkpoint.weights)
         network.eval()
-        network.trunk = fuse(network.trunk)
-        if network.head is not None:
-            network.head.mix, network.head.refine = fuse(network.head.mix), fuse(network.head.refine)
+        _fold_batch_norms(network)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self.batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
 
@@ -144,6 +142,20 @@ class Encoder:
 
 def _faded(inside: npt.NDArray[np.floating] | None) -> npt.NDArray[np.floating] | None:
     return None if inside is None else ndimage.gaussian_filter(inside, (0, FADING_PIXELS, FADING_PIXELS))
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution that stands before it.
+
+    Not by torch.fx, which changes every module of the process while it traces: what embeds meanwhile would fail.
+    """
+    before: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, nn.Identity())
+        _fold_batch_norms(child)
+        before = name, child
 
 
 def _load_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:

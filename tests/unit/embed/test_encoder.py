@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -58,6 +60,16 @@ def test_fused_network_computes_what_the_weights_say(checkpoint: Checkpoint, enc
     with torch.inference_mode():
         plain = network.eval()(torch.from_numpy(PIXELS)[:, None]).embedding.numpy()
     np.testing.assert_allclose(encoder.embed(PIXELS), plain, atol=1e-4)
+
+
+def test_encoders_are_built_while_another_embeds(checkpoint: Checkpoint, encoder: Encoder) -> None:
+    alone = encoder.embed(PIXELS[:1])
+    with ThreadPoolExecutor(2) as pool:
+        building = [pool.submit(Encoder, checkpoint, "cpu") for _ in range(8)]
+        while not all(one.done() for one in building):
+            np.testing.assert_array_equal(encoder.embed(PIXELS[:1]), alone)
+    for one in building:
+        np.testing.assert_allclose(one.result().embed(PIXELS[:1]), alone, atol=FLOAT32_TOLERANCE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
