@@ -427,6 +427,7 @@ def encoder_row_id(connection: Connection, name: str) -> int:
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real series are not here")
 def test_real_series_go_through(worker: Worker, settings: Settings, database: Database) -> None:
     for path in sorted(SHARED.rglob("*.dcm")):

@@ -57,6 +57,7 @@ def test_an_association_too_many_is_rejected(settings: Settings, database: Datab
             assert third.is_rejected
 
 
+@pytest.mark.slow
 def test_every_storage_class_is_accepted_in_every_transfer_syntax(scp: Settings) -> None:
     pairs = list(product(STORAGE, TRANSFER))
     assert len(pairs) > 6000

@@ -56,6 +56,7 @@ def run(*arguments: str | Path) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: Path) -> None:
     manifest = folder / "painted.csv"
     run("train", folder / "tiny-recipe.toml", tmp_path / "mine", "--manifest", manifest, "--seed", "3")

@@ -80,6 +80,7 @@ def test_every_kind_of_recipe_trains_and_the_same_seed_gives_the_same_weights(se
     assert not list(tmp_path.glob("*.state*"))
 
 
+@pytest.mark.slow
 def test_an_encoder_teaches_itself_where_no_mask_is_known(tmp_path: Path) -> None:
     known = painted_stacks(8, size=64)
     first = recipe(WHOLE, positives="none", size=64, epochs=40, learning_rate=3e-3, augmentation={"flip": True})
