@@ -285,6 +285,9 @@ def _keep_retention(settings: Settings, database: Database, stop: threading.Even
                 log.info("pixel data has left", files=removed, retention=settings.retention)
         except StoreError as error:
             log.warning("pixel data could not leave", error=str(error))
+        except Exception:
+            # The thread must not die: the disk would fill up in silence.
+            log.exception("pixel data could not leave")
 
 
 def run_worker(settings: Settings, database: Database, stop: threading.Event) -> None:

@@ -92,6 +92,9 @@ def resume(settings: Settings, database: Database, stop: threading.Event) -> Non
                 see_through(settings, database, one, 0)
         except StoreError as error:
             log.warning("a deletion waits", error=str(error))
+        except Exception:
+            # The thread must not die: deletions would stay pending in silence.
+            log.exception("a deletion broke")
         stop.wait(RESUME_SECONDS)
 
 

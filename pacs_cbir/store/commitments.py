@@ -12,6 +12,7 @@ from then on.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +30,8 @@ TRY_SECONDS = 2 * 86400.0
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 3600.0
 LEASE_SECONDS = 900.0
-"""A request whose process died is taken up after it; longer than reading all of its files takes."""
+"""A request whose process died is taken up after it; longer than telling its sender takes, and prolonged while its
+files are read."""
 KEEP_SECONDS = 30 * 86400.0
 """Requests that were given up are shown for so long."""
 
@@ -117,6 +119,11 @@ COMMIT = text("""
     RETURNING instances.sop_instance_uid
 """)
 
+EXTEND = text("""
+    UPDATE commitments SET not_before = clock_timestamp() + make_interval(secs => :lease_seconds)
+    WHERE id = :id AND attempts = :attempt
+""")
+
 WRITE_OUTCOMES = text("""
     UPDATE commitments SET outcomes = :outcomes WHERE id = :id AND attempts = :attempt
 """)
@@ -176,7 +183,12 @@ def check(asked: Request, settings: Settings, database: Database) -> tuple[Refus
     if settings.retention == "all":
         with database.transaction() as connection:
             here = _here(connection, asked)
+        prolonged = time.monotonic()
         for number, reference in enumerate(asked.references):
+            if time.monotonic() - prolonged > LEASE_SECONDS / 3:
+                prolonged = time.monotonic()
+                if not _prolong(asked, database):
+                    return None
             outcomes[number] = _refusal(reference, here, settings.instances_dir)
             if outcomes[number] is None:
                 whole[reference.sop_instance_uid] = here[reference.sop_instance_uid][1] or ""
@@ -189,6 +201,13 @@ def check(asked: Request, settings: Settings, database: Database) -> tuple[Refus
         )
         written = {"id": asked.id, "attempt": asked.attempt, "outcomes": [one or "" for one in found]}
         return found if connection.execute(WRITE_OUTCOMES, written).rowcount else None
+
+
+def _prolong(asked: Request, database: Database) -> bool:
+    """Whether the request is still this process', for another lease."""
+    ours = {"id": asked.id, "attempt": asked.attempt, "lease_seconds": LEASE_SECONDS}
+    with database.transaction() as connection:
+        return connection.execute(EXTEND, ours).rowcount == 1
 
 
 def delivered(connection: Connection, asked: Request) -> None:

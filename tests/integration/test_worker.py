@@ -111,6 +111,27 @@ def test_pixel_data_leaves_while_the_worker_runs(
     assert not list(settings.instances_dir.rglob("*.dcm"))
 
 
+def test_an_error_that_nobody_foresaw_does_not_keep_pixel_data(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def broken(*_: object) -> int:
+        tries.append(1)
+        raise RuntimeError
+
+    monkeypatch.setattr(worker_module, "RETENTION_SECONDS", 0.01)
+    monkeypatch.setattr(retention, "let_go", broken)
+    stop = threading.Event()
+    running = threading.Thread(target=worker_module._keep_retention, args=(settings, database, stop))
+    running.start()
+    try:
+        wait_until(lambda: len(tries) > 1)
+    finally:
+        stop.set()
+        running.join()
+
+
 def test_small_pictures_stay_and_are_replaced_with_what_they_show(
     worker: Worker, receive: Receive, database: Database
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from arriving import Receive
 from dicom_factory import mr_instance, uid
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
@@ -414,3 +416,48 @@ def test_a_role_of_its_own_is_proposed(settings: Settings, database: Database, s
         wait_until(lambda: len(sender.told) == 1, 20)
     server.shutdown()
     assert proposed == [[build_role(StorageCommitmentPushModel, scp_role=True)]]
+
+
+def test_a_request_whose_files_take_long_to_read_is_nobody_elses_meanwhile(
+    settings: Settings, database: Database, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [mr_instance(number=number) for number in range(1, 6)]
+    for ds in found:
+        receive(ds)
+    named = [Reference(ds.SOPClassUID, ds.SOPInstanceUID) for ds in found]
+    with database.transaction() as connection:
+        commitments.request(connection, PEER, TRANSACTION, named)
+    read, others = commitments._refusal, []
+
+    def slowly(reference: Reference, *here: Any) -> commitments.Refusal | None:
+        time.sleep(0.4)
+        with database.transaction() as connection:
+            others.append(commitments.claim(connection))
+        return read(reference, *here)
+
+    monkeypatch.setattr(commitments, "_refusal", slowly)
+    monkeypatch.setattr(commitments, "LEASE_SECONDS", 1.0)
+    with database.transaction() as connection:
+        asked = commitments.claim(connection)
+    assert asked is not None
+    assert commitments.check(asked, settings, database) == (None,) * len(found)
+    assert others == [None] * len(found)
+
+
+def test_whoever_lost_a_request_reads_no_further(
+    settings: Settings, database: Database, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [mr_instance(number=number) for number in (1, 2)]
+    for ds in found:
+        receive(ds)
+    named = [Reference(ds.SOPClassUID, ds.SOPInstanceUID) for ds in found]
+    with database.transaction() as connection:
+        commitments.request(connection, PEER, TRANSACTION, named)
+        asked = commitments.claim(connection)
+        connection.execute(update(requests).values(not_before=text("clock_timestamp()")))
+    assert asked is not None
+    with database.transaction() as connection:
+        assert commitments.claim(connection) is not None, "another process has it"
+    monkeypatch.setattr(commitments, "LEASE_SECONDS", 0.0)
+    assert commitments.check(asked, settings, database) is None
+    assert committed(database) == set()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,27 @@ def test_after_a_kill_it_is_gone_on_with(filled: Database, settings: Settings) -
         stop.set()
         thread.join()
     assert len(files(settings)) == 1
+
+
+def test_an_error_that_nobody_foresaw_ends_no_deletions(
+    filled: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending, see_through = begin(filled, settings), forget.see_through
+
+    def once(*given: Any) -> Report:
+        monkeypatch.setattr(forget, "see_through", see_through)
+        raise RuntimeError
+
+    monkeypatch.setattr(forget, "see_through", once)
+    monkeypatch.setattr(forget, "RESUME_SECONDS", 0.1)
+    stop = threading.Event()
+    thread = threading.Thread(target=forget.resume, args=(settings, filled, stop))
+    thread.start()
+    try:
+        wait_until(lambda: _proved(filled, pending.id), 20)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _proved(database: Database, number: int) -> bool:
