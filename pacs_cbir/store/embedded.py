@@ -6,6 +6,7 @@ stops it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -30,6 +31,7 @@ SERVICE_LOGIN = "pacs_cbir"
 DATABASE = "pacs_cbir"
 # Beyond this the socket moves out of the data directory, into one that every local user may enter.
 LONGEST_SOCKET_FOLDER = 90
+STOP_SECONDS = 30
 
 # The package's own lock is between processes, and breaks where two threads take it.
 _starting = threading.Lock()
@@ -97,7 +99,11 @@ class EmbeddedPostgres:
     def _stop(self) -> None:
         if self._server is None:
             return
-        try:
-            pg_ctl(["-w", "-m", "fast", "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
-        except subprocess.CalledProcessError:
-            log.info("the embedded Postgres was stopped already")
+        # A server that is asked to end while it recovers from a crash may never do so; what is committed is safe in
+        # the other way too.
+        for way in ("fast", "immediate"):
+            command = ["-w", "-t", str(STOP_SECONDS), "-m", way, "stop"]
+            with contextlib.suppress(subprocess.CalledProcessError):
+                pg_ctl(command, pgdata=self._server.pgdata, user=self._server.system_user)
+                return
+        log.info("the embedded Postgres was stopped already")

@@ -17,6 +17,8 @@ from pacs_cbir.store.session import SERVICE_ROLE, Database
 
 # Two processes that start at once must not both migrate.
 MIGRATION_LOCK = 0x70616373
+# By default Postgres logs a statement that failed, with the names and IDs in it, and the rows that it was about.
+LOGGING = {"log_min_messages": "log", "log_min_error_statement": "panic", "log_error_verbosity": "terse"}
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -83,6 +85,7 @@ def prepare_embedded(server: embedded.EmbeddedPostgres) -> None:
     with raw.cursor() as cursor:
         # Session level: CREATE DATABASE cannot run inside a transaction. The connection's end releases it.
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        _log_no_values(cursor)
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [embedded.DATABASE])
         if cursor.fetchone() is None:
             cursor.execute(f"CREATE DATABASE {embedded.DATABASE}")
@@ -96,3 +99,14 @@ def prepare_embedded(server: embedded.EmbeddedPostgres) -> None:
         if cursor.fetchone() is None:
             cursor.execute(f"CREATE ROLE {embedded.SERVICE_LOGIN} LOGIN IN ROLE {SERVICE_ROLE}")
     raw.close()
+
+
+def _log_no_values(cursor: psycopg2.extensions.cursor) -> None:
+    """Keep what the services say to the embedded server out of its log."""
+    cursor.execute("SELECT name, setting FROM pg_settings")
+    in_force = dict(cursor.fetchall())
+    changed = {name: value for name, value in LOGGING.items() if in_force[name] != value}
+    for name, value in changed.items():
+        cursor.execute(f"ALTER SYSTEM SET {name} = {value}")
+    if changed:
+        cursor.execute("SELECT pg_reload_conf()")
