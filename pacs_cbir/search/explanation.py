@@ -70,7 +70,8 @@ def explanations(
 
 def _explanation(index: StackIndex, intent: Intent, example: ExampleVector, match: ExampleVector) -> Explanation:
     stack, own = _stack(index, match), _stack(index, example) if example.whole else None
-    pair, nearest = intent.slice_matches(index, example, stack, None if match.whole else match.picture.slice)
+    pairs = intent.slice_pairs(index, example, stack, None if match.whole else match.picture.slice)
+    pair = pairs.best
     theirs = index.slices_of(stack)[pair.found.slice - 1]
     # A slice may be of no stack, as a region is; each part points where its embedding's does, which is all that counts.
     mine = example.vector if own is None else index.slices_of(own)[pair.example.slice - 1]
@@ -88,7 +89,7 @@ def _explanation(index: StackIndex, intent: Intent, example: ExampleVector, matc
             parts=parts.cosines(one, other, intent.architecture),
             slices=pair,
         ),
-        nearest=nearest,
+        nearest=pairs.nearest,
         example=mine,
         found=theirs,
     )

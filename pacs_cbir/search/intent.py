@@ -38,6 +38,44 @@ class Slot:
     least: float
 
 
+@dataclass(frozen=True)
+class SlicePairs:
+    """Each of an example's slices beside each of a stack's.
+
+    A stack's embedding is a weighted mean of its slices', so that the similarity of two is a weighted sum over these.
+
+    Attributes:
+        example, found: the first slice of each.
+        cosines: shape (slices of the example, slices of the stack).
+        shares: what a pair counts in the sum, same shape; of an example that is a slice, all the same.
+    """
+
+    example: Picture
+    found: Picture
+    cosines: Vectors
+    shares: parts.Floats
+
+    @property
+    def best(self) -> SliceMatch:
+        """The pair with the largest share of the similarity."""
+        # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
+        first, second = divmod(int(np.argmax((self.cosines + 1) * self.shares)), self.cosines.shape[1])
+        return self._pair(first, second)
+
+    @property
+    def nearest(self) -> tuple[SliceMatch, ...]:
+        """Of each of the example's slices the nearest one."""
+        return tuple(self._pair(first, int(second)) for first, second in enumerate(self.cosines.argmax(axis=1)))
+
+    def _pair(self, first: int, second: int) -> SliceMatch:
+        return SliceMatch(
+            Picture(self.example.stack_id, self.example.slice + first),
+            Picture(self.found.stack_id, self.found.slice + second),
+            # Rounding must not make anything more alike than itself.
+            min(float(self.cosines[first, second]), 1.0),
+        )
+
+
 class Intent:
     """How examples become slots, and slots' matches the slices to look at.
 
@@ -102,15 +140,12 @@ class Intent:
         """The pair of slices that two stacks owe their similarity to; None where the example's are not known."""
         if example.whole and self._slices_of(index, example) is None:
             return None
-        return self.slice_matches(index, example, stack)[0]
+        return self.slice_pairs(index, example, stack).best
 
-    def slice_matches(
+    def slice_pairs(
         self, index: StackIndex, example: ExampleVector, stack: IndexedStack, only: int | None = None
-    ) -> tuple[SliceMatch, tuple[SliceMatch, ...]]:
-        """The pair of slices that two stacks owe their similarity to, and for each of the example's the nearest one.
-
-        A stack's embedding is a weighted mean of its slices', so that the similarity of two is a weighted sum over
-        pairs of slices: the pair with the largest share is it. Of an example that is a slice, its nearest one.
+    ) -> SlicePairs:
+        """The slices of two stacks compared, or of a stack with the slice that is the example.
 
         Args:
             only: look at this slice of the stack alone.
@@ -119,29 +154,17 @@ class Intent:
             KeyError: the example is a whole stack, and that is not in the index.
         """
         theirs = index.slices_of(stack)
-        first_number = 1 if only is None else only
-        theirs = theirs[first_number - 1 :][: None if only is None else 1]
-        if example.whole:
-            own = self._slices_of(index, example)
-            if own is None:
-                raise KeyError(example.picture.stack_id)
-            mine, weights = own
-            numbers = list(range(1, len(mine) + 1))
-        else:
-            mine, weights, numbers = example.vector[None], np.ones(1), [example.picture.slice]
-        cosines = mine @ theirs.T
-        # Cosines from -1 to 1: of two pairs that are unlike, the one that matters more is not the better one.
-        shares = np.outer(weights, parts.slice_weights(theirs, self.architecture)) if example.whole else 1
-        best = np.unravel_index(np.argmax((cosines + 1) * shares), cosines.shape)
-
-        def pair(first: np.intp, second: np.intp) -> SliceMatch:
-            # Rounding must not make anything more alike than itself.
-            similarity = min(float(cosines[first, second]), 1.0)
-            own_picture = Picture(example.picture.stack_id, numbers[int(first)])
-            return SliceMatch(own_picture, Picture(stack.id, first_number + int(second)), similarity)
-
-        nearest = tuple(pair(np.intp(first), second) for first, second in enumerate(cosines.argmax(axis=1)))
-        return pair(*best), nearest
+        found = Picture(stack.id, 1 if only is None else only)
+        theirs = theirs[found.slice - 1 :][: None if only is None else 1]
+        if not example.whole:
+            cosines = example.vector[None] @ theirs.T
+            return SlicePairs(example.picture, found, cosines, np.ones(cosines.shape))
+        own = self._slices_of(index, example)
+        if own is None:
+            raise KeyError(example.picture.stack_id)
+        mine, weights = own
+        shares = np.outer(weights, parts.slice_weights(theirs, self.architecture))
+        return SlicePairs(Picture(example.picture.stack_id, 1), found, mine @ theirs.T, shares)
 
     def weighed(self, vectors: Vectors) -> Vectors:
         """Embeddings as they are searched with; see `parts.weighed`."""
