@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,9 @@ AWAY_SECONDS = 2.0
 KEEP_CHANGES_SECONDS = 86400.0
 HOUSEKEEPING_JOBS = 1000
 RETENTION_SECONDS = 10.0
+# What is kept is summed at each look: the more it is, the longer the pause, as a share of the time that one takes.
+RETENTION_SHARE = 20
+LONGEST_RETENTION_SECONDS = 60.0
 # A PACS that is away is asked again after this.
 PEER_AWAY_SECONDS = 60.0
 
@@ -279,7 +283,9 @@ class Worker:
 
 def _keep_retention(settings: Settings, database: Database, stop: threading.Event) -> None:
     """Let pixel data leave as it comes to be due, whatever the worker does meanwhile."""
-    while not stop.wait(RETENTION_SECONDS):
+    pause = RETENTION_SECONDS
+    while not stop.wait(pause):
+        begun = time.monotonic()
         try:
             if removed := retention.let_go(settings, database):
                 log.info("pixel data has left", files=removed, retention=settings.retention)
@@ -288,6 +294,8 @@ def _keep_retention(settings: Settings, database: Database, stop: threading.Even
         except Exception:
             # The thread must not die: the disk would fill up in silence.
             log.exception("pixel data could not leave")
+        took = time.monotonic() - begun
+        pause = max(RETENTION_SECONDS, min(RETENTION_SHARE * took, LONGEST_RETENTION_SECONDS))
 
 
 def run_worker(settings: Settings, database: Database, stop: threading.Event) -> None:

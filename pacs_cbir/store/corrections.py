@@ -6,6 +6,7 @@ later. Each call belongs to one transaction, in which no instance arrives.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -114,8 +115,7 @@ def merge_patients(connection: Connection, prior: Identifier, surviving: Identif
     connection.execute(MERGE, {"former_id": prior_id, "patient_id": patient.id})
     for statement in GIVE if moved else ():
         connection.execute(statement, {"former_id": former.id, "patient_id": patient.id})
-    for study in moved:
-        _rewrite(connection, study.id, corrected(study.attributes, patient, named=True))
+    _rewrite(connection, {study.id: corrected(study.attributes, patient, named=True) for study in moved})
     if of_patient := _studies_of(connection, patient.id):
         known = patient.demographics or former.demographics
         _describe(connection, patient, {**known, **_lists(values)}, of_patient)
@@ -151,7 +151,7 @@ def correct_study(
         corrections_of_it |= known
     corrections_of_it |= _lists(values)
     connection.execute(update(studies).where(studies.c.id == study.id).values(corrections=corrections_of_it or None))
-    _rewrite(connection, study.id, attributes | corrections_of_it)
+    _rewrite(connection, {study.id: attributes | corrections_of_it})
     conflicts.resolve(connection, study.id)
     owners = select(study_patients.c.patient_id).where(study_patients.c.study_id == study.id)
     keywords = [*values, *(() if patient is None else ("PatientID",))]
@@ -239,8 +239,7 @@ def _describe(
         update(patients).where(patients.c.id == patient.id).values(demographics=dict(described.demographics) or None)
     )
     connection.execute(OVERRULE, {"study_ids": [s.id for s in of_patient], "keywords": list(demographics)})
-    for study in of_patient:
-        _rewrite(connection, study.id, corrected(study.attributes, described, named=False))
+    _rewrite(connection, {study.id: corrected(study.attributes, described, named=False) for study in of_patient})
 
 
 OVERRULE = text("""
@@ -261,11 +260,18 @@ def _studies_of(connection: Connection, patient_id: int) -> list[Row[tuple[int, 
     )
 
 
-def _rewrite(connection: Connection, study_id: int, attributes: Attributes) -> None:
-    kept = {keyword: values for keyword, values in attributes.items() if values}
-    connection.execute(
-        update(studies).where(studies.c.id == study_id).values(attributes=kept, updated_at=func.clock_timestamp())
-    )
+# A patient may have a thousand studies, and nothing arrives meanwhile.
+REWRITE = text("""
+    UPDATE studies SET attributes = written.attributes, updated_at = clock_timestamp()
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:attributes AS jsonb[])) AS written (id, attributes)
+     WHERE studies.id = written.id AND studies.attributes <> written.attributes
+""")
+
+
+def _rewrite(connection: Connection, attributes: Mapping[int, Attributes]) -> None:
+    """Let studies say something else, by row."""
+    said = [json.dumps({keyword: values for keyword, values in one.items() if values}) for one in attributes.values()]
+    connection.execute(REWRITE, {"ids": list(attributes), "attributes": said})
 
 
 def note(

@@ -127,12 +127,12 @@ PROGRESS = text("""
 # Two lists and not a look for each series: a query that names an encoder waits for it.
 LACKING = text("""
     WITH lacking AS (
-        SELECT series_id FROM stacks JOIN encoders ON encoders.id = encoder_id WHERE state = 'active'
+        SELECT series_id FROM stacks WHERE encoder_id = (SELECT id FROM encoders WHERE state = 'active')
         EXCEPT SELECT series_id FROM stacks WHERE encoder_id = :id
     )
-    SELECT count(*) AS series, count(*) FILTER (WHERE EXISTS (
-               SELECT FROM jobs WHERE jobs.series_id = lacking.series_id AND status = 'parked'
-                  AND (encoder_id = :id OR encoder_id IS NULL))) AS parked
+    SELECT count(*) AS series, count(*) FILTER (WHERE series_id IN (
+               SELECT series_id FROM jobs
+               WHERE status = 'parked' AND (encoder_id = :id OR encoder_id IS NULL))) AS parked
     FROM lacking
 """)
 

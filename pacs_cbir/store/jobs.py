@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -44,7 +45,7 @@ class Job:
 ENQUEUE = text("""
     INSERT INTO jobs (series_id, not_before)
     SELECT id, clock_timestamp() + make_interval(secs => :settle_seconds)
-    FROM series WHERE id = :series_id FOR KEY SHARE
+    FROM series WHERE id = ANY(:series_ids) ORDER BY id FOR KEY SHARE
     ON CONFLICT (series_id, encoder_id) WHERE status = 'waiting'
     DO UPDATE SET not_before = excluded.not_before
 """)
@@ -101,14 +102,18 @@ LOCK_LIMITED = text("""
     SELECT id FROM encoders WHERE id = ANY(:open) AND workers IS NOT NULL ORDER BY id FOR NO KEY UPDATE
 """)
 
+# Asked by itself: whoever looked through an encoder's jobs for it would read all of them, each time, to find none.
+FULL = text("""
+    SELECT encoders.id FROM encoders JOIN jobs AS held ON held.encoder_id = encoders.id
+    WHERE encoders.id = ANY(:limited) AND held.status = 'running' AND held.lease_until > clock_timestamp()
+      AND held.worker <> :worker
+    GROUP BY encoders.id HAVING count(DISTINCT held.worker) >= encoders.workers
+""")
+
 REINDEX = text("""
     SELECT due.id, due.series_id FROM jobs AS due JOIN series ON series.id = due.series_id
     WHERE status = 'waiting' AND encoder_id = ANY(:open) AND not_before <= clock_timestamp() AND NOT EXISTS (
               SELECT FROM jobs AS other WHERE other.series_id = due.series_id AND other.status = 'running')
-      AND encoder_id NOT IN (
-              SELECT encoders.id FROM encoders JOIN jobs AS held ON held.encoder_id = encoders.id
-              WHERE held.status = 'running' AND held.lease_until > clock_timestamp() AND held.worker <> :worker
-              GROUP BY encoders.id HAVING count(DISTINCT held.worker) >= encoders.workers)
     ORDER BY not_before, due.id LIMIT 1 FOR NO KEY UPDATE OF due, series SKIP LOCKED
 """)
 
@@ -208,7 +213,12 @@ BATCH = 1000
 
 def enqueue(connection: Connection, series_id: int, settle_seconds: float) -> None:
     """Make or move the series' one waiting job: due once nothing has arrived for the settle time (seconds)."""
-    connection.execute(ENQUEUE, {"series_id": series_id, "settle_seconds": settle_seconds})
+    enqueue_all(connection, [series_id], settle_seconds)
+
+
+def enqueue_all(connection: Connection, series_ids: Collection[int], settle_seconds: float) -> None:
+    """`enqueue`, of many series at once; those that are gone have none."""
+    connection.execute(ENQUEUE, {"series_ids": list(series_ids), "settle_seconds": settle_seconds})
 
 
 def enqueue_unfinished(connection: Connection, series_id: int, settle_seconds: float) -> None:
@@ -236,12 +246,12 @@ def claim(connection: Connection, worker: str, settings: Settings, able: Sequenc
     connection.execute(PARK_EXPIRED, {"job_attempts": settings.job_attempts})
     now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     open_ = [encoder.id for encoder in able if encoder.hours is None or Hours.parse(encoder.hours).allows(now)]
-    given = {"open": open_, "worker": worker, "job_attempts": settings.job_attempts}
+    given: dict[str, Any] = {"open": open_, "worker": worker, "job_attempts": settings.job_attempts}
     for candidates in (EXPIRED, ARRIVED, REINDEX):
         if candidates is REINDEX:
-            if not open_:
+            given["open"] = _with_room(connection, open_, worker)
+            if not given["open"]:
                 continue
-            connection.execute(LOCK_LIMITED, given)
         # Another worker may start a job of the same series first; then the next candidate is another's.
         while (due := connection.execute(candidates, given).one_or_none()) is not None:
             started = {"id": due.id, "worker": worker, "lease_seconds": settings.lease_seconds}
@@ -249,6 +259,13 @@ def claim(connection: Connection, worker: str, settings: Settings, able: Sequenc
             if row is not None:
                 return Job(row.id, row.series_id, row.encoder_id, row.attempt)
     return None
+
+
+def _with_room(connection: Connection, encoder_ids: list[int], worker: str) -> list[int]:
+    """Those of some encoders that one worker more may reindex with, until the transaction ends."""
+    limited = list(connection.scalars(LOCK_LIMITED, {"open": encoder_ids})) if encoder_ids else []
+    full = set(connection.scalars(FULL, {"limited": limited, "worker": worker})) if limited else set()
+    return [one for one in encoder_ids if one not in full]
 
 
 def extend(connection: Connection, job: Job, lease_seconds: float) -> None:

@@ -77,8 +77,7 @@ def withdraw(connection: Connection, series_ids: Collection[int], settle_seconds
     withdrawn = {"series_ids": list(series_ids)}
     for statement in (LOCK_SERIES, END_JOBS, WITHDRAW):
         connection.execute(statement, withdrawn)
-    for series_id in sorted(series_ids):
-        jobs.enqueue(connection, series_id, settle_seconds)
+    jobs.enqueue_all(connection, series_ids, settle_seconds)
 
 
 def reason_of(sop_instance_uid: str) -> ScalarSelect[str | None]:

@@ -12,7 +12,7 @@ from pacs_cbir.errors import UnknownPatient
 from pacs_cbir.store import conflicts, deletion, jobs, patients, rejections
 from pacs_cbir.store.deletion import Deletion, Kind
 from pacs_cbir.store.patients import Identifier, Patient, corrected
-from pacs_cbir.store.tables import deletion_items, deletions, instances, metadata, series, stacks, studies
+from pacs_cbir.store.tables import deletion_items, deletions, instances, metadata, stacks, studies
 from pacs_cbir.store.tables import patients as patient_rows
 
 COUNTED = {
@@ -168,9 +168,7 @@ def _delete_rows(
     conflicts.resolve_several_patients(connection, of_patient["study_ids"])
     connection.execute(delete(patient_rows).where(patient_rows.c.id.in_(of_patient["ids"])))
     connection.execute(FORMER, {"former": sorted(former)})
-    left = select(series.c.id).where(series.c.id.in_(of_patient["touched"]))
-    for series_id in connection.scalars(left.order_by(series.c.id)).all():
-        jobs.enqueue(connection, series_id, settle_seconds)
+    jobs.enqueue_all(connection, of_patient["touched"], settle_seconds)
 
 
 def _leave_to_others(connection: Connection, study: Row[*tuple[object, ...]], ids: Collection[int]) -> None:

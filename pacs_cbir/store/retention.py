@@ -49,7 +49,8 @@ LEAST_RECENTLY_USED = text(f"""
     SELECT series.id,
            (SELECT sum(file_size) FROM instances WHERE series_id = series.id AND file IS NOT NULL) AS bytes
       FROM series
-     WHERE EXISTS (SELECT FROM instances WHERE series_id = series.id AND file IS NOT NULL)
+     WHERE used_at IS NOT NULL
+       AND EXISTS (SELECT FROM instances WHERE series_id = series.id AND file IS NOT NULL)
        AND used_at <= clock_timestamp() - make_interval(secs => :quiet_seconds)
        AND {_MAY_LEAVE}
      ORDER BY used_at, series.id
@@ -64,12 +65,15 @@ LET_GO = text(f"""
          WHERE series.id = ANY(:series_ids) AND file IS NOT NULL AND committed_at IS NULL AND {_MAY_LEAVE}
            FOR UPDATE OF instances
     )
-    UPDATE instances SET file = NULL FROM leaving WHERE instances.id = leaving.id RETURNING leaving.file
+    UPDATE instances SET file = NULL FROM leaving WHERE instances.id = leaving.id
+    RETURNING leaving.file, instances.series_id
 """)  # noqa: S608 - a constant
+
+HAS_LEFT = text("UPDATE series SET used_at = NULL WHERE id = ANY(:series_ids)")
 
 RECORD_USE = text("""
     UPDATE series SET used_at = clock_timestamp()
-    WHERE id = :series_id AND used_at < clock_timestamp() - make_interval(secs => :seconds)
+    WHERE id = :series_id AND (used_at IS NULL OR used_at < clock_timestamp() - make_interval(secs => :seconds))
 """)
 
 
@@ -130,4 +134,6 @@ def _rows_let_go(settings: Settings, database: Database) -> list[str]:
             if excess > 0:
                 chosen.append(row.id)
                 excess -= int(row.bytes)
-        return list(connection.scalars(LET_GO, {"series_ids": chosen})) if chosen else []
+        left = connection.execute(LET_GO, {"series_ids": chosen}).all() if chosen else []
+        connection.execute(HAS_LEFT, {"series_ids": sorted({row.series_id for row in left})})
+        return [row.file for row in left]

@@ -165,8 +165,15 @@ series = Table(
     Column("attributes", JSONB, nullable=False, comment="keyword → values, Series level"),
     _now("created_at"),
     _now("updated_at"),
-    _now("used_at", comment="when its pixel data arrived or was read last, to within ten minutes"),
+    Column(
+        "used_at",
+        DateTime(timezone=True),
+        server_default=func.clock_timestamp(),
+        comment="when its pixel data arrived or was read last, to within ten minutes; null: it has left",
+    ),
     UniqueConstraint("study_id", "series_instance_uid"),
+    # The least recently used are found among millions whose pixel data has left.
+    Index("ix_series_used_at", "used_at", "id", postgresql_where=text("used_at IS NOT NULL")),
 )
 
 instances = Table(
@@ -330,7 +337,7 @@ stacks = Table(
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True, server_default=func.gen_random_uuid()),
     _reference("series_id", "series.id"),
-    _reference("encoder_id", "encoders.id", cascade=False),
+    Column("encoder_id", BigInteger, ForeignKey("encoders.id"), nullable=False),
     Column("sequence", Text, nullable=False),
     Column("plane", Text, comment="null where nothing was embedded"),
     Column("body_part", Text, nullable=False),
@@ -340,6 +347,8 @@ stacks = Table(
     Column("evidence", JSONB, nullable=False, comment="the header values that named the sequence"),
     Column("sop_instance_uids", ARRAY(Text), nullable=False),
     _now("created_at"),
+    # Which series an encoder lacks is told without reading the rows.
+    Index("ix_stacks_encoder_id_series_id", "encoder_id", "series_id"),
 )
 
 embeddings = Table(

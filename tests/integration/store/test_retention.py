@@ -114,6 +114,8 @@ def test_of_a_cache_the_least_recently_used_leave_first(
         receive(database, settings, "a", number)
     assert retention.let_go(half, database) == SLICES
     assert kept(database, settings) == {"a", "c"}
+    unused = {row.id for row in rows(database, series) if row.used_at is None}
+    assert unused == {series_of(database, name) for name in "bd"}, "they are looked at no more"
 
 
 def test_without_a_cache_all_leave_that_was_left_alone_for_an_hour(
