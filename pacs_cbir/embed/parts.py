@@ -56,22 +56,26 @@ def pool(embeddings: Vectors, architecture: Architecture) -> Vectors:
     return pooled
 
 
-def cosines(one: Vectors, two: Vectors, architecture: Architecture) -> dict[Part, float]:
-    """Part → cosine of two vectors' parts, at most 1, without the parts that count nothing in one of them.
+def cosines(ones: Vectors, others: Vectors, architecture: Architecture) -> list[dict[Part, float]]:
+    """Row by row, part → cosine of two vectors' parts, at most 1, without those that count nothing in one of the two.
 
     Args:
-        one, two: shape (dimension,), each an embedding or a query as `weighed` gives it.
+        ones, others: shape (n, dimension), each row an embedding or a query as `weighed` gives it.
     """
     starts = [place.start for place in architecture.places.values()]
-    first, second = one.astype(np.float64), two.astype(np.float64)
-    products, left, right = np.add.reduceat([first * second, first * first, second * second], starts, axis=1)
+    first, second = ones.astype(np.float64), others.astype(np.float64)
+    # Shape (3, n, parts).
+    products, left, right = np.add.reduceat([first * second, first * first, second * second], starts, axis=2)
     lengths = np.sqrt(left * right)
     # Rounding must not make anything more alike than itself.
-    return {
-        part: min(float(product / length), 1.0)
-        for part, product, length in zip(architecture.places, products, lengths, strict=True)
-        if length > 0
-    }
+    return [
+        {
+            part: min(product / length, 1.0)
+            for part, product, length in zip(architecture.places, *row, strict=True)
+            if length > 0
+        }
+        for row in zip(products.tolist(), lengths.tolist(), strict=True)
+    ]
 
 
 def weighed(vectors: Vectors, architecture: Architecture, weights: Mapping[Part, float]) -> Vectors:

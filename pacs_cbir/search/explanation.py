@@ -86,7 +86,7 @@ def _explanation(index: StackIndex, intent: Intent, example: ExampleVector, matc
             similarity=min(float(one @ other), 1.0),
             like=example.series_instance_uid,
             in_domain=stack.in_domain,
-            parts=parts.cosines(one, other, intent.architecture),
+            parts=parts.cosines(one[None], other[None], intent.architecture)[0],
             slices=pair,
         ),
         nearest=pairs.nearest,

@@ -128,13 +128,18 @@ class Intent:
         return counting
 
     def part_cosines(
-        self, index: StackIndex, example: ExampleVector, stack: IndexedStack, slices: SliceMatch | None
-    ) -> dict[Part, float]:
-        """In what an example and a match are alike: whole stacks, or the slice and the one nearest to it."""
-        theirs = index.whole_of(stack)
-        if slices is not None and not example.whole:
-            theirs = index.slices_of(stack)[slices.found.slice - 1]
-        return parts.cosines(example.vector, theirs, self.architecture)
+        self,
+        index: StackIndex,
+        examples: Sequence[ExampleVector],
+        stacks: Sequence[IndexedStack],
+        slices: Sequence[SliceMatch | None],
+    ) -> list[dict[Part, float]]:
+        """In what examples and their matches are alike: whole stacks, or the slice and the one nearest to it."""
+        theirs = [
+            index.whole_of(stack) if example.whole or pair is None else index.slices_of(stack)[pair.found.slice - 1]
+            for example, stack, pair in zip(examples, stacks, slices, strict=True)
+        ]
+        return parts.cosines(np.stack([one.vector for one in examples]), np.stack(theirs), self.architecture)
 
     def slice_match(self, index: StackIndex, example: ExampleVector, stack: IndexedStack) -> SliceMatch | None:
         """The pair of slices that two stacks owe their similarity to; None where the example's are not known."""

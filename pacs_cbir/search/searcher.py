@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,15 +195,18 @@ class _Ranking:
         coverage = weights @ _alike(ranks) / weights.sum()
         ranked = np.lexsort((study_ids, -similarity))
         similar, left_out = _above(query, ranked, similarity, least)
+        page = similar[query.offset : query.offset + query.limit]
+        places = [self._ranked_series(found, np.flatnonzero(place == study)) for study in page]
+        series = iter(self._matches(found, itertools.chain(*places)))
         matches = []
-        for study in similar[query.offset : query.offset + query.limit]:
-            series_matches = self._series_matches(found, np.flatnonzero(place == study))
+        for study, of_study in zip(page, places, strict=True):
+            series_matches = tuple(itertools.islice(series, len(of_study)))
             matches.append(
                 StudyMatch(
                     study_id=int(study_ids[study]),
                     similarity=float(similarity[study]),
                     coverage=float(coverage[study]),
-                    series=tuple(series_matches),
+                    series=series_matches,
                     in_domain=all(match.in_domain for match in series_matches),
                 )
             )
@@ -215,7 +219,7 @@ class _Ranking:
         ranked = self._ranked_series(found, np.arange(len(found.stacks)))
         least = np.array([slot.least for slot in self._slots for _ in slot.vectors])[found.nearest]
         similar, left_out = _above(query, ranked, _cosine(found.best), least)
-        matches = [self._match(found, place) for place in similar[query.offset : query.offset + query.limit]]
+        matches = self._matches(found, similar[query.offset : query.offset + query.limit])
         return Answer(len(similar), series=tuple(matches), left_out=left_out, as_of=as_of)
 
     def _compare(self, as_of: AsOf | None) -> _Compared:
@@ -245,23 +249,31 @@ class _Ranking:
         ranked: Ids = places[np.lexsort((self.index.series_of[found.stacks[places]], -_cosine(found.best[places])))]
         return ranked
 
-    def _series_matches(self, found: _Compared, places: Ids) -> list[SeriesMatch]:
-        return [self._match(found, place) for place in self._ranked_series(found, places)]
-
-    def _match(self, found: _Compared, place: np.int64) -> SeriesMatch:
-        stack = self.index[int(found.stacks[place])]
-        example = self._vectors[found.nearest[place]]
-        slices = self._intent.slice_match(self.index, example, stack)
-        return SeriesMatch(
-            series_id=stack.series_id,
-            study_id=stack.study_id,
-            sequence=stack.kind.sequence,
-            similarity=float(_cosine(found.best[place])),
-            like=example.series_instance_uid,
-            in_domain=stack.in_domain,
-            parts=self._intent.part_cosines(self.index, example, stack, slices),
-            slices=slices,
-        )
+    def _matches(self, found: _Compared, places: Iterable[np.int64]) -> list[SeriesMatch]:
+        """The series of a page, in the order of their places."""
+        chosen = list(places)
+        if not chosen:
+            return []
+        stacks = [self.index[number] for number in found.stacks[chosen].tolist()]
+        examples = [self._vectors[number] for number in found.nearest[chosen].tolist()]
+        slices = [self._intent.slice_match(self.index, *pair) for pair in zip(examples, stacks, strict=True)]
+        alike = self._intent.part_cosines(self.index, examples, stacks, slices)
+        similarities = _cosine(found.best[chosen]).tolist()
+        return [
+            SeriesMatch(
+                series_id=stack.series_id,
+                study_id=stack.study_id,
+                sequence=stack.kind.sequence,
+                similarity=similarity,
+                like=example.series_instance_uid,
+                in_domain=stack.in_domain,
+                parts=parts,
+                slices=pair,
+            )
+            for stack, example, pair, parts, similarity in zip(
+                stacks, examples, slices, alike, similarities, strict=True
+            )
+        ]
 
 
 def _above(query: Query, ranked: Ids, similarity: Ranks, least: Ranks) -> tuple[Ids, LeftOut | None]:

@@ -61,12 +61,15 @@ def test_slices_count_by_their_lesion_and_pooled_parts_keep_their_length() -> No
 
 
 def test_cosines_by_part() -> None:
-    one, two = embeddings(2)
-    found = cosines(one, two, ARCHITECTURE)
-    assert found == {
-        part: pytest.approx(float(pairs(part, one[None], two[None])[0, 0]), abs=1e-6) for part in ARCHITECTURE.sizes
-    }
+    ones, others = embeddings(3), embeddings(3, seed=1)
     shares = ARCHITECTURE.shares
-    assert sum(shares[part] * cosine for part, cosine in found.items()) == pytest.approx(float(one @ two), abs=1e-6)
-    assert set(cosines(weighed(one, ARCHITECTURE, {"grey": 1}), two, ARCHITECTURE)) == {"grey"}
-    assert max(cosines(one, one, ARCHITECTURE).values()) <= 1
+    for found, one, other in zip(cosines(ones, others, ARCHITECTURE), ones, others, strict=True):
+        assert found == {
+            part: pytest.approx(float(pairs(part, one[None], other[None])[0, 0]), abs=1e-6)
+            for part in ARCHITECTURE.sizes
+        }
+        whole = sum(shares[part] * cosine for part, cosine in found.items())
+        assert whole == pytest.approx(float(one @ other), abs=1e-6)
+    asked = weighed(ones, ARCHITECTURE, {"grey": 1})
+    assert [set(found) for found in cosines(asked, others, ARCHITECTURE)] == [{"grey"}] * 3
+    assert max(cosine for found in cosines(ones, ones, ARCHITECTURE) for cosine in found.values()) <= 1
