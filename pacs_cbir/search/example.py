@@ -50,10 +50,12 @@ class ResolvedExample:
 
     Attributes:
         study_id, series_ids: its rows, if it has any; all series of a study that is the example.
+        same_patients: all series of its study, and of all others of its patients.
     """
 
     study_id: int | None
     series_ids: frozenset[int]
+    same_patients: frozenset[int]
     vectors: tuple[ExampleVector, ...]
 
 
@@ -65,17 +67,16 @@ def resolve(connection: Connection, example: Example, encoder_id: int | None) ->
         ExampleNotReady: it is here and will be embedded.
         ExampleNotEmbedded: it is here and has no embeddings; says why.
     """
-    named = examples.named_series(connection, example, encoder_id)
+    named = examples.named_rows(connection, example, encoder_id)
     if named is None:
         raise UnknownExample("the example is not here: no such study, series, instance or frame was received")
     if named.due is not None:
         # Also where other series of the study are ready: half an example would be answered as if it were whole.
         raise ExampleNotReady("the example was received and is not embedded yet", named.due + EMBEDDING_SECONDS)
-    stacks = examples.embedded_rows(connection, example, named.series_ids, encoder_id)
-    vectors = tuple(_vector(rows, example) for rows in stacks)
-    if not vectors:
+    if not named.stacks:
         raise examples.why_not_embedded(connection, named.series_ids, encoder_id)
-    return ResolvedExample(named.study_id, named.series_ids, vectors)
+    vectors = tuple(_vector(rows, example) for rows in named.stacks)
+    return ResolvedExample(named.study_id, named.series_ids, named.same_patients, vectors)
 
 
 def _vector(rows: Sequence[Any], example: Example) -> ExampleVector:

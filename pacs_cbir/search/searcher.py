@@ -19,7 +19,7 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.intent import Intent, Slot
 from pacs_cbir.search.query import Answer, LeftOut, Query, SeriesMatch, StudyMatch, Unrelated
 from pacs_cbir.search.stack_index import UNKNOWN_SEQUENCE
-from pacs_cbir.store.examples import Example, series_of_same_patients, series_of_studies
+from pacs_cbir.store.examples import Example, series_of_studies
 from pacs_cbir.store.matching import series_filter, series_ids
 from pacs_cbir.store.session import Connection, Database
 
@@ -148,19 +148,15 @@ def _left_out(
 ) -> frozenset[int]:
     """The series that are no answer: the examples themselves, and their patients' unless asked for."""
     if not own_patient:
-        return series_of_same_patients(connection, _studies(resolved))
+        return frozenset[int]().union(*(example.same_patients for example in resolved))
     return _own(connection, resolved, whole_study)
 
 
 def _own(connection: Connection, resolved: Sequence[ResolvedExample], whole_study: bool) -> frozenset[int]:
     """The series that examples name, or all of their studies."""
     if whole_study:
-        return series_of_studies(connection, _studies(resolved))
+        return series_of_studies(connection, [one.study_id for one in resolved if one.study_id is not None])
     return frozenset[int]().union(*(example.series_ids for example in resolved))
-
-
-def _studies(resolved: Sequence[ResolvedExample]) -> list[int]:
-    return [example.study_id for example in resolved if example.study_id is not None]
 
 
 class _Ranking:

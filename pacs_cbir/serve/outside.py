@@ -127,13 +127,20 @@ def _by_study(connection: Connection, uploaded: Sequence[_Uploaded]) -> tuple[Re
         if one.study_instance_uid:
             by_study[one.study_instance_uid].append(one.vector)
         else:
-            pictures.append(ResolvedExample(None, frozenset(), (one.vector,)))
+            pictures.append(ResolvedExample(None, frozenset(), frozenset(), (one.vector,)))
     found = []
     for study_uid, vectors in by_study.items():
-        here = examples.named_series(connection, Example(study_uid), None)
+        here = examples.named_rows(connection, Example(study_uid), None)
         series_ids = frozenset[int]()
         for series_uid in {vector.series_instance_uid for vector in vectors}:
-            named = examples.named_series(connection, Example(study_uid, series_uid), None)
+            named = examples.named_rows(connection, Example(study_uid, series_uid), None)
             series_ids |= named.series_ids if named else frozenset()
-        found.append(ResolvedExample(here.study_id if here else None, series_ids, tuple(vectors)))
+        found.append(
+            ResolvedExample(
+                here.study_id if here else None,
+                series_ids,
+                here.same_patients if here else frozenset(),
+                tuple(vectors),
+            )
+        )
     return (*found, *pictures)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, TextClause, func, select, text
+from sqlalchemy import ARRAY, BigInteger, Connection, Row, Select, Table, TextClause, bindparam, func, select, text
 
 from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
 from pacs_cbir.store.order import Order, ordered
@@ -109,8 +109,7 @@ def attributes(
     connection: Connection, level: Level, ids: Collection[int], *, counted: bool = True
 ) -> dict[int, Attributes]:
     """As `find`, by row id, with or without what is counted; ids that are gone are left out."""
-    query = _query(level).where(_TABLES[level].c.id == func.any(list(ids)))
-    return _complete(connection, level, query, counted=counted)
+    return _complete(connection, level, _query_by_id(level), {"ids": list(ids)}, counted=counted)
 
 
 def header(connection: Connection, study_instance_uid: str) -> Attributes:
@@ -178,11 +177,22 @@ def _query(level: Level) -> Select[Any]:
     )
 
 
+@cache
+def _query_by_id(level: Level) -> Select[Any]:
+    # Made once: SQLAlchemy takes as long to make a statement as Postgres to answer it.
+    return _query(level).where(_TABLES[level].c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+
+
 def _complete(
-    connection: Connection, level: Level, query: Select[Any], *, counted: bool = True
+    connection: Connection,
+    level: Level,
+    query: Select[Any],
+    given: Mapping[str, Any] | None = None,
+    *,
+    counted: bool = True,
 ) -> dict[int, Attributes]:
     """A query's rows, row id → attributes with what is counted; in the query's order."""
-    found = {row.id: _attributes(level, row) for row in connection.execute(query)}
+    found = {row.id: _attributes(level, row) for row in connection.execute(query, given)}
     # Counted for the rows of one page at once: a count for each row may read all instances each time.
     for statement in _COUNTS[level] if counted else ():
         for row in connection.execute(statement, {"ids": list(found)}):

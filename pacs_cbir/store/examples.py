@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Float, Integer, Select, case, cast, func, select, text
+from sqlalchemy import Connection, Row, text
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReindexed
 from pacs_cbir.store.embeddings import WHOLE_STACK
-from pacs_cbir.store.matching import counts
-from pacs_cbir.store.tables import embeddings, instances, series, stacks, studies
 
 
 @dataclass(frozen=True)
@@ -26,93 +24,75 @@ class Example:
     frame_number: int | None = None
 
 
-# Of the row of `series` around it.
-_DUE = text("""
-    SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
-                           ELSE 0 END)
-    FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked'
-    AND (jobs.encoder_id IS NULL OR jobs.encoder_id = :encoder_id) AND NOT EXISTS (
-        SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)
-""").columns(due=Float)
-
-# Made once: SQLAlchemy takes as long to make a statement as Postgres to answer it.
-_SERIES = (
-    select(series.c.study_id, series.c.id.label("series_id"), _DUE.scalar_subquery().label("due"))
-    .join(studies, studies.c.id == series.c.study_id)
-    .where(counts())
-)
-_EMBEDDED = (
-    select(
-        stacks.c.id,
-        stacks.c.plane,
-        stacks.c.sequence,
-        stacks.c.body_part,
-        stacks.c.sop_instance_uids,
-        series.c.series_instance_uid,
-        embeddings.c.slice,
-        embeddings.c.sop_instance_uid,
-        embeddings.c.frame_number,
-        embeddings.c.vector,
+# One statement, and made once: Postgres and SQLAlchemy each take longer to get ready for it than to answer it. What an
+# example does not name costs nothing, since a null is a constant that leaves the plan.
+NAMED = text("""
+    WITH named AS MATERIALIZED (
+        SELECT studies.id AS study_id, series.id AS series_id, series_instance_uid, (
+            SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
+                                   ELSE 0 END)
+            FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked'
+            AND (jobs.encoder_id IS NULL OR jobs.encoder_id = :encoder_id) AND NOT EXISTS (
+                SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)) AS due
+        FROM studies JOIN series ON series.study_id = studies.id
+        WHERE study_instance_uid = :study_instance_uid
+          AND (CAST(:series_instance_uid AS text) IS NULL OR series_instance_uid = :series_instance_uid)
+          AND EXISTS (
+            SELECT FROM instances WHERE instances.series_id = series.id AND rejected IS NULL
+            AND (CAST(:sop_instance_uid AS text) IS NULL OR sop_instance_uid = :sop_instance_uid)
+            -- A header may say anything, and CASE alone keeps the cast from what is no number.
+            AND (CAST(:frame_number AS bigint) IS NULL OR :frame_number <=
+                CASE WHEN instances.attributes -> 'NumberOfFrames' ->> 0 ~ '^[0-9]{1,9}$'
+                     THEN CAST(instances.attributes -> 'NumberOfFrames' ->> 0 AS integer) ELSE 1 END))
     )
-    .join(series, series.c.id == stacks.c.series_id)
-    .join(embeddings, embeddings.c.stack_id == stacks.c.id)
-    .order_by(stacks.c.id, embeddings.c.slice)
-)
+    SELECT named.*, array(
+        -- Studies of no patient have series too.
+        SELECT id FROM series WHERE study_id = ANY(array(
+            SELECT theirs.study_id FROM named JOIN study_patients own USING (study_id)
+                JOIN study_patients theirs USING (patient_id)
+            UNION SELECT study_id FROM named))) AS same_patients,
+        stacks.id, plane, sequence, body_part, sop_instance_uids, slice, sop_instance_uid, frame_number, vector
+    FROM named LEFT JOIN (stacks JOIN embeddings ON embeddings.stack_id = stacks.id)
+      ON stacks.series_id = named.series_id AND encoder_id = :encoder_id
+      AND (CAST(:sop_instance_uid AS text) IS NOT NULL OR slice = :whole_stack)
+      AND (CAST(:sop_instance_uid AS text) IS NULL OR :sop_instance_uid = ANY(sop_instance_uids))
+    ORDER BY stacks.id, slice
+""")
 
 
 @dataclass(frozen=True)
-class NamedSeries:
-    """The series that an example names, or that hold the instance or frame.
+class Named:
+    """What an example names.
 
     Attributes:
-        due: seconds until the first of them that was never looked at is due; None where all were.
+        series_ids: the series that it names, or that hold the instance or frame.
+        same_patients: all series of the study, and of all others of its patients.
+        due: seconds until the first of the named series that was never looked at is due; None where all were.
+        stacks: rows of the example's embeddings by one encoder, by stack, the whole stack's first; slices come along
+            where the example is an instance or frame.
     """
 
     study_id: int
     series_ids: frozenset[int]
+    same_patients: frozenset[int]
     due: float | None
+    stacks: tuple[tuple[Row[Any], ...], ...]
 
 
-def named_series(connection: Connection, example: Example, encoder_id: int | None) -> NamedSeries | None:
+def named_rows(connection: Connection, example: Example, encoder_id: int | None) -> Named | None:
     """What an example names; None where it is not here."""
-    rows = connection.execute(_series_of(example), {"encoder_id": encoder_id}).all()
+    given = {**asdict(example), "encoder_id": encoder_id, "whole_stack": WHOLE_STACK}
+    rows = connection.execute(NAMED, given).all()
     if not rows:
         return None
-    dues = [float(row.due) for row in rows if row.due is not None]
-    return NamedSeries(rows[0].study_id, frozenset(row.series_id for row in rows), min(dues, default=None))
-
-
-def _series_of(example: Example) -> Select[tuple[int, int, float | None]]:
-    query = _SERIES.where(studies.c.study_instance_uid == example.study_instance_uid)
-    if example.series_instance_uid is not None:
-        query = query.where(series.c.series_instance_uid == example.series_instance_uid)
-    if example.sop_instance_uid is not None:
-        query = query.join(instances, instances.c.series_id == series.c.id).where(
-            instances.c.sop_instance_uid == example.sop_instance_uid, instances.c.rejected.is_(None)
-        )
-    if example.frame_number is not None:
-        frames = instances.c.attributes["NumberOfFrames"][0].astext
-        # A header may say anything, and CASE alone keeps the cast from what is no number.
-        number = case((frames.regexp_match("^[0-9]{1,9}$"), cast(frames, Integer)), else_=1)
-        query = query.where(number >= example.frame_number)
-    return query
-
-
-def embedded_rows(
-    connection: Connection, example: Example, series_ids: Collection[int], encoder_id: int | None
-) -> Iterator[list[Any]]:
-    """The example's embeddings by one encoder, stack by stack, the whole stack's row first.
-
-    Slices come along where the example is an instance or frame.
-    """
-    of_series = stacks.c.series_id == func.any(list(series_ids))
-    query = _EMBEDDED.where(of_series, stacks.c.encoder_id == encoder_id)
-    if example.sop_instance_uid is None:
-        query = query.where(embeddings.c.slice == WHOLE_STACK)
-    else:
-        query = query.where(stacks.c.sop_instance_uids.any_() == example.sop_instance_uid)
-    for _, rows in groupby(connection.execute(query), key=attrgetter("id")):
-        yield list(rows)
+    embedded = groupby((row for row in rows if row.id is not None), key=attrgetter("id"))
+    return Named(
+        study_id=rows[0].study_id,
+        series_ids=frozenset(row.series_id for row in rows),
+        same_patients=frozenset(rows[0].same_patients),
+        due=min((float(row.due) for row in rows if row.due is not None), default=None),
+        stacks=tuple(tuple(of_stack) for _, of_stack in embedded),
+    )
 
 
 WHY_NOT = text("""
@@ -142,20 +122,7 @@ def why_not_embedded(connection: Connection, series_ids: Collection[int], encode
 
 OF_STUDIES = text("SELECT id FROM series WHERE study_id = ANY(:study_ids)")
 
-# Studies of no patient have series too.
-OF_SAME_PATIENTS = text("""
-    SELECT id FROM series WHERE study_id = ANY(array(
-        SELECT theirs.study_id FROM study_patients own JOIN study_patients theirs USING (patient_id)
-        WHERE own.study_id = ANY(:study_ids)
-        UNION SELECT unnest(CAST(:study_ids AS bigint[]))))
-""")
-
 
 def series_of_studies(connection: Connection, study_ids: Collection[int]) -> frozenset[int]:
     """The series of some studies."""
     return frozenset(connection.scalars(OF_STUDIES, {"study_ids": list(study_ids)}))
-
-
-def series_of_same_patients(connection: Connection, study_ids: Collection[int]) -> frozenset[int]:
-    """The series of some studies and of all others of their patients."""
-    return frozenset(connection.scalars(OF_SAME_PATIENTS, {"study_ids": list(study_ids)}))

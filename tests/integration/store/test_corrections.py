@@ -18,7 +18,7 @@ from pacs_cbir.errors import MergeRefused, UnknownPatient, UnknownStudy
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import conflicts, corrections
 from pacs_cbir.store.catalogue import find, header
-from pacs_cbir.store.examples import series_of_same_patients
+from pacs_cbir.store.examples import Example, named_rows
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Database
@@ -112,8 +112,9 @@ def test_a_merge_holds_for_what_is_here_and_what_comes(database: Database, setti
         assert patients_of(database, study) == {"B"}
         assert (said(database, study)["PatientID"], said(database, study)["PatientName"]) == ("B", "Roe^Jane")
     with database.transaction() as connection:
-        (study_id, *_), *_ = connection.exec_driver_sql("SELECT id FROM studies ORDER BY id").all()
-        assert len(series_of_same_patients(connection, [study_id])) == 3
+        named = named_rows(connection, Example(uid("one")), None)
+        assert named is not None
+        assert len(named.same_patients) == 3
     assert flagged(database, "one") == []
 
 

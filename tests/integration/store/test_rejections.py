@@ -17,7 +17,7 @@ from stack_rows import do_jobs, not_embedded
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import catalogue, conflicts, jobs, listing
-from pacs_cbir.store.examples import Example, named_series
+from pacs_cbir.store.examples import Example, named_rows
 from pacs_cbir.store.ingest import Outcome
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.session import Database
@@ -69,7 +69,7 @@ def test_what_is_rejected_does_not_count(database: Database, settings: Settings,
         for ds, here in ((ONE, False), (THREE, True)):
             names = ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID
             assert (catalogue.stored_file(connection, *names) is not None) is here
-            assert (named_series(connection, Example(*names), None) is not None) is here
+            assert (named_rows(connection, Example(*names), None) is not None) is here
 
 
 def _attributes(database: Database, level: Level) -> list[dict[str, list[str]]]:
@@ -85,7 +85,7 @@ def test_a_study_of_which_all_is_rejected_is_in_no_listing(database: Database, s
     assert set(embed(database, settings)) == {0}
     assert rejected(database).keys() == {ONE.SOPInstanceUID, TWO.SOPInstanceUID, uid("note")}, "and kept"
     with database.transaction() as connection:
-        assert named_series(connection, Example(ONE.StudyInstanceUID), None) is None
+        assert named_rows(connection, Example(ONE.StudyInstanceUID), None) is None
 
 
 @pytest.mark.parametrize("reason", [QUALITY, PATIENT_SAFETY, WORKLIST], ids=lambda code: code.value)
