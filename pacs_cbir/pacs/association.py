@@ -1,18 +1,46 @@
-"""Associations that we open: what is answered over them reaches whoever asked."""
+"""Associations that we open: what is answered over them reaches whoever asked, and at once."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Sequence
 from typing import Any
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
 from pacs_cbir.pacs.transfer import keep_identifiers_out_of_logs
 
 CONNECT_SECONDS = 30
 MAXIMUM_PDU_BYTES = 131072
+
+
+def send_at_once(event: Event) -> None:
+    """For connections that open: a data set does not wait until the command before it is acknowledged (Nagle)."""
+    _set_option(event, socket.TCP_NODELAY)
+
+
+def acknowledge_at_once(event: Event) -> None:
+    """For PDUs that come: a peer that waits like that is told at once, which the kernel delays by 40 ms.
+
+    The option holds until the kernel takes it back, so it is set again for each PDU.
+    """
+    if hasattr(socket, "TCP_QUICKACK"):
+        _set_option(event, socket.TCP_QUICKACK)
+
+
+def _set_option(event: Event, option: int) -> None:
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
+
+
+# Of every association, whoever opens it.
+AT_ONCE = ((evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_PDU_RECV, acknowledge_at_once))
 
 
 def open_association(
@@ -45,7 +73,7 @@ def open_association(
         ae_title=called,
         max_pdu=MAXIMUM_PDU_BYTES,
         ext_neg=list(roles),
-        evt_handlers=list(handlers),
+        evt_handlers=[*AT_ONCE, *handlers],
     )
     leave_answers_to_who_asked(association)
     return association

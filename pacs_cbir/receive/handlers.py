@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -16,6 +14,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from pacs_cbir.errors import PacsCbirError
+from pacs_cbir.pacs.association import AT_ONCE
 from pacs_cbir.pacs.transfer import TransferFile, received_file
 from pacs_cbir.receive.commitment import Commitments
 from pacs_cbir.receive.find import Answer, find
@@ -44,7 +43,7 @@ def handlers(
         (evt.EVT_C_STORE, store),
         (evt.EVT_N_ACTION, commitments.take_on),
         (evt.EVT_DIMSE_RECV, lambda event: commitments.heard(event.assoc)),
-        (evt.EVT_PDU_RECV, _acknowledge_at_once),
+        *AT_ONCE,
         (evt.EVT_ABORTED, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _free_association),
@@ -72,15 +71,6 @@ def _store(event: Event, database: Database, settings: Settings) -> Dataset:
         return answer(code, "an error that was not foreseen; see the log")
     log.info("instance received", outcome=outcome.value, **peer)
     return answer(SUCCESS)
-
-
-def _acknowledge_at_once(event: Event) -> None:
-    # A peer whose socket has Nagle's algorithm sends the data set only when the command is acknowledged, which the
-    # kernel delays by 40 ms. The option holds until the kernel takes it back, so it is set again for each PDU.
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None and hasattr(socket, "TCP_QUICKACK"):
-        with contextlib.suppress(OSError):
-            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _discard_transfer(event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import pynetdicom.association
 import pytest
 from dicom_factory import mr_instance
+from pynetdicom import build_context
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.sop_class import Verification
 from running import scp_thread
 
+from pacs_cbir.pacs.association import open_association
 from pacs_cbir.pacs.send import send
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
@@ -47,3 +51,18 @@ def test_an_answer_reaches_who_asked_on_a_busy_machine(
         monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_slowly)
         sent = send(paths, settings.dicom_host, settings.dicom_port, called=settings.ae_title, calling="PEER")
         assert [one.accepted for one in sent] == [True] * 2
+
+
+def test_no_data_set_waits_for_an_acknowledgement(settings: Settings, database: Database) -> None:
+    with scp_thread(settings, database):
+        association = open_association(
+            settings.dicom_host,
+            settings.dicom_port,
+            [build_context(Verification)],
+            called=settings.ae_title,
+            calling="PEER",
+            answer_seconds=10,
+        )
+        assert association.is_established
+        assert association.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        association.release()
