@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from pacs_cbir.errors import SettingsError
-from pacs_cbir.pacs.backfill import Backfill, Pace
+from pacs_cbir.pacs.backfill import Backfill
+from pacs_cbir.pacs.pacing import Pace
 from pacs_cbir.pacs.retrieve import open_archive
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.backfills import Filter

@@ -14,7 +14,9 @@ commands = typer.Typer(rich_markup_mode="markdown")
 @commands.command()
 def backfill(
     *,
-    study_date: Annotated[str, typer.Option(help="YYYYMMDD, YYYYMMDD-YYYYMMDD, or YYYYMMDD- until today.")],
+    study_date: Annotated[
+        str, typer.Option(help="YYYYMMDD, YYYYMMDD-YYYYMMDD, or YYYYMMDD- until today; all studies by default.")
+    ] = "",
     modality: Annotated[str, typer.Option(help="One of the study's modalities; empty for any.")] = "MR",
     body_part: Annotated[str, typer.Option(help="BodyPartExamined of a series; empty for any.")] = "",
     peer: Annotated[str | None, typer.Option(help="Its name in PACS_CBIR_PEERS; the only one by default.")] = None,
@@ -34,12 +36,12 @@ def backfill(
     from pacs_cbir.backfill import peer_named, run_backfill
     from pacs_cbir.cli_service import service
     from pacs_cbir.hours import Hours
-    from pacs_cbir.pacs.backfill import Pace
+    from pacs_cbir.pacs.pacing import Pace
     from pacs_cbir.store.backfills import Filter
     from pacs_cbir.store.session import open_database
 
     settings, stop = service()
-    wanted = Filter(peer_named(settings, peer), study_date, modality.strip().upper(), body_part.strip().upper())
+    wanted = Filter(peer_named(settings, peer), study_date.strip(), modality.strip().upper(), body_part.strip().upper())
     pace = Pace(studies_per_minute, None if hours is None else Hours.parse(hours))
     with open_database(settings) as database:
         complete = run_backfill(settings, database, wanted, pace, stop, console=Console())

@@ -35,6 +35,7 @@ PacsCbirError
 ├── BackfillRuns             another process has the same PACS under way; says how to end it
 ├── PeerError                another system did not do its part: no association, no answer
 │   ├── PeerAway             it does not answer at present; may be tried again
+│   ├── PeerSilent           it is there, and did not answer this in time, or not to the end
 │   └── PeerRefuses          it does not let this service ask or fetch; says what to set, there or here
 ├── CheckpointError          an encoder file that cannot be trusted or read
 ├── EncoderBusy              too much waits to be embedded in this process; may be tried again
@@ -203,6 +204,10 @@ class PeerError(PacsCbirError):
 
 class PeerAway(PeerError):
     """Another system does not answer at present; the operation may be tried again."""
+
+
+class PeerSilent(PeerError):
+    """Another system is there, and did not answer in time, or not to the end; it may do so when less is asked."""
 
 
 class PeerRefuses(PeerError):

@@ -92,13 +92,13 @@ def _print_backfills(database: Database, console: Console) -> None:
     rows = []
     for one in listed:
         wanted, counts = one.filter, one.counts
-        which = (wanted.peer, wanted.study_date, wanted.modality or "any", wanted.body_part or "any")
+        which = (wanted.peer, wanted.study_date or "any", wanted.modality or "any", wanted.body_part or "any")
         numbers = (str(sum(counts.values())), str(counts["done"]), str(counts["parked"]))
         ended = "not yet" if one.finished_at is None else f"{one.finished_at:%Y-%m-%d %H:%M}"
         rows.append((*which, str(one.searched_to or "not yet"), *numbers, ended))
     _print_rows(console, "Backfills; the same `pacs-cbir backfill` goes on", columns, rows)
     unknown = [(one.filter.peer, what) for one in listed for what in one.incomplete]
-    _print_rows(console, "Days of which a backfill may lack studies", ("PACS", "What"), unknown)
+    _print_rows(console, "What a backfill may lack studies of", ("PACS", "What"), unknown)
     failed = [(one.filter.peer, uid, error) for one in listed for uid, error in one.parked.items()]
     _print_rows(console, "Studies that a backfill could not fetch", ("PACS", "StudyInstanceUID", "Error"), failed)
 

@@ -109,9 +109,9 @@ def orthanc(
 
 @contextmanager
 def dcmqrscp(
-    peer: Callable[[str], str], folder: Path, settings: Settings, instances: Iterable[FileDataset]
+    peer: Callable[[str], str], folder: Path, settings: Settings, instances: Iterable[FileDataset], *options: str
 ) -> Iterator[Peer]:
-    """dcmtk's archive with some instances in it."""
+    """dcmtk's archive with some instances in it; `options` are its own."""
     storage = folder / "storage"
     storage.mkdir(parents=True)
     port = free_port()
@@ -128,7 +128,7 @@ def dcmqrscp(
     subprocess.run([peer("dcmqridx"), storage, *paths], check=True, capture_output=True, timeout=60)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [peer("dcmqrscp"), "-c", folder / "dcmqrscp.cfg"],
+            [peer("dcmqrscp"), *options, "-c", folder / "dcmqrscp.cfg"],
             env=os.environ | {"TCP_NODELAY": "1"},
             stdout=log,
             stderr=log,

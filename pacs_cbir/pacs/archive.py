@@ -16,6 +16,10 @@ from pacs_cbir.store.value_tests import is_uid
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 # Of an Integer String (PS3.5 Table 6.2-1).
 LARGEST_COUNT = 2**31 - 1
+# Fewer answers than this are never in doubt: nobody sets a lower limit.
+LOWEST_LIMIT = 20
+# More are not read: a query that has more is asked in parts.
+MOST_ANSWERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Found:
 
     Attributes:
         answers: one data set a match.
-        truncated: whether the peer said that it left some out.
+        truncated: whether some were left out; None where the peer does not say.
+        missing: what it could not be asked for, in words.
     """
 
     answers: tuple[Dataset, ...]
-    truncated: bool = False
+    truncated: bool | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,15 @@ class Archive(Protocol):
         """Ours."""
 
     def find(self, level: Level, keys: Mapping[str, str]) -> Found:
-        """Ask which studies, series or instances there are, in the Study Root model (PS3.4 C.6.2) or by QIDO-RS.
+        """Ask which studies, series or instances there are, by C-FIND (PS3.4 C.4.1) or QIDO-RS.
 
         Args:
             keys: keyword → what it must match; empty where the value is only to be returned. The UIDs of the levels
                 above are among them.
 
         Raises:
-            PeerAway: there is no association, or it ended, or the peer fell silent.
+            PeerAway: there is no association.
+            PeerSilent: it ended, or the peer fell silent.
             PeerRefuses: it does not let this service ask.
             PeerError: it answered with an error.
         """
@@ -77,10 +84,36 @@ class Archive(Protocol):
 
         Raises:
             PeerAway: there is no association.
+            PeerSilent: the peer fell silent.
             PeerRefuses: it does not let this service fetch, or does not know where to send; says what to set.
             PeerError: it answered with an error, or broke off; what came until then is in the store.
             StoreError: what came could not be kept.
         """
+
+
+@dataclass
+class AnswerLimit:
+    """How many answers a peer gives to one query of a kind.
+
+    What it says, and what the settings say of it, is taken. Otherwise: a peer that gave so many answers once has no
+    lower limit, so that fewer than the most seen so far are all. Only as many or more are in doubt.
+    """
+
+    peer: Peer
+    _most: int = LOWEST_LIMIT
+
+    def leaves_out(self, found: Found) -> bool:
+        """Whether there may be more answers than these."""
+        short, in_doubt = is_short(found, self.peer), len(found.answers) >= self._most
+        self._most = max(self._most, len(found.answers))
+        return in_doubt if short is None else short
+
+
+def is_short(found: Found, peer: Peer) -> bool | None:
+    """Whether answers were left out, as the peer says, or the settings of it; None where neither tells."""
+    if found.truncated is not None or peer.find_limit is None:
+        return found.truncated
+    return len(found.answers) >= peer.find_limit
 
 
 def identifier_of(answer: Dataset, keyword: str) -> str:

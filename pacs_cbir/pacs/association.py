@@ -51,7 +51,7 @@ def open_association(
     called: str,
     calling: str,
     answer_seconds: float,
-    roles: Sequence[Any] = (),
+    negotiated: Sequence[Any] = (),
     handlers: Sequence[Any] = (),
 ) -> Association:
     """Ask a peer for an association, which may or may not come about.
@@ -59,7 +59,7 @@ def open_association(
     Args:
         called, calling: AE titles.
         answer_seconds: how long an answer may take.
-        roles: SCP/SCU Role Selections (PS3.7 D.3.3.4).
+        negotiated: role selections and SOP Class Extended Negotiations (PS3.7 D.3.3.4, D.3.3.5).
         handlers: pynetdicom's event handlers.
     """
     keep_identifiers_out_of_logs()
@@ -72,7 +72,7 @@ def open_association(
         contexts=list(contexts),
         ae_title=called,
         max_pdu=MAXIMUM_PDU_BYTES,
-        ext_neg=list(roles),
+        ext_neg=list(negotiated),
         evt_handlers=[*AT_ONCE, *handlers],
     )
     leave_answers_to_who_asked(association)

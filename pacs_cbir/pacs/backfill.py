@@ -2,66 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
-from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable, PeerAway, PeerError, PeerRefuses, SettingsError
-from pacs_cbir.hours import Hours
+from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses, SettingsError
 from pacs_cbir.pacs.archive import Archive
+from pacs_cbir.pacs.pacing import Pace, Pacing, Stopped
 from pacs_cbir.pacs.retrieve import retrieve
-from pacs_cbir.pacs.studies import DAY, StudySearch, instances_of_series
+from pacs_cbir.pacs.studies import DAY, FIRST_DAY, StudySearch, instances_of_series
 from pacs_cbir.store import backfills, holdings
 from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
 
-# Studies of so many days are asked for at once.
-WINDOW_DAYS = 31
-# Growing pauses while the PACS, the database or the disk is away.
-FIRST_PAUSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 300.0
-# A PACS that has not answered once is more likely written down wrongly than away.
-FIRST_CONTACTS = 4
-# Hours are looked at again this often, for clocks that are set.
-LOOK_SECONDS = 60.0
 # After so many studies in a row that brought nothing at the first attempt, something is wrong with all of them.
 IN_VAIN = 10
 
-Given = TypeVar("Given")
 log = structlog.get_logger()
-
-
-class Stopped(Exception):
-    """The backfill was asked to end."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """When and how fast.
-
-    Attributes:
-        studies_per_minute: at most so many retrievals begin in one.
-        hours: of the week in which the PACS is asked; None for always.
-    """
-
-    studies_per_minute: float
-    hours: Hours | None = None
 
 
 def days_of(study_date: str, today: date) -> tuple[date, date]:
     """A range as it is typed, `YYYYMMDD-YYYYMMDD`, `YYYYMMDD-` (to today) or `YYYYMMDD` → its first and last day.
 
+    Without one, all days that a StudyDate can be of.
+
     Raises:
         SettingsError: it is none.
     """
+    if not study_date:
+        return FIRST_DAY, today
     start, dash, end = study_date.partition("-")
     try:
         first = _day(start)
@@ -88,8 +61,8 @@ class Backfill:
         wanted: which studies; its row is made or gone on with.
         stop: set, it ends the run after the study under way.
         say: told what a person wants to know, in a sentence.
-        show: told the studies by state, whenever they change, and the months that are searched to and will be, while
-            it searches.
+        show: told the studies by state, whenever they change, and the days that are searched to and will be, while it
+            searches.
     """
 
     def __init__(
@@ -103,14 +76,12 @@ class Backfill:
         say: Callable[[str], None],
         show: Callable[[dict[str, int], tuple[date, date] | None], None],
     ) -> None:
-        self._archive, self._database, self._wanted, self._pace, self._stop = archive, database, wanted, pace, stop
-        self._say, self._show = say, show
+        self._archive, self._database, self._wanted, self._say, self._show = archive, database, wanted, say, show
         self._search = StudySearch(archive, wanted.modality, wanted.body_part)
         self._alone = backfills.OnlyOne(database, wanted.peer)
+        self._pacing = Pacing(wanted.peer, pace, self._alone, stop, say=say)
         self._row = 0
-        self._begun: float | None = None
         self._in_vain = 0
-        self._heard = False
 
     def run(self) -> dict[str, int]:
         """Find and fetch until nothing is left or `stop` is set; returns the studies by state.
@@ -121,7 +92,7 @@ class Backfill:
             PeerRefuses: the PACS does not let this service ask or fetch; the next run goes on.
             PeerAway: it has not answered once.
             PeerError: it answered a query with an error, or many studies in a row brought nothing; likewise.
-            DatabaseUnavailable: at the start.
+            DatabaseUnavailable: at the start or after the end.
         """
         with self._alone:
             with self._database.transaction() as connection:
@@ -157,14 +128,19 @@ class Backfill:
         first, last = days_of(self._wanted.study_date, today)
         if searched_to is not None:
             first = searched_to + DAY
+        elif not self._wanted.study_date:
+            found, all_of_them = self._pacing.do(self._search.at_once)
+            first = last + DAY if all_of_them else first
+            self._found(found, min(first, today) - DAY, last)
         while first <= last:
-            until = min(first + timedelta(days=WINDOW_DAYS - 1), last)
-            found = self._patiently(partial(self._search.between, first, until))
-            self._heard = True
-            counts = {study.study_instance_uid: study.instances for study in found}
+            found, until = self._pacing.do(partial(self._search.some_days, first, last))
             # Of today more may come: the next run asks for it again.
-            self._patiently(partial(self._note, counts, min(until, today - DAY), last))
+            self._found(found, min(until, today - DAY), last)
             first = until + DAY
+
+    def _found(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
+        self._pacing.heard = True
+        self._pacing.do(partial(self._note, found, searched_to, last))
 
     def _note(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
         with self._database.transaction() as connection:
@@ -175,8 +151,11 @@ class Backfill:
         self._show(counts, (searched_to, last))
 
     def _fetch(self) -> None:
-        while (study := self._patiently(self._next)) is not None:
-            self._patiently(partial(self._fetch_one, study))
+        while (study := self._pacing.do(self._next)) is not None:
+            self._pacing.do(partial(self._fetch_one, study))
+        self._pacing.do(self._finish)
+
+    def _finish(self) -> None:
         with self._database.transaction() as connection:
             backfills.finish(connection, self._row)
 
@@ -194,7 +173,7 @@ class Backfill:
             raise
         except PeerError as error:
             problem = str(error)
-        self._heard = True
+        self._pacing.heard = True
         with self._database.transaction() as connection:
             if problem is None:
                 backfills.done(connection, study)
@@ -223,7 +202,7 @@ class Backfill:
         if 0 < expected <= known:
             return None
         require_room(self._archive.settings)
-        self._throttle()
+        self._pacing.throttle()
         failures: list[str] = []
         if known == 0 or by_series is None:
             failures += retrieve(self._archive, self._database, uid).fetched.failures
@@ -240,50 +219,3 @@ class Backfill:
     def _known(self, study: str, series: str | None = None) -> int:
         with self._database.reading() as connection:
             return holdings.count_known(connection, study, series)
-
-    def _throttle(self) -> None:
-        if self._begun is not None:
-            self._wait(self._begun + 60 / self._pace.studies_per_minute - time.monotonic())
-        self._begun = time.monotonic()
-
-    def _patiently(self, step: Callable[[], Given]) -> Given:
-        """Do a step in the hours that are allowed; again, after growing pauses, while something is away.
-
-        Raises:
-            Stopped: the run was asked to end.
-            PeerAway: the PACS has not answered once.
-            BackfillRuns: another backfill began while the database was away.
-        """
-        pause = FIRST_PAUSE_SECONDS
-        for tries in itertools.count(1):
-            self._wait_for_hours()
-            try:
-                self._alone.hold()
-                return step()
-            except (PeerAway, DatabaseUnavailable, DiskUnavailable) as error:
-                if isinstance(error, PeerAway) and not self._heard and tries >= FIRST_CONTACTS:
-                    raise PeerAway(
-                        f"{error}, and has not answered once in {tries} tries: is it up, and is its address in "
-                        f"PACS_CBIR_PEERS ({self._wanted.peer}) right?"
-                    ) from error
-                self._say(f"{error}; trying again in {pause:g} s")
-            self._wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        raise AssertionError("counting ends nowhere")
-
-    def _wait_for_hours(self) -> None:
-        hours = self._pace.hours
-        now = datetime.now().astimezone()
-        if self._stop.is_set():
-            raise Stopped
-        if hours is None or hours.allows(now):
-            return
-        until = hours.next_allowed(now)
-        self._say(f"outside of the hours: waiting until {until:%a %Y-%m-%d %H:%M}")
-        while not hours.allows(now):
-            self._wait(min(LOOK_SECONDS, max(1.0, (until - now).total_seconds())))
-            now = datetime.now().astimezone()
-
-    def _wait(self, seconds: float) -> None:
-        if self._stop.wait(max(0.0, seconds)):
-            raise Stopped

@@ -36,7 +36,7 @@ def report_to(peer: Peer, calling: str, event: Dataset) -> None:
         calling=calling,
         answer_seconds=ANSWER_SECONDS,
         # The one who opens an association is an SCU where it does not say otherwise (PS3.7 D.3.3.4).
-        roles=[build_role(StorageCommitmentPushModel, scp_role=True)],
+        negotiated=[build_role(StorageCommitmentPushModel, scp_role=True)],
     )
     if not association.is_established:
         raise PeerError(f"{peer.ae_title} at {peer.host}:{peer.port} gave no association")

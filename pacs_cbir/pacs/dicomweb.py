@@ -17,8 +17,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from urllib3.exceptions import ReadTimeoutError
 
-from pacs_cbir.errors import InstanceError, NotDicom, PeerAway, PeerError, PeerRefuses
-from pacs_cbir.pacs.archive import Fetched, Found, Level
+from pacs_cbir.errors import InstanceError, NotDicom, PeerAway, PeerError, PeerRefuses, PeerSilent
+from pacs_cbir.pacs.archive import MOST_ANSWERS, Fetched, Found, Level
 from pacs_cbir.pacs.association import CONNECT_SECONDS
 from pacs_cbir.pacs.dimse import SHOWN_UIDS
 from pacs_cbir.peers import Peer
@@ -53,6 +53,8 @@ class WebArchive:
         answers: list[Dataset] = []
         with self._translated():
             while page := search(search_filters=filters, fields=fields, limit=PAGE, offset=len(answers)):
+                if len(answers) >= MOST_ANSWERS:
+                    return Found(tuple(answers), truncated=True)
                 read = [Dataset.from_json(answer) for answer in page]
                 if answers and read[0] == answers[-len(page)]:
                     # It knows no offset, and gives the same page again: a full one may lack some.
@@ -74,8 +76,7 @@ class WebArchive:
         """By WADO-RS, one instance in memory at a time; the instances go through `ingest`."""
         client = self._client()
         completed, refused = 0, []
-        # Silence here is the study's, which may be too large: waiting for it without end would keep all others there.
-        with self._translated(silence=PeerError):
+        with self._translated():
             if series_instance_uid is None:
                 received = client.iter_study(study_instance_uid, media_types=AS_THEY_ARE)
             else:
@@ -110,12 +111,8 @@ class WebArchive:
         return client
 
     @contextmanager
-    def _translated(self, silence: type[PeerError] = PeerAway) -> Iterator[None]:
-        """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read.
-
-        Args:
-            silence: what it is when a connection stands, and nothing comes.
-        """
+    def _translated(self) -> Iterator[None]:
+        """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read."""
         name = f"{self.peer.ae_title} at {self.peer.dicomweb_url}"
         try:
             with warnings.catch_warnings():
@@ -128,7 +125,7 @@ class WebArchive:
                     f"{name} refuses us (HTTP {status}): set dicomweb_user and dicomweb_password in PACS_CBIR_PEERS"
                 ) from None
             if status == HTTPStatus.GATEWAY_TIMEOUT:
-                raise silence(f"{name} took too long for its gateway (HTTP {status})") from None
+                raise PeerSilent(f"{name} took too long for its gateway (HTTP {status})") from None
             if status in AWAY:
                 raise PeerAway(f"{name} does not answer at present (HTTP {status})") from None
             raise PeerError(f"{name} answered with HTTP {status}") from None
@@ -136,7 +133,7 @@ class WebArchive:
             raise PeerError(f"{name} broke off an answer") from None
         except requests.RequestException as error:
             if isinstance(error, requests.ReadTimeout) or any(isinstance(one, ReadTimeoutError) for one in error.args):
-                raise silence(f"{name} was silent for {self.peer.timeout_seconds:g} s") from None
+                raise PeerSilent(f"{name} was silent for {self.peer.timeout_seconds:g} s") from None
             raise PeerAway(f"{name} does not answer: {type(error).__name__}") from None
         except (ValueError, KeyError, EOFError, pydicom.errors.InvalidDicomError) as error:
             raise PeerError(f"{name} answered with what is no DICOMweb: {type(error).__name__}") from None

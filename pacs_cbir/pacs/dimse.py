@@ -1,4 +1,4 @@
-"""Associations with a peer, C-FIND over them, and what its statuses mean (PS3.4 Tables C.4-1, -2 and -3)."""
+"""Associations with a peer, identifiers, and what its statuses mean (PS3.4 Tables C.4-1, -2 and -3)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
-    StudyRootQueryRetrieveInformationModelFind,
-)
 
 from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses
-from pacs_cbir.pacs.archive import Fetched, Found, Level
+from pacs_cbir.pacs.archive import Fetched
 from pacs_cbir.pacs.association import open_association
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 
 SYNTAXES: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+UTF_8 = "ISO_IR 192"
 
 SUCCESS = 0x0000
 PENDING = {0xFF00, 0xFF01}
@@ -48,19 +47,22 @@ def named(peer: Peer) -> str:
 def associate(
     peer: Peer,
     settings: Settings,
-    contexts: Sequence[PresentationContext],
+    services: Sequence[UID],
+    others: Sequence[PresentationContext] = (),
     *,
-    roles: Sequence[Any] = (),
+    negotiated: Sequence[Any] = (),
     handlers: Sequence[Any] = (),
-) -> Iterator[Association]:
-    """An association, whose first presentation context the peer has accepted; aborted where the block raises.
+) -> Iterator[tuple[Association, UID]]:
+    """An association, and the first of some SOP classes that the peer accepts; aborted where the block raises.
 
     Args:
-        roles: SCP/SCU Role Selections (PS3.7 D.3.3.4).
+        services: SOP classes of which one will do, the best first.
+        others: presentation contexts that the peer may reject.
+        negotiated: role selections and SOP Class Extended Negotiations (PS3.7 D.3.3.4, D.3.3.5).
         handlers: pynetdicom's event handlers.
 
     Raises:
-        PeerAway: nothing answers, or not now.
+        PeerAway: nothing answers, or not now, or the association ended too early.
         PeerRefuses: the peer wants no association with us, or lacks the service.
     """
     assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
@@ -68,31 +70,45 @@ def associate(
     association = open_association(
         peer.host,
         peer.port,
-        contexts,
+        [*(build_context(service, SYNTAXES) for service in services), *others],
         called=peer.ae_title,
         calling=settings.ae_title,
         answer_seconds=peer.timeout_seconds,
-        roles=roles,
+        negotiated=negotiated,
         handlers=handlers,
     )
     # Where all contexts are rejected, pynetdicom ends the association by itself.
-    _require_service(association, contexts[0].abstract_syntax, peer, settings)
-    if not association.is_established:
+    _require_one(association, services, peer, settings)
+    service = accepted(association, services)
+    if not association.is_established or service is None:
         raise _no_association(association, peer, settings)
     try:
-        yield association
+        yield association, service
+    except RuntimeError as error:
+        if association.is_established:
+            association.abort()
+            raise
+        # pynetdicom sends nothing over an association that has ended.
+        raise PeerAway(f"{named(peer)} ended the association too early") from error
     except BaseException:
         association.abort()
         raise
     association.release()
 
 
-def _require_service(association: Association, service: UID | None, peer: Peer, settings: Settings) -> None:
-    if service in {context.abstract_syntax for context in association.rejected_contexts}:
+def accepted(association: Association, services: Sequence[UID]) -> UID | None:
+    """The first of some SOP classes that the peer has accepted; None where it has none of them."""
+    offered = {context.abstract_syntax for context in association.accepted_contexts}
+    return next((service for service in services if service in offered), None)
+
+
+def _require_one(association: Association, services: Sequence[UID], peer: Peer, settings: Settings) -> None:
+    if {context.abstract_syntax for context in association.rejected_contexts}.issuperset(services):
         association.abort()
+        names = " or ".join(service.name for service in services)
         raise PeerRefuses(
-            f"{named(peer)} does not offer us {UID(service or '').name}: allow {settings.ae_title} to use it there, or "
-            "set another `retrieve` in PACS_CBIR_PEERS"
+            f"{named(peer)} does not offer us {names}: allow {settings.ae_title} to use it there, or set another "
+            "`retrieve` in PACS_CBIR_PEERS"
         )
 
 
@@ -107,7 +123,7 @@ def _no_association(association: Association, peer: Peer, settings: Settings) ->
     return PeerRefuses(f"{named(peer)} rejects associations: {reason}; see PACS_CBIR_PEERS and its own configuration")
 
 
-def identifier(level: Level, keys: Mapping[str, str]) -> Dataset:
+def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
     """The identifier of a C-FIND, C-MOVE or C-GET (PS3.4 C.4.1.1.3, C.4.2.1.4)."""
     ds = Dataset()
     ds.QueryRetrieveLevel = level
@@ -115,37 +131,9 @@ def identifier(level: Level, keys: Mapping[str, str]) -> Dataset:
         # Matching keys are no values of their VR: a range of dates is no DA.
         vr = dictionary_VR(keyword)
         ds.add(DataElement(keyword, vr, value or None, validation_mode=config.IGNORE))
+    if not "".join(keys.values()).isascii():
+        ds.SpecificCharacterSet = UTF_8
     return ds
-
-
-def retrieve_identifier(study_instance_uid: str, series_instance_uid: str | None) -> Dataset:
-    """The identifier of a C-MOVE or C-GET of a study or of one of its series."""
-    if series_instance_uid is None:
-        return identifier("STUDY", {"StudyInstanceUID": study_instance_uid})
-    return identifier("SERIES", {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": series_instance_uid})
-
-
-def find(peer: Peer, settings: Settings, level: Level, keys: Mapping[str, str]) -> Found:
-    """C-FIND in the Study Root model; as `Archive.find`."""
-    model = StudyRootQueryRetrieveInformationModelFind
-    answers = []
-    with associate(peer, settings, [build_context(model, SYNTAXES)]) as association:
-        for status, answer in association.send_c_find(identifier(level, keys), model):
-            code = status.get("Status")
-            if code in PENDING:
-                if answer is None:
-                    raise PeerError(f"{named(peer)} answered a query with what is no data set")
-                answers.append(answer)
-            elif code is None:
-                raise PeerAway(f"{named(peer)} ended a query before it was answered")
-            elif code == SUCCESS:
-                return Found(tuple(answers))
-            elif code in {TOO_MANY_MATCHES, CANCELLED}:
-                # Some end a query with "cancelled" that nobody cancelled: Orthanc, after LimitFindResults answers.
-                return Found(tuple(answers), truncated=True)
-            else:
-                raise PeerError(f"{named(peer)} answered a query with status {code:04X}H{comment_of(status)}")
-    raise PeerAway(f"{named(peer)} ended a query before it was answered")
 
 
 def fetched(

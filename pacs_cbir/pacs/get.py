@@ -18,20 +18,23 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    PatientRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelGet,
 )
 
 from pacs_cbir.errors import InstanceError, StoreError
 from pacs_cbir.pacs import dimse
 from pacs_cbir.pacs.archive import Fetched, Found, Level, identifier_of, texts_of
+from pacs_cbir.pacs.query import Patients, Query, find, find_contexts, relational_queries, retrieve_identifier
 from pacs_cbir.pacs.transfer import received_file, stream_transfers
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
 from pacs_cbir.store.session import Database
 
-# An association may propose 128 presentation contexts (PS3.8 9.3.2.2), and one is the C-GET's.
-STORAGE_CONTEXTS = 127
+MODELS = (StudyRootQueryRetrieveInformationModelGet, PatientRootQueryRetrieveInformationModelGet)
+# An association may propose 128 presentation contexts (PS3.8 9.3.2.2), and two are C-GET's, two C-FIND's.
+STORAGE_CONTEXTS = 124
 # Each in a context of its own, so that the PACS can send what it has as it is.
 COMPRESSED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *RLETransferSyntaxes)
 OUT_OF_RESOURCES = 0xA700
@@ -45,23 +48,29 @@ class GetArchive:
     peer: Peer
     settings: Settings
     database: Database
+    patients: Patients
 
     def find(self, level: Level, keys: Mapping[str, str]) -> Found:
         """By C-FIND."""
-        return dimse.find(self.peer, self.settings, level, keys)
+        return find(self.peer, self.settings, self.patients, level, keys)
 
     def fetch(self, study_instance_uid: str, series_instance_uid: str | None = None) -> Fetched:
         """By C-GET; the instances go through `ingest`, as if the SCP had received them."""
         stream_transfers(self.settings)
-        model = StudyRootQueryRetrieveInformationModelGet
         storage = self._storage_contexts(study_instance_uid, series_instance_uid)
         roles = [build_role(uid, scp_role=True) for uid in {context.abstract_syntax for context in storage} if uid]
         receiver = _Receiver(self.peer, self.settings, self.database)
-        asked = dimse.retrieve_identifier(study_instance_uid, series_instance_uid)
-        contexts = [build_context(model, dimse.SYNTAXES), *storage]
-        handlers = [(evt.EVT_C_STORE, receiver.store)]
-        with dimse.associate(self.peer, self.settings, contexts, roles=roles, handlers=handlers) as association:
-            handed_over = dimse.fetched(self.peer, self.settings, association.send_c_get(asked, model), "C-GET")
+        with dimse.associate(
+            self.peer,
+            self.settings,
+            MODELS,
+            [*find_contexts(), *storage],
+            negotiated=[relational_queries(), *roles],
+            handlers=[(evt.EVT_C_STORE, receiver.store)],
+        ) as (assoc, model):
+            query = Query(assoc, self.peer, self.patients)
+            asked = retrieve_identifier(query, model, study_instance_uid, series_instance_uid)
+            handed_over = dimse.fetched(self.peer, self.settings, assoc.send_c_get(asked, model), "C-GET")
         return receiver.checked(handed_over)
 
     def _storage_contexts(self, study: str, series: str | None) -> list[PresentationContext]:

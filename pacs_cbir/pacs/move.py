@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pynetdicom import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
+    PatientRootQueryRetrieveInformationModelMove,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
 from pacs_cbir.pacs import dimse
 from pacs_cbir.pacs.archive import Fetched, Found, Level
+from pacs_cbir.pacs.query import Patients, Query, find, find_contexts, relational_queries, retrieve_identifier
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
+
+MODELS = (StudyRootQueryRetrieveInformationModelMove, PatientRootQueryRetrieveInformationModelMove)
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,17 @@ class MoveArchive:
 
     peer: Peer
     settings: Settings
+    patients: Patients
 
     def find(self, level: Level, keys: Mapping[str, str]) -> Found:
         """By C-FIND."""
-        return dimse.find(self.peer, self.settings, level, keys)
+        return find(self.peer, self.settings, self.patients, level, keys)
 
     def fetch(self, study_instance_uid: str, series_instance_uid: str | None = None) -> Fetched:
         """By C-MOVE to our AE title."""
-        model = StudyRootQueryRetrieveInformationModelMove
-        asked = dimse.retrieve_identifier(study_instance_uid, series_instance_uid)
-        with dimse.associate(self.peer, self.settings, [build_context(model, dimse.SYNTAXES)]) as association:
-            responses = association.send_c_move(asked, self.settings.ae_title, model)
+        wish = [relational_queries()]
+        with dimse.associate(self.peer, self.settings, MODELS, find_contexts(), negotiated=wish) as (assoc, model):
+            query = Query(assoc, self.peer, self.patients)
+            asked = retrieve_identifier(query, model, study_instance_uid, series_instance_uid)
+            responses = assoc.send_c_move(asked, self.settings.ae_title, model)
             return dimse.fetched(self.peer, self.settings, responses, "C-MOVE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -12,6 +12,7 @@ from pacs_cbir.pacs.archive import Archive, Fetched
 from pacs_cbir.pacs.dicomweb import WebArchive
 from pacs_cbir.pacs.get import GetArchive
 from pacs_cbir.pacs.move import MoveArchive
+from pacs_cbir.pacs.query import Patients
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, holdings
@@ -45,11 +46,13 @@ def open_archive(peer: Peer, settings: Settings, database: Database) -> Archive:
         DiskUnavailable: it cannot be written.
     """
     if peer.retrieve == "c-move":
-        return MoveArchive(peer, settings)
+        return MoveArchive(peer, settings, Patients(database))
     # These write into the data directory themselves.
     files.prepare(settings)
     files.claim(settings, database)
-    return (GetArchive if peer.retrieve == "c-get" else WebArchive)(peer, settings, database)
+    if peer.retrieve == "c-get":
+        return GetArchive(peer, settings, database, Patients(database))
+    return WebArchive(peer, settings, database)
 
 
 def peer_with_series(study_instance_uid: str, series_instance_uid: str, settings: Settings, database: Database) -> Peer:
@@ -94,8 +97,11 @@ def retrieve_series(
     """
     archive = open_archive(peer, settings, database)
     retrieved = retrieve(archive, database, study_instance_uid, series_instance_uid)
-    if retrieved.fetched.failed:
-        raise PeerError("; ".join(retrieved.fetched.failures))
+    with database.reading() as connection:
+        known = holdings.count_known(connection, study_instance_uid, series_instance_uid)
+    fetched = retrieved.fetched
+    if fetched.failed or (fetched.failures and retrieved.here < known):
+        raise PeerError("; ".join(fetched.failures))
     if retrieved.here == 0:
         raise PeerError(f"{peer.ae_title} sent nothing of series {series_instance_uid}: does it still have it?")
     return retrieved.here
@@ -106,9 +112,10 @@ def retrieve(
 ) -> Retrieved:
     """Fetch a study or one series, and wait until what was handed over is in the store.
 
+    Where the PACS says that it sent more than has come, that is one of the failures, and what it may be due to.
+
     Raises:
-        PeerError, PeerAway, PeerRefuses, StoreError: as `Archive.fetch`; and PeerError where the PACS says that it sent
-            more than has come.
+        PeerError, PeerAway, PeerRefuses, StoreError: as `Archive.fetch`.
     """
     with database.reading() as connection:
         started = holdings.now(connection)
@@ -126,13 +133,16 @@ def retrieve(
         if here > before:
             deadline = time.monotonic() + ARRIVAL_SECONDS
         elif time.monotonic() > deadline:
-            raise _elsewhere(archive, fetched.completed, here)
+            return Retrieved(here, replace(fetched, failures=(*fetched.failures, _elsewhere(archive, fetched, here))))
         time.sleep(LOOK_SECONDS)
 
 
-def _elsewhere(archive: Archive, sent: int, here: int) -> PeerError:
+def _elsewhere(archive: Archive, fetched: Fetched, here: int) -> str:
+    said = f"{archive.peer.ae_title} says that it sent {fetched.completed} instances, and {here} are here"
+    if here or archive.peer.retrieve != "c-move":
+        return f"{said}: it sent some twice, or of another study"
     ours = archive.settings
-    return PeerError(
-        f"{archive.peer.ae_title} says that it sent {sent} instances, and {here} are here: it must know AE title "
-        f"{ours.ae_title} at this machine's address and port {ours.dicom_port}, where this service's SCP listens"
+    return (
+        f"{said}: it must know AE title {ours.ae_title} at this machine's address and port {ours.dicom_port}, where "
+        "this service's SCP listens"
     )

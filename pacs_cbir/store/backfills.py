@@ -34,7 +34,7 @@ class Filter:
 
     Attributes:
         peer: its name in the settings.
-        study_date: a range as it was typed; an open end is today, whenever the backfill runs.
+        study_date: a range as it was typed; an open end is today, whenever the backfill runs. Empty for all studies.
         modality, body_part: empty for any.
     """
 
@@ -61,7 +61,7 @@ class Summary:
     Attributes:
         searched_to: the last day of which all studies are known; None at the start.
         finished_at: when it came to its end; None while it has not.
-        incomplete: of which days studies may be missing, and why.
+        incomplete: of what studies may be missing, and why.
         counts: state → studies.
         parked: StudyInstanceUID → error.
     """
@@ -162,7 +162,7 @@ def add_found(
 
     Args:
         found: StudyInstanceUID → instances at the PACS, None where it does not say.
-        missing: of which days some may be missing, and why.
+        missing: of what some may be missing, and why.
     """
     rows = [
         {"backfill_id": backfill_id, "study_instance_uid": uid, "instances_at_pacs": count}
@@ -244,7 +244,7 @@ def parked(connection: Connection, backfill_id: int) -> dict[str, str]:
 
 
 def incomplete(connection: Connection, backfill_id: int) -> list[str]:
-    """Of which days studies may be missing, and why."""
+    """Of what studies may be missing, and why."""
     found = connection.execute(select(backfills.c.incomplete).where(backfills.c.id == backfill_id))
     return list(found.scalar_one())
 

@@ -49,3 +49,10 @@ def senders(connection: Connection, study_instance_uid: str, series_instance_uid
         .order_by(instances.c.calling_ae_title)
     )
     return tuple(connection.scalars(query))
+
+
+def patient_id(connection: Connection, study_instance_uid: str) -> str:
+    """The PatientID of a study that is here, corrected; empty where it is not here, or has none."""
+    said = studies.c.attributes["PatientID"][0].astext
+    query = select(said).where(studies.c.study_instance_uid == study_instance_uid)
+    return connection.execute(query).scalar_one_or_none() or ""

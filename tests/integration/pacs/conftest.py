@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from archives import Orthanc, orthanc
+from crooked_pacs import CrookedPacs
 from running import scp_thread
 
 from pacs_cbir.settings import Settings
@@ -40,3 +41,10 @@ def scp(settings: Settings, database: Database) -> Iterator[Settings]:
     """Our SCP in a thread; the settings it runs with."""
     with scp_thread(settings, database):
         yield settings
+
+
+@pytest.fixture
+def crooked(scp: Settings) -> Iterator[CrookedPacs]:
+    """A PACS that can be told to misbehave."""
+    with CrookedPacs(scp) as started:
+        yield started

@@ -5,17 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 
 import psycopg2
 import pytest
-from archives import Orthanc, orthanc
+from archives import Orthanc
+from backfilling import EVERYTHING, FAST, JANUARY, backfill_of, run, study
 from crooked_pacs import CrookedPacs
 from dicom_factory import mr_instance, uid
-from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 from rich.console import Console
 from running import listens, pacs_cbir, wait_until
@@ -24,10 +23,11 @@ from structlog.testing import capture_logs
 
 from pacs_cbir.errors import BackfillRuns, PeerAway, PeerError, PeerRefuses, SettingsError
 from pacs_cbir.hours import Hours
-from pacs_cbir.pacs import backfill as module
-from pacs_cbir.pacs.backfill import Backfill, Pace, days_of
+from pacs_cbir.pacs import pacing, retrieve
+from pacs_cbir.pacs.backfill import IN_VAIN, Backfill, days_of
+from pacs_cbir.pacs.pacing import Pace
 from pacs_cbir.pacs.retrieve import open_archive
-from pacs_cbir.pacs.studies import StudySearch
+from pacs_cbir.pacs.studies import FIRST_DAY
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.status import print_status
@@ -38,28 +38,6 @@ from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import backfill_studies, instances, studies
 
 pytestmark = pytest.mark.peer
-
-JANUARY = Filter("pacs", "20240101-20240131", "MR", "")
-FAST = Pace(studies_per_minute=1e6)
-
-
-def study(name: str, number_of_instances: int = 2, **attributes: object) -> list[FileDataset]:
-    """A study of a patient of its own."""
-    return [mr_instance(f"P{name}", name, number=number, **attributes) for number in range(1, number_of_instances + 1)]
-
-
-def run(
-    peer: Peer,
-    settings: Settings,
-    database: Database,
-    wanted: Filter = JANUARY,
-    pace: Pace = FAST,
-) -> tuple[dict[str, int], list[str]]:
-    """One run to its end: the studies by state, and what was said."""
-    said: list[str] = []
-    archive = open_archive(peer, settings, database)
-    counts = Backfill(archive, database, wanted, pace, threading.Event(), say=said.append, show=lambda *_: None).run()
-    return counts, said
 
 
 def arrivals(database: Database) -> dict[str, object]:
@@ -89,65 +67,70 @@ def test_what_is_asked_for_comes_once(pacs: Orthanc, scp: Settings, database: Da
     assert {name: later[name] for name in came} == came
 
 
+@pytest.mark.parametrize("way", ["c-get", "dicomweb"])
+def test_all_studies_those_without_a_date_too(pacs: Orthanc, scp: Settings, database: Database, way: str) -> None:
+    wanted = [
+        *study("dated"),
+        *study("of no day", StudyDate="", StudyTime=""),
+        *study("without it", StudyDate=None),
+        *study("of the future", StudyDate="29990101"),
+    ]
+    pacs.add([*wanted, *study("ct", Modality="CT", SOPClassUID=CTImageStorage)])
+    backfill, _ = backfill_of(pacs.peer(way), scp, database, EVERYTHING)
+    assert backfill.run() == {"waiting": 0, "done": 4, "parked": 0}
+    assert backfill.incomplete() == []
+    assert arrivals(database).keys() == {ds.SOPInstanceUID for ds in wanted}
+    pacs.add(study("new", StudyDate=""))
+    assert backfill.run() == {"waiting": 0, "done": 5, "parked": 0}
+
+
+def test_what_may_be_missing_of_all_studies_is_told(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    crooked.hold(study("of no day", 1, StudyDate=""))
+    for day in range(1, 5):
+        crooked.hold(study(f"day {day}", 1, StudyDate=f"202401{day:02}"))
+    crooked.hold(study("of no day either", 1, StudyDate=""))
+    crooked.limit = 3
+    backfill, _ = backfill_of(crooked.peer(find_limit=3), scp, database, EVERYTHING)
+    assert backfill.run() == {"waiting": 0, "done": 5, "parked": 0}
+    [missing] = backfill.incomplete()
+    assert "and 1 without a StudyDate were among those" in missing
+    shown = Console(record=True, width=400)
+    print_status(scp, database, shown)
+    assert missing in shown.export_text()
+
+
+def test_what_comes_twice_or_unasked_does_not_count(
+    crooked: CrookedPacs, scp: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieve, "ARRIVAL_SECONDS", 0.3)
+    crooked.hold([*study("whole"), *study("broken")])
+    crooked.broken = {str(uid("broken", "series", 2))}
+    crooked.repeats, crooked.strays = 2, study("stray", 1)
+    backfill, _ = backfill_of(crooked.peer(), scp, database)
+    assert backfill.run() == {"waiting": 0, "done": 1, "parked": 1}
+    [error] = backfill.parked().values()
+    assert "1 of 2 instances are here" in error
+    assert "says that it sent 3 instances, and 1 are here: it sent some twice, or of another study" in error
+    assert uid("stray", "series", 1) in arrivals(database)
+
+
+def test_a_study_over_which_a_pacs_falls_silent_does_not_keep_the_others_there(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold([*study("silent"), *study("uncounted")])
+    crooked.silent_about = {"NumberOfStudyRelatedInstances"}
+    crooked.delays = [0, *[2.0] * scp.job_attempts]
+    hurried = crooked.peer(timeout_seconds=1)
+    counts, said = run(hurried, scp, database)
+    assert counts["done"] == 2
+    assert said == []
+
+
 def test_a_body_part_is_a_series_attribute(pacs: Orthanc, scp: Settings, database: Database) -> None:
     pacs.add([*study("head", BodyPartExamined="HEAD"), *study("knee", BodyPartExamined="KNEE")])
     counts, _ = run(pacs.peer("c-get"), scp, database, Filter("pacs", "20240101-", "MR", "KNEE"))
     assert counts["done"] == 1
     assert [row.study_instance_uid for row in rows(database, studies)] == [uid("knee")]
-
-
-@pytest.mark.slow
-def test_a_pacs_that_limits_its_answers_and_says_so(
-    peer: Callable[[str], str], settings: Settings, database: Database, tmp_path: Path
-) -> None:
-    """Orthanc ends the query as if it had been cancelled."""
-    names = {f"{day}-{second}": (f"202401{day:02}", f"1011{second:02}") for day in (3, 4) for second in range(5)}
-    with orthanc(peer("Orthanc"), tmp_path / "limited", LimitFindResults=2) as pacs:
-        for name, (day, time) in names.items():
-            pacs.add(study(name, 1, StudyDate=day, StudyTime=time))
-        found = StudySearch(open_archive(pacs.peer("c-get"), settings, database), "MR")
-        days = date(2024, 1, 1), date(2024, 1, 31)
-        assert {one.study_instance_uid for one in found.between(*days)} == {uid(name) for name in names}
-        assert found.incomplete == []
-        pacs.add(study("twin", 1, StudyDate="20240103", StudyTime="101100"))
-        pacs.add(study("triplet", 1, StudyDate="20240103", StudyTime="101100"))
-        found.between(*days)
-        assert [one for one in found.incomplete if "2024-01-03 101100" in one]
-
-
-@pytest.fixture
-def crooked(scp: Settings) -> Iterator[CrookedPacs]:
-    """A PACS that can be told to misbehave."""
-    with CrookedPacs(scp) as started:
-        yield started
-
-
-@pytest.mark.parametrize("old_forms", [False, True])
-def test_a_pacs_that_limits_its_answers_and_says_nothing(
-    crooked: CrookedPacs, scp: Settings, database: Database, *, old_forms: bool
-) -> None:
-    crooked.old_forms = old_forms
-    for day in range(1, 29):
-        crooked.hold(study(f"day {day}", 1, StudyDate=f"202401{day:02}"))
-    for second in range(30):
-        crooked.hold(study(f"second {second}", 1, StudyDate="20240120", StudyTime=f"1011{second:02}"))
-    crooked.limit = 25
-    found = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
-    assert len(found.between(date(2024, 1, 1), date(2024, 1, 31))) == 58
-    assert found.incomplete == []
-
-
-def test_a_pacs_that_ignores_keys_is_checked(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
-    crooked.hold([*study("mr", 1), *study("ct", 1, Modality="CT", SOPClassUID=CTImageStorage)])
-    crooked.ignores = {"ModalitiesInStudy"}
-    search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
-    days = date(2024, 1, 1), date(2024, 1, 31)
-    assert [one.study_instance_uid for one in search.between(*days)] == [uid("mr")]
-    crooked.silent_about = {"ModalitiesInStudy"}
-    assert [one.study_instance_uid for one in search.between(*days)] == [uid("mr")]
-    crooked.ignores = {"StudyDate"}
-    with pytest.raises(PeerError, match="answered with others"):
-        search.between(date(2023, 1, 1), date(2023, 1, 31))
 
 
 def test_counts_that_are_none_and_studies_without_a_uid_do_not_keep_the_others_there(
@@ -209,13 +192,13 @@ def test_a_pacs_that_does_not_count_is_counted(crooked: CrookedPacs, scp: Settin
 def test_a_slow_pacs_is_waited_for_and_a_silent_one_counts_as_away(
     crooked: CrookedPacs, scp: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_SECONDS", 0.1)
     crooked.hold(study("slow", 1))
     crooked.delays = [3.0, 0.5]
     counts, said = run(crooked.peer(timeout_seconds=1.5), scp, database)
     assert counts["done"] == 1
     assert len(said) == 1
-    assert "ended a query before it was answered; trying again in 0.1 s" in said[0]
+    assert "ended a query before it was answered, or was silent for 1.5 s; trying again in 0.1 s" in said[0]
 
 
 def test_failed_instances_are_named(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
@@ -230,7 +213,7 @@ def test_failed_instances_are_named(crooked: CrookedPacs, scp: Settings, databas
 def test_a_pacs_that_disappears_is_waited_for(
     pacs: Orthanc, scp: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_SECONDS", 0.1)
     for number in range(6):
         pacs.add(study(f"study {number}"))
     ended: list[dict[str, int]] = []
@@ -252,12 +235,12 @@ def test_a_pacs_that_disappears_is_waited_for(
 def test_a_pacs_that_never_answered_is_asked_a_few_times_alone(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_SECONDS", 0.01)
     with pytest.raises(PeerAway, match=r"A at 127\.0\.0\.1:1 does not answer.* 4 tries: .*PACS_CBIR_PEERS \(pacs\)"):
         run(Peer(ae_title="A", host="127.0.0.1", port=1), settings, database)
 
 
-def test_the_search_shows_how_far_it_is_and_logs_months_with_studies(
+def test_the_search_shows_how_far_it_is_and_logs_days_with_studies(
     crooked: CrookedPacs, scp: Settings, database: Database
 ) -> None:
     crooked.hold(study("one", 1))
@@ -275,8 +258,8 @@ def test_the_search_shows_how_far_it_is_and_logs_months_with_studies(
     with capture_logs() as logs:
         backfill.run()
     searched = [one for _, one in shown if one is not None]
-    assert len(searched) == 4
-    assert searched[-1] == (date(2024, 1, 31), date(2024, 1, 31))
+    assert [to for to, _ in searched] == [date(2023, 10, 31), date(2024, 1, 1), date(2024, 1, 31)]
+    assert {last for _, last in searched} == {date(2024, 1, 31)}
     assert shown[-1] == (1, None)
     assert [entry["found"] for entry in logs if entry["event"] == "studies found"] == [1]
 
@@ -374,13 +357,13 @@ def cut(database: Database, postgres: EmbeddedPostgres) -> None:
 def test_many_studies_in_a_row_that_bring_nothing_end_it(
     crooked: CrookedPacs, scp: Settings, database: Database
 ) -> None:
-    for number in range(module.IN_VAIN + 2):
+    for number in range(IN_VAIN + 2):
         crooked.hold(study(f"study {number}", 1))
         crooked.broken.add(str(uid(f"study {number}", "series", 1)))
-    with pytest.raises(PeerError, match=f"{module.IN_VAIN} studies in a row brought nothing"):
+    with pytest.raises(PeerError, match=f"{IN_VAIN} studies in a row brought nothing"):
         run(crooked.peer(), scp, database)
     crooked.broken.clear()
-    assert run(crooked.peer(), scp, database)[0]["done"] == module.IN_VAIN + 2
+    assert run(crooked.peer(), scp, database)[0]["done"] == IN_VAIN + 2
 
 
 def test_a_pacs_that_refuses_ends_it(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
@@ -395,6 +378,7 @@ def test_ranges_of_days() -> None:
     assert days_of("20200101-", today) == (date(2020, 1, 1), today)
     assert days_of("20200101-20200131", today) == (date(2020, 1, 1), date(2020, 1, 31))
     assert days_of("20200101", today) == (date(2020, 1, 1), date(2020, 1, 1))
-    for wrong in ("", "-20200101", "2020", "20201301", "20200131-20200101", "20990101-"):
+    assert days_of("", today) == (FIRST_DAY, today)
+    for wrong in ("-20200101", "2020", "20201301", "20200131-20200101", "20990101-"):
         with pytest.raises(SettingsError, match="--study-date"):
             days_of(wrong, today)

@@ -17,8 +17,11 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.sop_class import Verification
 from running import scp_thread
 
+from pacs_cbir.errors import PeerAway
+from pacs_cbir.pacs import dimse, query
 from pacs_cbir.pacs.association import open_association
 from pacs_cbir.pacs.send import send
+from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 
@@ -66,3 +69,18 @@ def test_no_data_set_waits_for_an_acknowledgement(settings: Settings, database: 
         assert association.is_established
         assert association.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         association.release()
+
+
+def test_an_association_that_ends_before_it_is_used_is_a_peer_that_is_away(
+    settings: Settings, database: Database
+) -> None:
+    peer = Peer(ae_title=settings.ae_title, host=settings.dicom_host, port=settings.dicom_port)
+
+    def ask() -> None:
+        with dimse.associate(peer, settings, query.MODELS) as (association, model):
+            assert model == query.STUDY_ROOT
+            association.abort()
+            query.Query(association, peer, query.Patients(database)).find("STUDY", {"StudyInstanceUID": ""})
+
+    with scp_thread(settings, database), pytest.raises(PeerAway, match="ended the association too early"):
+        ask()
