@@ -162,8 +162,9 @@ def _checked(path: Path, name: str | None) -> tuple[NewEncoder, Path]:
     name = name or checkpoint.card.name
     if not NAME.fullmatch(name):
         raise EncoderRefused("an encoder's name has at most 64 small letters, digits, points and hyphens")
-    # Whether the weights fit the architecture is seen here, and not first by a worker.
+    # Whether the weights fit the architecture, and embed, is seen here, and not first by a worker.
     encoder = Encoder(checkpoint)
+    encoder.try_out()
     card = checkpoint.card.model_dump(mode="json")
     return NewEncoder(name, encoder.identity, encoder.precision, checkpoint.card.weights_sha256, card), path
 

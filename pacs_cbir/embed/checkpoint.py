@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,11 @@ PATIENT_DIGITS = 12
 """Of a patient's digest in hexadecimal: 48 bits, so that among thousands no two meet by chance."""
 
 
+_Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
 class _CardPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Domain(_CardPart):
@@ -88,8 +92,8 @@ class Card(_CardPart):
     preprocessing: Preprocessing
     domain: Domain
     training: Training
-    unrelated: dict[str, float] = Field(default_factory=dict)
-    unrelated_slices: dict[str, float] = Field(default_factory=dict)
+    unrelated: dict[str, _Cosine] = Field(default_factory=dict)
+    unrelated_slices: dict[str, _Cosine] = Field(default_factory=dict)
     figures: dict[str, float]
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
@@ -138,6 +142,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         described = card_path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"the checkpoint {path.name} cannot be read: {error}") from error
+    if rb"\u0000" in described:
+        raise CheckpointError(f"{card_path} is no checkpoint's card: it holds a NUL character")
     try:
         card = Card.model_validate_json(described)
     except ValidationError as error:
@@ -177,9 +183,16 @@ def with_weights(card: Card, path: Path) -> Checkpoint:
             f"has {REVISION}; take a checkpoint that belongs to it"
         )
     try:
-        return Checkpoint(card, load(content))
+        weights = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
+    if broken := _not_finite(weights):
+        raise CheckpointError(f"{path} holds weights that are not finite: {', '.join(broken)}")
+    return Checkpoint(card, weights)
+
+
+def _not_finite(weights: Mapping[str, npt.NDArray[np.generic]]) -> list[str]:
+    return [name for name, weight in weights.items() if not np.isfinite(weight).all()]
 
 
 def _faults(error: ValidationError) -> str:
@@ -199,8 +212,7 @@ def save_checkpoint(
         CheckpointError: a weight is not finite.
         DiskUnavailable: the files cannot be written.
     """
-    broken = [name for name, weight in weights.items() if not np.isfinite(weight).all()]
-    if broken:
+    if broken := _not_finite(weights):
         raise CheckpointError(f"weights that are not finite are not saved: {', '.join(broken)}")
     # safetensors writes an array's memory as it lies, and channels_last is not in the order its shape says.
     content = save({name: np.ascontiguousarray(weight) for name, weight in weights.items()})

@@ -25,6 +25,8 @@ FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
 BFLOAT16_TOLERANCE = 2e-2
 """The same on a GPU, which rounds to 8 bits and may choose another algorithm for another batch."""
+LENGTH_TOLERANCE = 1e-3
+"""Largest difference of an embedding's length from 1."""
 DEVICES: Mapping[str, Literal["cuda", "cpu"]] = {"float32": "cpu", "bfloat16": "cuda"}
 """Precision → where it is computed."""
 FADING_PIXELS = 3.0
@@ -66,6 +68,17 @@ class Encoder:
         _fold_batch_norms(network)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self.batch = GPU_BATCH if self._device == "cuda" else CPU_BATCH
+
+    def try_out(self) -> None:
+        """Embed a picture, to see that unit vectors come of it: weights may be finite and lead to none.
+
+        Raises:
+            CheckpointError: they do not.
+        """
+        picture = np.random.default_rng(0).random((1, self.card.preprocessing.size, self.card.preprocessing.size))
+        length = float(np.linalg.norm(self.embed(picture)))
+        if not abs(length - 1) < LENGTH_TOLERANCE:
+            raise CheckpointError(f"{self.card.name} makes vectors of length {length:g} of pictures, and not of 1")
 
     def embed(
         self, pixels: npt.NDArray[np.floating], inside: npt.NDArray[np.floating] | None = None

@@ -34,6 +34,8 @@ SPACING_ROUNDING_MM = 0.01
 """Headers carry positions as decimal strings: 2 mm may read as 2.0001."""
 NATIVE_SPACING_TOLERANCE = 0.05
 """Slices up to this share nearer than the grid's spacing are each taken."""
+LARGEST_SIZE = 1024
+"""Edge of a slice in pixels: a stack of `MAX_SLICES` is drawn in 4 GiB."""
 MAX_SLICES = 1000
 """Of one stack; coarse or fine, it would be metres long, which a header may claim and no patient is."""
 
@@ -67,9 +69,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse values that `draw_slices` cannot work with, with ValueError."""
-        lengths = (self.field_of_view_mm, self.size, self.slice_spacing_mm)
+        lengths = (self.field_of_view_mm, self.size, self.slice_spacing_mm, self.reslice_max_spacing_mm)
         if not all(np.isfinite(lengths)) or min(lengths) <= 0:
             raise ValueError(f"Preprocessing needs positive lengths, not {self}")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"slices have at most {LARGEST_SIZE} pixels along an edge, not {self.size}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select, text
 from stored import let_go
 
 from pacs_cbir import worker as worker_module
-from pacs_cbir.embed.checkpoint import DEFAULT_NAME
+from pacs_cbir.embed.checkpoint import DEFAULT_NAME, load_checkpoint, save_checkpoint
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import CheckpointError, DecodingError, EncoderRefused
@@ -130,6 +130,16 @@ def test_an_error_that_nobody_foresaw_does_not_keep_pixel_data(
     finally:
         stop.set()
         running.join()
+
+
+def test_an_encoder_that_embeds_nothing_is_not_added(settings: Settings, database: Database, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(save_untrained(tmp_path / "whole.safetensors", TWO_NUMBERS))
+    nothing = {name: np.zeros_like(weight) for name, weight in checkpoint.weights.items()}
+    save_checkpoint(tmp_path / "nothing.safetensors", checkpoint.card, nothing)
+    with pytest.raises(CheckpointError, match="vectors of length"):
+        add_encoder(settings, database, tmp_path / "nothing.safetensors")
+    assert rows(database, select(encoder_rows)) == []
+    assert list(settings.encoders_dir.iterdir()) == []
 
 
 def test_small_pictures_stay_and_are_replaced_with_what_they_show(

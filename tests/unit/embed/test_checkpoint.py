@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from pacs_cbir.embed.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pacs_cbir.embed.preprocess import REVISION
@@ -63,8 +64,28 @@ def edit_card(path: Path, edit: Callable[[dict], None]) -> None:  # type: ignore
         (lambda path: edit_card(path, lambda card: card.update(weights_sha256="")), "SHA-256"),
         (lambda path: edit_card(path, lambda card: card["preprocessing"].update(size=-1)), "no checkpoint's card"),
         (lambda path: edit_card(path, lambda card: card["preprocessing"].update(revision=REVISION + 1)), "preprocess"),
+        (lambda path: edit_card(path, lambda card: card["preprocessing"].update(size=10**5)), "at most 1024 pixels"),
+        (lambda path: edit_card(path, lambda card: card.update(figures={"x": np.nan})), r"figures\.x"),
+        (lambda path: edit_card(path, lambda card: card.update(unrelated={"T1": np.inf})), r"unrelated\.T1"),
+        (lambda path: edit_card(path, lambda card: card.update(unrelated={"T1": 7.0})), r"unrelated\.T1"),
+        (lambda path: edit_card(path, lambda card: card.update(purpose="a\0b")), "NUL"),
     ],
-    ids=["weights missing", "card missing", "bit", "cut", "json", "field missing", "no sha", "size", "revision"],
+    ids=[
+        "weights missing",
+        "card missing",
+        "bit",
+        "cut",
+        "json",
+        "field missing",
+        "no sha",
+        "size",
+        "revision",
+        "large size",
+        "no number",
+        "infinite",
+        "no cosine",
+        "NUL",
+    ],
 )
 def test_what_is_missing_or_changed_is_refused(copy: Path, spoil: Callable[[Path], None], reason: str) -> None:
     spoil(copy)
@@ -81,6 +102,19 @@ def test_a_pickle_is_refused(copy: Path) -> None:
     digest = hashlib.sha256(copy.read_bytes()).hexdigest()
     edit_card(copy, lambda card: card.update(weights_sha256=digest))
     with pytest.raises(CheckpointError, match="no weights"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(checkpoint: Checkpoint, copy: Path, value: float) -> None:
+    import hashlib
+
+    weights = {name: np.array(weight) for name, weight in checkpoint.weights.items()}
+    weights["appearance.bias"][0] = value
+    copy.write_bytes(save(weights))
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    edit_card(copy, lambda card: card.update(weights_sha256=digest))
+    with pytest.raises(CheckpointError, match=r"appearance\.bias"):
         load_checkpoint(copy)
 
 

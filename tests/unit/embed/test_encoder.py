@@ -146,6 +146,19 @@ def test_weights_of_another_architecture_are_refused(checkpoint: Checkpoint, spo
         Encoder(Checkpoint(checkpoint.card, weights), "cpu")
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e38])
+def test_weights_that_make_no_unit_vectors_are_found_out(
+    checkpoint: Checkpoint, encoder: Encoder, value: float
+) -> None:
+    encoder.try_out()
+    spoilt = {
+        name: np.full_like(weight, value) if weight.dtype.kind == "f" else weight
+        for name, weight in checkpoint.weights.items()
+    }
+    with pytest.raises(CheckpointError, match="vectors of length"):
+        Encoder(Checkpoint(checkpoint.card, spoilt), "cpu").try_out()
+
+
 def test_identity_is_the_checkpoints_with_the_precision(checkpoint: Checkpoint, encoder: Encoder) -> None:
     assert encoder.precision == "float32"
     assert encoder.identity == checkpoint.identity("float32")
