@@ -96,6 +96,7 @@ def test_pixel_data_leaves_while_the_worker_runs(
     receive: Receive, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "RETENTION_SECONDS", 0.05)
+    monkeypatch.setattr(worker_module, "RETENTION_SHARE", 0)
     monkeypatch.setattr(retention, "QUIET_SECONDS", 0.0)
     receive(mr_instance(number=1, size=32))
     stop = threading.Event()
@@ -121,6 +122,7 @@ def test_an_error_that_nobody_foresaw_does_not_keep_pixel_data(
         raise RuntimeError
 
     monkeypatch.setattr(worker_module, "RETENTION_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "RETENTION_SHARE", 0)
     monkeypatch.setattr(retention, "let_go", broken)
     stop = threading.Event()
     running = threading.Thread(target=worker_module._keep_retention, args=(settings, database, stop))
