@@ -9,6 +9,7 @@ from functools import cache
 from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import IS
 
 NO_TEXT = frozenset({"AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 """VRs whose values no attribute is kept of."""
@@ -63,9 +64,23 @@ def tag_and_vr(keyword: str) -> tuple[BaseTag | None, str]:
     return (None, "") if tag is None else (Tag(tag), dictionary_VR(tag).split(" or ")[0])
 
 
-def _typed(vr: str, value: str) -> str | int | float:
+def number_of(vr: str, text: str) -> int | float:
+    """The value of a number's text.
+
+    Raises:
+        one of UNFIT: it is no finite number, or a whole one is asked for.
+    """
     if vr in _INTEGERS:
-        return int(value)
-    if vr in NUMBERS and not math.isfinite(float(value)):
+        return int(text)
+    found = float(text)
+    if not math.isfinite(found):
         raise ValueError("JSON has no such number")
-    return float(value) if vr in _FLOATS else value
+    return IS(text, validation_mode=config.IGNORE) if vr == "IS" else found
+
+
+def _typed(vr: str, text: str) -> str | int | float:
+    if vr not in NUMBERS:
+        return text
+    found = number_of(vr, text)
+    # Decimal and integer strings go out as they came.
+    return text if vr in {"DS", "IS"} else found

@@ -6,12 +6,15 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pacs_cbir.dicom.data_set import NUMBERS, TEXT, UNFIT, element, is_value, tag_and_vr
+from pacs_cbir.dicom.data_set import NO_TEXT, NUMBERS, TEXT, UNFIT, is_value, number_of, tag_and_vr
 from pacs_cbir.dicom.private_block import PRIVATE_CREATOR, PRIVATE_GROUP
 from pacs_cbir.store.catalogue import Attributes
 
 PRIVATE_BLOCK = 0x10
 """Where the private creator stands; nothing else of the group is in an answer."""
+
+NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+"""Component groups of a person's name, in their order (PS3.18 F.2.2)."""
 
 Model = dict[str, Any]
 
@@ -27,24 +30,27 @@ def model(attributes: Attributes, keywords: Iterable[str], private: Model | None
     found = dict(private or {})
     for keyword in keywords:
         tag, vr = tag_and_vr(keyword)
-        values = attributes.get(keyword, [])
-        if tag is not None and vr in TEXT:
-            # pydicom's elements of a page of answers would take longer than the search.
-            found[f"{tag:08X}"] = (
-                {"vr": vr, "Value": [value or None for value in values]} if any(values) else {"vr": vr}
-            )
-        elif (made := element(keyword, values)) is not None:
-            with contextlib.suppress(*UNFIT):
-                found[f"{made.tag:08X}"] = _with_nulls(made.to_json_dict(None, 0), values)
+        if tag is None or vr in NO_TEXT:
+            continue
+        # pydicom's elements of a page of answers would take longer than the search.
+        with contextlib.suppress(*UNFIT):
+            values = [_value(vr, text) for text in attributes.get(keyword, [])]
+            found[f"{tag:08X}"] = {"vr": vr, "Value": values} if values.count(None) < len(values) else {"vr": vr}
     return dict(sorted(found.items()))
 
 
-def _with_nulls(found: Model, values: list[str]) -> Model:
-    """An element of numbers or names with null in the place of each of the text's values that `element` left out."""
-    if "Value" in found and not all(map(is_value, values)):
-        present = iter(found["Value"])
-        found["Value"] = [next(present) if is_value(value) else None for value in values]
-    return found
+def _value(vr: str, text: str) -> dict[str, str] | str | int | float | None:
+    """A value in the DICOM JSON Model (PS3.18 F.2.2, F.2.3); None of an empty one."""
+    if vr in TEXT:
+        return text or None
+    if not is_value(text):
+        return None
+    if vr == "PN":
+        if "\\" in text:
+            raise ValueError("no name has the delimiter of values")
+        return dict(zip(NAME_GROUPS, text.rstrip("=").split("="), strict=False))
+    found = number_of(vr, text)
+    return int(found) if vr == "IS" else found
 
 
 def private_block(values: Mapping[tuple[int, str], Any]) -> Model:
@@ -67,16 +73,17 @@ def plain(attributes: Attributes, keywords: Iterable[str]) -> dict[str, Any]:
     """Keyword → value: numbers as numbers, all else as text, several values as a list."""
     found: dict[str, Any] = {}
     for keyword in keywords:
-        made = element(keyword, attributes.get(keyword, []))
-        if made is None or made.is_empty:
+        tag, vr = tag_and_vr(keyword)
+        if tag is None or vr in NO_TEXT:
             continue
-        values = made.value if made.VM > 1 else [made.value]
-        given = [_number(value) if made.VR in NUMBERS else str(value) for value in values]
-        found[keyword] = given if made.VM > 1 else given[0]
+        with contextlib.suppress(*UNFIT):
+            values = [_plain_value(vr, text) for text in attributes.get(keyword, []) if vr in TEXT or is_value(text)]
+            if values not in ([], [""]):
+                found[keyword] = values[0] if len(values) == 1 else values
     return found
 
 
-def _number(value: Any) -> int | float | None:
-    if value is None or value == "":
-        return None
-    return int(value) if isinstance(value, int) else float(value)
+def _plain_value(vr: str, text: str) -> str | int | float:
+    if vr in NUMBERS:
+        return number_of(vr, text)
+    return text.rstrip("=") if vr == "PN" else text
