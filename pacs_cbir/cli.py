@@ -22,6 +22,7 @@ from pacs_cbir import (
     cli_label,
     cli_learn,
     cli_sequences,
+    logs,
 )
 from pacs_cbir.cli_service import service
 from pacs_cbir.errors import PacsCbirError, SettingsError
@@ -53,6 +54,7 @@ app.add_typer(cli_bench.commands, name="bench")
 def main() -> None:
     """Run a command; an error of ours is one line on standard error and an exit code, not a traceback."""
     warnings.filterwarnings("ignore", module="pydicom")
+    logs.catch_unforeseen()
     try:
         app()
     except SettingsError as error:

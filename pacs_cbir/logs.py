@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
+from types import TracebackType
 
 import structlog
 from structlog.typing import EventDict
@@ -17,8 +19,34 @@ def name_exceptions(_logger: object, _method: str, event: EventDict) -> EventDic
         error = sys.exc_info()[1]
     if isinstance(error, BaseException):
         event["kind"] = type(error).__name__
-        event["frames"] = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        event["frames"] = _frames(error)
     return event
+
+
+def _frames(error: BaseException) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+class _WithoutTexts(logging.Formatter):
+    """The libraries' lines, where an exception has its kind and frames."""
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name
+        error = ei[1] if isinstance(ei, tuple) else None
+        return "" if error is None else f"{type(error).__name__} {' '.join(_frames(error))}"
+
+
+def catch_unforeseen() -> None:
+    """What nobody catches, in whichever thread, ends in one line: its text may quote a header, or a row of Postgres."""
+
+    def ended(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+        line = f"pacs-cbir: an error that was not foreseen: {type(error).__name__} {' '.join(_frames(error))}"
+        print(line, file=sys.stderr)
+
+    def thread_ended(given: threading.ExceptHookArgs) -> None:
+        if given.exc_value is not None:
+            ended(given.exc_type, given.exc_value, None)
+
+    sys.excepthook, threading.excepthook = ended, thread_ended
 
 
 def configure() -> None:
@@ -37,7 +65,9 @@ def configure() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WithoutTexts("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Both quote what they received, down to values that name a patient.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -118,7 +119,9 @@ def _nothing() -> None:
     pass
 
 
-def _limit_memory(mebibytes: int) -> None:
+def _begin(mebibytes: int) -> None:
+    # They quote the values of headers.
+    warnings.filterwarnings("ignore", module="pydicom")
     resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -139,7 +142,7 @@ class Decoder:
             max_workers=1,
             max_tasks=tasks,
             context=multiprocessing.get_context("spawn"),
-            initializer=_limit_memory,
+            initializer=_begin,
             initargs=(mebibytes,),
         )
 

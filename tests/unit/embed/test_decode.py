@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from dicom_factory import mr_instance
+from pydicom import config
+from pydicom.valuerep import validate_value
 
 from pacs_cbir.dicom.rules import SiteRules
-from pacs_cbir.embed.decode import draw_series, draw_stack
+from pacs_cbir.embed.decode import Decoder, draw_series, draw_stack
 from pacs_cbir.embed.preprocess import Preprocessing
 
 
@@ -23,3 +26,9 @@ def test_a_stack_is_drawn_again_that_only_the_sites_rules_let_in(tmp_path: Path)
     assert stack.slices is not None
     assert draw_series(paths, wanted)[0].not_embedded == "not embedded: localiser"
     np.testing.assert_array_equal(draw_stack(paths, stack.separated_by, wanted).pixels, stack.slices.pixels)
+
+
+def test_the_child_quotes_no_header(capfd: pytest.CaptureFixture[str]) -> None:
+    with Decoder(60, 4096) as decoder:
+        decoder.run(validate_value, "UI", "Doe^Jane", config.WARN)
+    assert "Jane" not in capfd.readouterr().err
