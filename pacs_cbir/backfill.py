@@ -36,7 +36,7 @@ def peer_named(settings: Settings, name: str | None) -> str:
 def run_backfill(
     settings: Settings, database: Database, wanted: Filter, pace: Pace, stop: threading.Event, *, console: Console
 ) -> bool:
-    """Run until nothing is left or `stop` is set; says what was parked, and returns whether all that was found is here.
+    """Run until nothing is left or `stop` is set; says what was parked, and returns whether all studies are here.
 
     Raises:
         BackfillRuns, SettingsError, PeerRefuses, PeerAway, PeerError, DatabaseUnavailable: as `Backfill.run`.
@@ -62,10 +62,10 @@ def run_backfill(
         counts = backfill.run()
     incomplete = backfill.incomplete()
     for what in incomplete:
-        say(f"some studies may be missing, of {what}")
+        say(f"studies may be missing; {what}")
     say(f"{sum(counts.values())} found, {counts['done']} here, {counts['parked']} failed, {counts['waiting']} left")
     _print_parked(backfill.parked(), console)
-    return counts["parked"] == counts["waiting"] == 0 and not incomplete
+    return backfill.finished and not counts["parked"] and not incomplete
 
 
 def _print_parked(parked: dict[str, str], console: Console) -> None:

@@ -18,6 +18,7 @@ from pacs_cbir.store.backfills import Filter
 from pacs_cbir.store.session import Database
 
 JANUARY = Filter("pacs", "20240101-20240131", "MR", "")
+JANUARY_DAYS = (date(2024, 1, 1), date(2024, 1, 31))
 EVERYTHING = Filter("pacs", "", "MR", "")
 FAST = Pace(studies_per_minute=1e6)
 

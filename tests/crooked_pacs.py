@@ -160,13 +160,14 @@ class CrookedPacs:
                     if element.keyword == "ModalitiesInStudy"
                     else {str(group[0].get(element.keyword, ""))}
                 )
-                low, dash, high = wanted.partition("-")
-                is_range = dash and element.keyword in OLD_FORMS
-                if not any(low <= one <= high if is_range else self._is_like(one, wanted) for one in has):
+                if not any(self._is_like(one, wanted, is_date=element.keyword in OLD_FORMS) for one in has):
                     return False
         return True
 
-    def _is_like(self, value: str, wanted: str) -> bool:
+    def _is_like(self, value: str, wanted: str, *, is_date: bool) -> bool:
+        low, dash, high = wanted.partition("-")
+        if is_date and dash:
+            return value != "" and low <= value <= (high or "~")
         return value == wanted if self.literal else fnmatchcase(value, wanted)
 
     def _answer(self, asked: Dataset, group: list[FileDataset]) -> Dataset:

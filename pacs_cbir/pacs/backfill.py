@@ -63,6 +63,9 @@ class Backfill:
         say: told what a person wants to know, in a sentence.
         show: told the studies by state, whenever they change, and the days that are searched to and will be, while it
             searches.
+
+    Attributes:
+        finished: whether it has come to its end.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Backfill:
         self._pacing = Pacing(wanted.peer, pace, self._alone, stop, say=say)
         self._row = 0
         self._in_vain = 0
+        self.finished = False
 
     def run(self) -> dict[str, int]:
         """Find and fetch until nothing is left or `stop` is set; returns the studies by state.
@@ -94,6 +98,7 @@ class Backfill:
             PeerError: it answered a query with an error, or many studies in a row brought nothing; likewise.
             DatabaseUnavailable: at the start or after the end.
         """
+        self.finished = False
         with self._alone:
             with self._database.transaction() as connection:
                 self._row, searched_to = backfills.begin(connection, self._wanted)
@@ -158,6 +163,7 @@ class Backfill:
     def _finish(self) -> None:
         with self._database.transaction() as connection:
             backfills.finish(connection, self._row)
+        self.finished = True
 
     def _next(self) -> backfills.Pending | None:
         with self._database.transaction() as connection:

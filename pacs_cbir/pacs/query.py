@@ -147,14 +147,14 @@ class Query:
             named = {next(iter(texts_of(answer, "PatientID")), "") for answer in found.answers}
             if "" in named and NAMELESS not in missing:
                 missing.append(NAMELESS)
-            if not all(one.casefold().startswith(start.casefold()) for one in named):
-                unconfirmed.add(start)
-                break
             unconfirmed -= named
             if limit.leaves_out(found) and len(start) < LONGEST_PATIENT_ID:
-                starts += [start + character for character in _characters_after(start, named)]
-                unconfirmed |= named - {start, ""}
-                named.add(start)
+                if all(one.casefold().startswith(start.casefold()) for one in named):
+                    starts += [start + character for character in _characters_after(start, named)]
+                    unconfirmed |= named - {start, ""}
+                    named.add(start)
+                else:
+                    unconfirmed.add(f"{start}*")
             yield from sorted(named - seen)
             seen |= named
         if unconfirmed:

@@ -63,6 +63,7 @@ class StudySearch:
         self.incomplete.clear()
         try:
             answers, short = self._ask(StudyDate="")
+            short = short and not self._is_all(answers)
         except (PeerAway, PeerRefuses):
             raise
         except PeerError:
@@ -75,6 +76,15 @@ class StudySearch:
                 f"its studies at once, and {len(answers)} without a StudyDate were among those that it named"
             )
         return self._wanted(answers), not short
+
+    def _is_all(self, answers: Answers) -> bool:
+        """Whether answers that are in doubt are all: their halves, by date, are fewer, and bring nothing else."""
+        days = sorted(_digits(answers, "StudyDate", DATE))
+        if not days:
+            return False
+        middle = days[len(days) // 2]
+        halves = [self._ask(StudyDate=half) for half in (f"-{middle}", f"{middle}-")]
+        return all(not short and half.keys() <= answers.keys() for half, short in halves)
 
     def some_days(self, first: date, last: date) -> tuple[dict[str, int | None], date]:
         """The studies of as many days, from the first on, as one answer has; those without a StudyDate are in none.

@@ -194,6 +194,18 @@ def test_a_pacs_that_knows_no_offset_is_in_doubt_where_its_page_is_full(
     assert found.truncated is in_doubt
 
 
+def test_more_answers_by_dicomweb_than_are_read_are_in_doubt(
+    pacs: Orthanc, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "PAGE", 2)
+    monkeypatch.setattr(dicomweb, "MOST_ANSWERS", 4)
+    archive = open_archive(pacs.peer("dicomweb"), settings, database)
+    for number, truncated in ((4, None), (5, True)):
+        pacs.add(mr_instance(study=str(one)) for one in range(number))
+        found = archive.find("STUDY", {"StudyInstanceUID": ""})
+        assert (len(found.answers), found.truncated) == (4, truncated)
+
+
 @pytest.mark.parametrize("way", ["c-get", "dicomweb"])
 def test_a_full_disk_takes_nothing_and_is_told(pacs: Orthanc, settings: Settings, database: Database, way: str) -> None:
     pacs.add(HELD)

@@ -21,6 +21,7 @@ from running import listens, pacs_cbir, wait_until
 from stored import rows
 from structlog.testing import capture_logs
 
+from pacs_cbir.backfill import run_backfill
 from pacs_cbir.errors import BackfillRuns, PeerAway, PeerError, PeerRefuses, SettingsError
 from pacs_cbir.hours import Hours
 from pacs_cbir.pacs import pacing, retrieve
@@ -371,6 +372,16 @@ def test_a_pacs_that_refuses_ends_it(crooked: CrookedPacs, scp: Settings, databa
     with pytest.raises(PeerRefuses, match="A801H"):
         run(crooked.peer(), scp.model_copy(update={"ae_title": "STRANGER"}), database)
     assert run(crooked.peer(), scp, database)[0]["done"] == 1
+
+
+def test_what_was_stopped_is_not_complete(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
+    settings = scp.model_copy(update={"peers": {"pacs": crooked.peer()}})
+    stop = threading.Event()
+    shown = Console(record=True)
+    assert run_backfill(settings, database, JANUARY, FAST, stop, console=shown)
+    stop.set()
+    assert not run_backfill(settings, database, JANUARY, FAST, stop, console=shown)
+    assert "stopped; the same command goes on" in shown.export_text()
 
 
 def test_ranges_of_days() -> None:

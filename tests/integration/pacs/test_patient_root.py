@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from archives import dcmqrscp
-from backfilling import EVERYTHING, FAST, JANUARY, backfill_of, run, study
+from backfilling import EVERYTHING, FAST, JANUARY, JANUARY_DAYS, backfill_of, run, studies_between, study
 from crooked_pacs import PATIENT_ROOT, STUDY_ROOT, CrookedPacs
 from dicom_factory import mr_instance, uid
 from stored import rows
@@ -18,6 +18,7 @@ from pacs_cbir.errors import PeerError
 from pacs_cbir.pacs import query
 from pacs_cbir.pacs.backfill import Backfill
 from pacs_cbir.pacs.retrieve import open_archive, retrieve, retrieve_series
+from pacs_cbir.pacs.studies import StudySearch
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances, studies
@@ -125,9 +126,10 @@ def test_more_patients_than_one_answer_has(
     for name in names:
         crooked.hold([mr_instance(name, name)])
     crooked.limit = 25
-    backfill, _ = backfill_of(crooked.peer(find_limit=25 if limit_is_told else None), scp, database)
-    assert backfill.run() == {"waiting": 0, "done": len(names), "parked": 0}
-    assert backfill.incomplete() == []
+    search = StudySearch(open_archive(crooked.peer(find_limit=25 if limit_is_told else None), scp, database))
+    found, incomplete = studies_between(search, *JANUARY_DAYS)
+    assert found.keys() == {uid(name) for name in names}
+    assert incomplete == []
 
 
 @pytest.mark.parametrize("way", ["literal", "ignored"])
@@ -137,15 +139,14 @@ def test_patients_that_cannot_be_asked_for_are_told(
     for number in range(30):
         crooked.hold(study(str(number), 1))
     crooked.hold(mr_instance("", "nobody's", number=number) for number in (1, 2))
-    backfill, _ = backfill_of(crooked.peer(), scp, database)
-    assert backfill.run()["done"] == 30
-    [missing] = backfill.incomplete()
+    search = StudySearch(open_archive(crooked.peer(), scp, database))
+    found, [missing] = studies_between(search, *JANUARY_DAYS)
+    assert len(found) == 30
     assert missing.startswith("patients without a PatientID")
     crooked.limit, crooked.literal = 25, way == "literal"
     crooked.ignores = {"PatientID"} if way == "ignored" else set()
-    backfill, _ = backfill_of(crooked.peer(), scp, database)
-    backfill.run()
-    assert any("does not search by a PatientID's start" in missing for missing in backfill.incomplete())
+    _, [missing] = studies_between(search, *JANUARY_DAYS)
+    assert "does not search by a PatientID's start" in missing
 
 
 @pytest.mark.parametrize("patients", [2, 4])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
 import pytest
-from archives import orthanc
-from backfilling import studies_between, study
+from archives import Orthanc, dcmqrscp, orthanc
+from backfilling import JANUARY_DAYS, studies_between, study
 from crooked_pacs import CrookedPacs
 from dicom_factory import uid
 from pydicom.uid import CTImageStorage
@@ -34,7 +35,7 @@ def test_a_pacs_that_limits_its_answers_and_says_so(
             pacs.add(study(name, 1, StudyDate=day, StudyTime=time))
         pacs.add(study("of no day", 1, StudyDate=""))
         search = StudySearch(open_archive(pacs.peer("c-get"), settings, database), "MR")
-        days = date(2024, 1, 1), date(2024, 1, 31)
+        days = JANUARY_DAYS
         found, incomplete = studies_between(search, *days)
         assert found.keys() == {uid(name) for name in names}
         assert incomplete == []
@@ -56,7 +57,7 @@ def test_a_pacs_that_limits_its_answers_and_says_nothing(
         crooked.hold(study(f"second {second}", 1, StudyDate="20240120", StudyTime=f"1011{second:02}"))
     crooked.limit = 25
     search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
-    found, incomplete = studies_between(search, date(2024, 1, 1), date(2024, 1, 31))
+    found, incomplete = studies_between(search, *JANUARY_DAYS)
     assert len(found) == 58
     assert incomplete == []
 
@@ -65,7 +66,7 @@ def test_a_pacs_that_ignores_keys_is_checked(crooked: CrookedPacs, scp: Settings
     crooked.hold([*study("mr", 1), *study("ct", 1, Modality="CT", SOPClassUID=CTImageStorage)])
     crooked.ignores = {"ModalitiesInStudy"}
     search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
-    days = date(2024, 1, 1), date(2024, 1, 31)
+    days = JANUARY_DAYS
     assert studies_between(search, *days)[0].keys() == {uid("mr")}
     crooked.silent_about = {"ModalitiesInStudy"}
     assert studies_between(search, *days)[0].keys() == {uid("mr")}
@@ -111,7 +112,7 @@ def test_more_answers_than_are_read_are_cancelled_and_asked_for_in_parts(
         crooked.hold(study(f"day {day}", 1, StudyDate=f"202401{day:02}"))
     crooked.pause = 0.02
     search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
-    found, incomplete = studies_between(search, date(2024, 1, 1), date(2024, 1, 31))
+    found, incomplete = studies_between(search, *JANUARY_DAYS)
     assert len(found) == 28
     assert incomplete == []
     assert crooked.cancelled > 0
@@ -123,7 +124,7 @@ def test_a_pacs_that_has_too_many_answers_to_everything_is_not_asked_without_end
     crooked.too_many = True
     search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
     with pytest.raises(PeerError, match="too many answers to every query, and gives none"):
-        search.some_days(date(2024, 1, 1), date(2024, 1, 31))
+        search.some_days(*JANUARY_DAYS)
     assert len(crooked.asked) < 40
 
 
@@ -138,7 +139,49 @@ def test_a_pacs_that_does_not_answer_for_all_studies_at_once_is_asked_by_days(
     assert search.at_once() == ({}, False)
     [missing] = search.incomplete
     assert "without a StudyDate" in missing
-    assert search.some_days(date(2024, 1, 1), date(2024, 1, 31))[0] == {uid("one"): 1}
+    assert search.some_days(*JANUARY_DAYS)[0] == {uid("one"): 1}
+
+
+@pytest.mark.parametrize("way", ["dcmqrscp", "c-get", "dicomweb"])
+def test_all_studies_are_found_at_once_although_they_are_many(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    database: Database,
+    peer: Callable[[str], str],
+    tmp_path: Path,
+    *,
+    way: str,
+) -> None:
+    held = study("of no day", 1, StudyDate="")
+    for number in range(24):
+        held += study(str(number), 1, StudyDate=f"202401{number // 2 + 1:02}")
+    with ExitStack() as stack:
+        if way == "dcmqrscp":
+            theirs = stack.enter_context(dcmqrscp(peer, tmp_path / "dcmqrscp", settings, held))
+        else:
+            pacs: Orthanc = request.getfixturevalue("pacs")
+            pacs.add(held)
+            theirs = pacs.peer(way)
+        search = StudySearch(open_archive(theirs, settings, database), "MR")
+        found, whole = search.at_once()
+    assert whole
+    assert found.keys() == {ds.StudyInstanceUID for ds in held}
+    assert search.incomplete == []
+
+
+@pytest.mark.parametrize("limit", [None, 25])
+def test_all_studies_at_once_are_checked_by_halves(
+    crooked: CrookedPacs, scp: Settings, database: Database, limit: int | None
+) -> None:
+    for number in range(56):
+        crooked.hold(study(str(number), 1, StudyDate=f"202401{number // 2 + 1:02}"))
+    crooked.hold(study("of no day", 1, StudyDate=""))
+    crooked.limit = limit
+    search = StudySearch(open_archive(crooked.peer(), scp, database), "MR")
+    found, whole = search.at_once()
+    assert whole is (limit is None)
+    assert len(found) == (57 if whole else 0)
+    assert len(search.incomplete) == (0 if whole else 1)
 
 
 def test_instances_of_a_series_are_counted_once_each_and_all_or_not_at_all(
