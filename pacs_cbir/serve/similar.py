@@ -15,7 +15,7 @@ from pacs_cbir.search.query import Answer, LeftOut, SeriesMatch
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.accept import DICOM_JSON, JSON
 from pacs_cbir.serve.answers import Uids, series_model, series_plain, study_model, study_plain
-from pacs_cbir.serve.asked import Asked, asked_in_url
+from pacs_cbir.serve.asked import IN_URL, Asked, asked_in_url
 from pacs_cbir.serve.body import BODY, MAX_UPLOADS, asked_in_body
 from pacs_cbir.serve.embedder import Embedder
 from pacs_cbir.serve.encoder_field import ENCODER_DESCRIBED, encoder_field
@@ -142,7 +142,14 @@ def _add_routes(
 
     path = f"/{answer.__name__.removeprefix('similar_')}"
     shared: dict[str, Any] = {"response_class": Response, "description": inspect.getdoc(answer)}
-    router.add_api_route(path, in_url, name=answer.__name__, responses={**responses, **problems(414)}, **shared)
+    router.add_api_route(
+        path,
+        in_url,
+        name=answer.__name__,
+        responses={**responses, **problems(414)},
+        openapi_extra=IN_URL,
+        **shared,
+    )
     router.add_api_route(
         path,
         in_body,
