@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Row, Select, Table, TextClause, bindparam, func, select, text
+from sqlalchemy import Connection, Row, Select, Table, func, literal_column, select
 
 from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
 from pacs_cbir.store.order import Order, ordered
+from pacs_cbir.store.prepared import Prepared
 from pacs_cbir.store.tables import instances, series, studies
 
 _TABLES: dict[Level, Table] = {Level.STUDY: studies, Level.SERIES: series, Level.INSTANCE: instances}
@@ -18,30 +19,42 @@ _TABLES: dict[Level, Table] = {Level.STUDY: studies, Level.SERIES: series, Level
 Attributes = dict[str, list[str]]
 """DICOM keyword → values as text."""
 
-_COUNTS: dict[Level, tuple[TextClause, ...]] = {
+_COUNTS: dict[Level, tuple[Prepared, ...]] = {
     Level.STUDY: (
-        text("""
+        Prepared(
+            "counted_series_of_studies",
+            """
             SELECT series.study_id AS id, count(DISTINCT series.id) AS "NumberOfStudyRelatedSeries",
                    array_remove(array_agg(DISTINCT modality), NULL) AS "ModalitiesInStudy"
             FROM series LEFT JOIN jsonb_array_elements_text(series.attributes -> 'Modality') AS modality ON true
-            WHERE series.study_id = ANY(:ids)
+            WHERE series.study_id = ANY($1)
               AND EXISTS (SELECT FROM instances WHERE series_id = series.id AND rejected IS NULL)
             GROUP BY series.study_id
-        """),
-        text("""
+        """,
+            "bigint[]",
+        ),
+        Prepared(
+            "counted_instances_of_studies",
+            """
             SELECT series.study_id AS id, count(*) AS "NumberOfStudyRelatedInstances",
                    CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability",
                    array_agg(DISTINCT instances.sop_class_uid) AS "SOPClassesInStudy"
             FROM series JOIN instances ON instances.series_id = series.id
-            WHERE series.study_id = ANY(:ids) AND rejected IS NULL GROUP BY series.study_id
-        """),
+            WHERE series.study_id = ANY($1) AND rejected IS NULL GROUP BY series.study_id
+        """,
+            "bigint[]",
+        ),
     ),
     Level.SERIES: (
-        text("""
+        Prepared(
+            "counted_instances_of_series",
+            """
             SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances",
                    CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability"
-            FROM instances WHERE series_id = ANY(:ids) AND rejected IS NULL GROUP BY series_id
-        """),
+            FROM instances WHERE series_id = ANY($1) AND rejected IS NULL GROUP BY series_id
+        """,
+            "bigint[]",
+        ),
     ),
     Level.INSTANCE: (),
 }
@@ -102,26 +115,32 @@ def find(
         query = query.where(below)
     if order is not None:
         query = ordered(connection, query, order, after)
-    return list(_complete(connection, level, query.limit(limit).offset(offset)).values())
+    rows = connection.execute(query.limit(limit).offset(offset))
+    return list(_complete(connection, level, rows).values())
 
 
 def attributes(
     connection: Connection, level: Level, ids: Collection[int], *, counted: bool = True
 ) -> dict[int, Attributes]:
     """As `find`, by row id, with or without what is counted; ids that are gone are left out."""
-    return _complete(connection, level, _query_by_id(level), {"ids": list(ids)}, counted=counted)
+    return _complete(connection, level, _by_id(level).rows(connection, list(ids)), counted=counted)
+
+
+HEADER = Prepared("header", "SELECT attributes FROM studies WHERE study_instance_uid = $1", "text")
 
 
 def header(connection: Connection, study_instance_uid: str) -> Attributes:
     """What a study's instances say of it, nothing counted; empty where it is not here."""
-    found = connection.scalar(select(studies.c.attributes).where(studies.c.study_instance_uid == study_instance_uid))
-    return found or {}
+    found: Attributes = next((row.attributes for row in HEADER.rows(connection, study_instance_uid)), {})
+    return found
+
+
+NAMES = Prepared("series_uids", "SELECT id, series_instance_uid FROM series WHERE id = ANY($1)", "bigint[]")
 
 
 def series_uids(connection: Connection, ids: Collection[int]) -> dict[int, str]:
     """Row id → Series Instance UID; ids that are gone are left out."""
-    named = text("SELECT id, series_instance_uid FROM series WHERE id = ANY(:ids)")
-    return {row.id: row.series_instance_uid for row in connection.execute(named, {"ids": list(ids)})}
+    return {row.id: row.series_instance_uid for row in NAMES.rows(connection, list(ids))}
 
 
 def stored_file(
@@ -178,24 +197,19 @@ def _query(level: Level) -> Select[Any]:
 
 
 @cache
-def _query_by_id(level: Level) -> Select[Any]:
-    # Made once: SQLAlchemy takes as long to make a statement as Postgres to answer it.
-    return _query(level).where(_TABLES[level].c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+def _by_id(level: Level) -> Prepared:
+    query = _query(level).where(_TABLES[level].c.id == func.any(literal_column("$1")))
+    return Prepared(f"{level.value}_by_id", query, "bigint[]")
 
 
 def _complete(
-    connection: Connection,
-    level: Level,
-    query: Select[Any],
-    given: Mapping[str, Any] | None = None,
-    *,
-    counted: bool = True,
+    connection: Connection, level: Level, rows: Iterable[Row[Any]], *, counted: bool = True
 ) -> dict[int, Attributes]:
-    """A query's rows, row id → attributes with what is counted; in the query's order."""
-    found = {row.id: _attributes(level, row) for row in connection.execute(query, given)}
+    """Row id → attributes with what is counted, in the rows' order."""
+    found = {row.id: _attributes(level, row) for row in rows}
     # Counted for the rows of one page at once: a count for each row may read all instances each time.
     for statement in _COUNTS[level] if counted else ():
-        for row in connection.execute(statement, {"ids": list(found)}):
+        for row in statement.rows(connection, list(found)):
             counts = {keyword: value for keyword, value in row._mapping.items() if keyword != "id"}
             found[row.id] |= {key: value if isinstance(value, list) else [str(value)] for key, value in counts.items()}
     return found

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, text
 from pacs_cbir.errors import PixelDataGone
 from pacs_cbir.store import encoders, thumbnails
 from pacs_cbir.store.moment import SNAPSHOT, Moment
+from pacs_cbir.store.prepared import Prepared
 from pacs_cbir.store.tables import embeddings, instances, series, stack_changes, stacks
 from pacs_cbir.store.thumbnails import Thumbnail
 
@@ -271,17 +272,21 @@ def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) ->
         start = end
 
 
-SOURCES = text("""
+SOURCES = Prepared(
+    "sources",
+    """
     SELECT stack_id, slice, sop_instance_uid, frame_number
-    FROM embeddings JOIN unnest(CAST(:stack_ids AS uuid[]), CAST(:slices AS smallint[])) AS named (stack_id, slice)
-        USING (stack_id, slice)
-""")
+    FROM embeddings JOIN unnest($1, $2) AS named (stack_id, slice) USING (stack_id, slice)
+    """,
+    "uuid[]",
+    "smallint[]",
+)
 
 
 def sources(connection: Connection, slices: Collection[tuple[uuid.UUID, int]]) -> dict[tuple[uuid.UUID, int], Source]:
     """(stack, slice) → the picture that it was drawn from; slices that are gone are left out."""
     stack_ids, numbers = zip(*slices, strict=True) if slices else ((), ())
-    rows = connection.execute(SOURCES, {"stack_ids": [str(id_) for id_ in stack_ids], "slices": list(numbers)})
+    rows = SOURCES.rows(connection, list(stack_ids), list(numbers))
     return {(row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number) for row in rows}
 
 

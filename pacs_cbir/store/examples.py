@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 
 from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReindexed
 from pacs_cbir.store.embeddings import WHOLE_STACK
+from pacs_cbir.store.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -24,40 +26,42 @@ class Example:
     frame_number: int | None = None
 
 
-# One statement, and made once: Postgres and SQLAlchemy each take longer to get ready for it than to answer it. What an
-# example does not name costs nothing, since a null is a constant that leaves the plan.
-NAMED = text("""
-    WITH named AS MATERIALIZED (
-        SELECT studies.id AS study_id, series.id AS series_id, series_instance_uid, (
-            SELECT min(CASE status WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp()))
-                                   ELSE 0 END)
-            FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked'
-            AND (jobs.encoder_id IS NULL OR jobs.encoder_id = :encoder_id) AND NOT EXISTS (
-                SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = :encoder_id)) AS due
-        FROM studies JOIN series ON series.study_id = studies.id
-        WHERE study_instance_uid = :study_instance_uid
-          AND (CAST(:series_instance_uid AS text) IS NULL OR series_instance_uid = :series_instance_uid)
-          AND EXISTS (
-            SELECT FROM instances WHERE instances.series_id = series.id AND rejected IS NULL
-            AND (CAST(:sop_instance_uid AS text) IS NULL OR sop_instance_uid = :sop_instance_uid)
-            -- A header may say anything, and CASE alone keeps the cast from what is no number.
-            AND (CAST(:frame_number AS bigint) IS NULL OR :frame_number <=
-                CASE WHEN instances.attributes -> 'NumberOfFrames' ->> 0 ~ '^[0-9]{1,9}$'
-                     THEN CAST(instances.attributes -> 'NumberOfFrames' ->> 0 AS integer) ELSE 1 END))
-    )
-    SELECT named.*, array(
-        -- Studies of no patient have series too.
-        SELECT id FROM series WHERE study_id = ANY(array(
-            SELECT theirs.study_id FROM named JOIN study_patients own USING (study_id)
-                JOIN study_patients theirs USING (patient_id)
-            UNION SELECT study_id FROM named))) AS same_patients,
-        stacks.id, plane, sequence, body_part, sop_instance_uids, slice, sop_instance_uid, frame_number, vector
-    FROM named LEFT JOIN (stacks JOIN embeddings ON embeddings.stack_id = stacks.id)
-      ON stacks.series_id = named.series_id AND encoder_id = :encoder_id
-      AND (CAST(:sop_instance_uid AS text) IS NOT NULL OR slice = :whole_stack)
-      AND (CAST(:sop_instance_uid AS text) IS NULL OR :sop_instance_uid = ANY(sop_instance_uids))
-    ORDER BY stacks.id, slice
-""")
+# A header may say anything, and CASE alone keeps the cast from what is no number.
+_FRAMES = """
+    CASE WHEN instances.attributes -> 'NumberOfFrames' ->> 0 ~ '^[0-9]{1,9}$'
+         THEN CAST(instances.attributes -> 'NumberOfFrames' ->> 0 AS integer) ELSE 1 END
+"""
+
+
+@cache
+def _named(depth: int) -> Prepared:
+    """For examples that name so many of study, series, instance and frame; one statement, for one round trip."""
+    series, instance, frame = depth > 1, depth > 2, depth > 3
+    sql = f"""
+        WITH named AS MATERIALIZED (
+            SELECT studies.id AS study_id, series.id AS series_id, series_instance_uid, (
+                SELECT min(CASE status
+                    WHEN 'waiting' THEN greatest(0, extract(epoch FROM not_before - clock_timestamp())) ELSE 0 END)
+                FROM jobs WHERE jobs.series_id = series.id AND status <> 'parked'
+                AND (jobs.encoder_id IS NULL OR jobs.encoder_id = $5) AND NOT EXISTS (
+                    SELECT FROM stacks WHERE stacks.series_id = jobs.series_id AND encoder_id = $5)) AS due
+            FROM studies JOIN series ON series.study_id = studies.id
+            WHERE study_instance_uid = $1 {"AND series_instance_uid = $2" * series} AND EXISTS (
+                SELECT FROM instances WHERE instances.series_id = series.id AND rejected IS NULL
+                {"AND sop_instance_uid = $3" * instance} {f"AND {_FRAMES} >= $4" * frame}))
+        SELECT named.*, array(
+            -- Studies of no patient have series too.
+            SELECT id FROM series WHERE study_id = ANY(array(
+                SELECT theirs.study_id FROM named JOIN study_patients own USING (study_id)
+                    JOIN study_patients theirs USING (patient_id)
+                UNION SELECT study_id FROM named))) AS same_patients,
+            stacks.id, plane, sequence, body_part, sop_instance_uids, slice, sop_instance_uid, frame_number, vector
+        FROM named LEFT JOIN (stacks JOIN embeddings ON embeddings.stack_id = stacks.id)
+          ON stacks.series_id = named.series_id AND encoder_id = $5
+          AND {"$3 = ANY(sop_instance_uids)" if instance else f"slice = {WHOLE_STACK}"}
+        ORDER BY stacks.id, slice
+    """  # noqa: S608 - constants
+    return Prepared(f"example_of_{depth}", sql, "text", "text", "text", "bigint", "bigint")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class Named:
 
 def named_rows(connection: Connection, example: Example, encoder_id: int | None) -> Named | None:
     """What an example names; None where it is not here."""
-    given = {**asdict(example), "encoder_id": encoder_id, "whole_stack": WHOLE_STACK}
-    rows = connection.execute(NAMED, given).all()
+    given = astuple(example)
+    rows = _named(sum(one is not None for one in given)).rows(connection, *given, encoder_id)
     if not rows:
         return None
     embedded = groupby((row for row in rows if row.id is not None), key=attrgetter("id"))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.store.prepared import Prepared
 from pacs_cbir.store.tables import studies, study_labels
 
 MAX_CHARACTERS = 64
@@ -45,12 +46,14 @@ def excluding(labels: Iterable[str]) -> str | None:
     return next((label for label in labels if label.partition(":")[0].strip().casefold() == EXCLUDED), None)
 
 
+OF_STUDIES = Prepared("labels", "SELECT study_id, label FROM study_labels WHERE study_id = ANY($1)", "bigint[]")
+
+
 def of_studies(connection: Connection, study_ids: Collection[int]) -> dict[int, tuple[str, ...]]:
     """Study row id → its labels in alphabetical order; studies without any are left out."""
     found: dict[int, list[str]] = {}
-    rows = select(study_labels.c.study_id, study_labels.c.label).where(study_labels.c.study_id.in_(study_ids))
-    for study_id, label in connection.execute(rows):
-        found.setdefault(study_id, []).append(label)
+    for row in OF_STUDIES.rows(connection, list(study_ids)):
+        found.setdefault(row.study_id, []).append(row.label)
     return {study_id: tuple(sorted(labels)) for study_id, labels in found.items()}
 
 
