@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ SERIES = 100
 """A child's tasks, where each is a series."""
 PICTURES = 2000
 """A child's tasks, where each is a frame; it may not be away while someone scrolls."""
+_NOT_STARTED = "the decoder process could not be started"
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,19 @@ class Decoder:
     """
 
     def __init__(self, seconds: float, mebibytes: int, tasks: int = SERIES) -> None:
-        self._seconds = seconds
+        self._seconds, self._mebibytes, self._tasks = seconds, mebibytes, tasks
+        self._pool = self._new_pool()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def _new_pool(self) -> pebble.ProcessPool:
         # Not forked: a fork of a process with torch's threads may hang.
-        self._pool = pebble.ProcessPool(
+        return pebble.ProcessPool(
             max_workers=1,
-            max_tasks=tasks,
+            max_tasks=self._tasks,
             context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(mebibytes,),
+            initargs=(self._mebibytes,),
         )
 
     def __enter__(self) -> Self:
@@ -158,6 +166,8 @@ class Decoder:
 
     def close(self) -> None:
         """End the child, if it was ever started."""
+        with self._lock:
+            self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble has no annotations here
         self._pool.join()
 
@@ -186,8 +196,22 @@ class Decoder:
         return self._start(function, *arguments)()
 
     def _start(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
-        future = self._pool.schedule(function, args=arguments, timeout=self._seconds)
+        with self._lock:
+            try:
+                future: Future[_Result] = self._pool.schedule(function, args=arguments, timeout=self._seconds)
+            except RuntimeError:
+                if self._closed:
+                    raise
+                # A child that could not be started, for want of memory, leaves a pool that starts none any more.
+                self._pool = self._new_pool()
+                future = self._in_new_pool(function, *arguments)
         return partial(self._result, future)
+
+    def _in_new_pool(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
+        try:
+            return self._pool.schedule(function, args=arguments, timeout=self._seconds)
+        except BrokenProcessPool:
+            raise DecodingError(_NOT_STARTED) from None
 
     def _result(self, future: Future[_Result]) -> _Result:
         try:
@@ -196,6 +220,8 @@ class Decoder:
             raise DecodingError(f"decoding took longer than {self._seconds:g} s") from None
         except pebble.ProcessExpired as error:
             raise DecodingError(f"the decoder process died (exit code {error.exitcode})") from None
+        except BrokenProcessPool:
+            raise DecodingError(_NOT_STARTED) from None
         except MemoryError:
             raise DecodingError("decoding needed more memory than PACS_CBIR_DECODE_MEGABYTES allows") from None
         except PacsCbirError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from pydicom.valuerep import validate_value
 from pacs_cbir.dicom.rules import SiteRules
 from pacs_cbir.embed.decode import Decoder, draw_series, draw_stack
 from pacs_cbir.embed.preprocess import Preprocessing
+from pacs_cbir.errors import DecodingError
 
 
 def test_a_stack_is_drawn_again_that_only_the_sites_rules_let_in(tmp_path: Path) -> None:
@@ -32,3 +36,19 @@ def test_the_child_quotes_no_header(capfd: pytest.CaptureFixture[str]) -> None:
     with Decoder(60, 4096) as decoder:
         decoder.run(validate_value, "UI", "Doe^Jane", config.WARN)
     assert "Jane" not in capfd.readouterr().err
+
+
+def test_a_child_that_could_not_be_started_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise BlockingIOError
+
+    with Decoder(60, 4096) as decoder:
+        child = decoder.run(os.getpid)
+        with monkeypatch.context() as patched:
+            patched.setattr(SpawnProcess, "start", refuse)
+            os.kill(child, signal.SIGKILL)
+            with pytest.raises(DecodingError, match=r"could not be started|died"):
+                decoder.run(os.getpid)
+            with pytest.raises(DecodingError, match="could not be started"):
+                decoder.run(os.getpid)
+        assert decoder.run(os.getpid) != child
