@@ -16,6 +16,7 @@ from pacs_cbir.pacs.pacing import Pace, Pacing, Stopped
 from pacs_cbir.pacs.retrieve import retrieve
 from pacs_cbir.pacs.studies import DAY, FIRST_DAY, StudySearch, instances_of_series
 from pacs_cbir.store import backfills, holdings
+from pacs_cbir.store.only_one import OnlyOne
 from pacs_cbir.store.room import require_room
 from pacs_cbir.store.session import Database
 
@@ -81,7 +82,7 @@ class Backfill:
     ) -> None:
         self._archive, self._database, self._wanted, self._say, self._show = archive, database, wanted, say, show
         self._search = StudySearch(archive, wanted.modality, wanted.body_part)
-        self._alone = backfills.OnlyOne(database, wanted.peer)
+        self._alone = OnlyOne(database, wanted.peer)
         self._pacing = Pacing(wanted.peer, pace, self._alone, stop, say=say)
         self._row = 0
         self._in_vain = 0
@@ -135,17 +136,15 @@ class Backfill:
             first = searched_to + DAY
         elif not self._wanted.study_date:
             found, all_of_them = self._pacing.do(self._search.at_once)
+            self._pacing.heard = all_of_them
             first = last + DAY if all_of_them else first
-            self._found(found, min(first, today) - DAY, last)
+            self._pacing.do(partial(self._note, found, min(first, today) - DAY, last))
         while first <= last:
             found, until = self._pacing.do(partial(self._search.some_days, first, last))
+            self._pacing.heard = True
             # Of today more may come: the next run asks for it again.
-            self._found(found, min(until, today - DAY), last)
+            self._pacing.do(partial(self._note, found, min(until, today - DAY), last))
             first = until + DAY
-
-    def _found(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
-        self._pacing.heard = True
-        self._pacing.do(partial(self._note, found, searched_to, last))
 
     def _note(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
         with self._database.transaction() as connection:

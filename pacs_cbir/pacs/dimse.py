@@ -65,18 +65,8 @@ def associate(
         PeerAway: nothing answers, or not now, or the association ended too early.
         PeerRefuses: the peer wants no association with us, or lacks the service.
     """
-    assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
-    assert peer.port is not None  # noqa: S101 - as above
-    association = open_association(
-        peer.host,
-        peer.port,
-        [*(build_context(service, SYNTAXES) for service in services), *others],
-        called=peer.ae_title,
-        calling=settings.ae_title,
-        answer_seconds=peer.timeout_seconds,
-        negotiated=negotiated,
-        handlers=handlers,
-    )
+    contexts = [*(build_context(service, SYNTAXES) for service in services), *others]
+    association = _open(peer, settings, contexts, negotiated=negotiated, handlers=handlers)
     # Where all contexts are rejected, pynetdicom ends the association by itself.
     _require_one(association, services, peer, settings)
     service = accepted(association, services)
@@ -94,6 +84,22 @@ def associate(
         association.abort()
         raise
     association.release()
+
+
+def _open(
+    peer: Peer, settings: Settings, contexts: Sequence[PresentationContext], **options: Sequence[Any]
+) -> Association:
+    assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
+    assert peer.port is not None  # noqa: S101 - as above
+    return open_association(
+        peer.host,
+        peer.port,
+        contexts,
+        called=peer.ae_title,
+        calling=settings.ae_title,
+        answer_seconds=peer.timeout_seconds,
+        **options,
+    )
 
 
 def accepted(association: Association, services: Sequence[UID]) -> UID | None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable, PeerAway, PeerSilent
 from pacs_cbir.hours import Hours
-from pacs_cbir.store.backfills import OnlyOne
+from pacs_cbir.store.only_one import OnlyOne
 
 # Growing pauses while the PACS, the database or the disk is away.
 FIRST_PAUSE_SECONDS = 2.0
@@ -77,7 +77,7 @@ class Pacing:
                 self._alone.hold()
                 return step()
             except (PeerAway, PeerSilent, DatabaseUnavailable, DiskUnavailable) as error:
-                if isinstance(error, PeerAway) and not self.heard and tries >= FIRST_CONTACTS:
+                if isinstance(error, PeerAway | PeerSilent) and not self.heard and tries >= FIRST_CONTACTS:
                     raise PeerAway(
                         f"{error}, and has not answered once in {tries} tries: is it up, and is its address in "
                         f"PACS_CBIR_PEERS ({self._peer}) right?"

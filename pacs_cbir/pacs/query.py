@@ -18,6 +18,8 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
     PatientRootQueryRetrieveInformationModelFind,
+    PatientRootQueryRetrieveInformationModelGet,
+    PatientRootQueryRetrieveInformationModelMove,
     StudyRootQueryRetrieveInformationModelFind,
 )
 
@@ -31,6 +33,7 @@ from pacs_cbir.store.session import Database
 
 STUDY_ROOT, PATIENT_ROOT = StudyRootQueryRetrieveInformationModelFind, PatientRootQueryRetrieveInformationModelFind
 MODELS = (STUDY_ROOT, PATIENT_ROOT)
+RETRIEVALS_BY_PATIENT = {PatientRootQueryRetrieveInformationModelGet, PatientRootQueryRetrieveInformationModelMove}
 # Of all bytes of PS3.4 Table C.5-1 the first alone.
 RELATIONAL = b"\x01"
 MESSAGE_ID = 1
@@ -185,7 +188,8 @@ class Query:
             else:
                 raise PeerError(f"{name} answered a query with status {code:04X}H{dimse.comment_of(status)}")
         raise PeerSilent(
-            f"{name} ended a query before it was answered, or was silent for {self.peer.timeout_seconds:g} s"
+            f"{name} ended a query before it was answered, or was silent for {self.peer.timeout_seconds:g} s; some do "
+            f"so where they do not know our AE title {self.association.ae.ae_title}"
         )
 
     @property
@@ -216,6 +220,6 @@ def retrieve_identifier(query: Query, model: UID, study_instance_uid: str, serie
     keys = {"StudyInstanceUID": study_instance_uid}
     if series_instance_uid is not None:
         keys["SeriesInstanceUID"] = series_instance_uid
-    if model.name.startswith("Patient Root"):
+    if model in RETRIEVALS_BY_PATIENT:
         keys["PatientID"] = query.patient_of(study_instance_uid)
     return dimse.identifier("STUDY" if series_instance_uid is None else "SERIES", keys)
