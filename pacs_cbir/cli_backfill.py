@@ -29,7 +29,7 @@ def backfill(
 
     Ctrl-C or SIGTERM ends it after the study under way. The same command goes on where it was, whatever interrupted
     it; after its end, the same command looks for what is new. `pacs-cbir status` shows it, and what failed and why;
-    the exit code is 0 when all that was found is here.
+    the exit code is 0 when all studies that were asked for are here.
 
     Example: `pacs-cbir backfill --study-date 20200101- --modality MR --hours "Mon-Fri 19:00-06:00, Sat-Sun"`
     """
