@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from pacs_cbir.dicom.data_set import NO_TEXT, NUMBERS, TEXT, UNFIT, is_value, number_of, tag_and_vr
@@ -29,14 +29,23 @@ def model(attributes: Attributes, keywords: Iterable[str], private: Model | None
     """
     found = dict(private or {})
     for keyword in keywords:
-        tag, vr = tag_and_vr(keyword)
-        if tag is None or vr in NO_TEXT:
+        tag, vr = _tag_and_vr(keyword)
+        if not tag:
             continue
         # pydicom's elements of a page of answers would take longer than the search.
-        with contextlib.suppress(*UNFIT):
+        try:
             values = [_value(vr, text) for text in attributes.get(keyword, [])]
-            found[f"{tag:08X}"] = {"vr": vr, "Value": values} if values.count(None) < len(values) else {"vr": vr}
+        except UNFIT:
+            continue
+        found[tag] = {"vr": vr, "Value": values} if values.count(None) < len(values) else {"vr": vr}
     return dict(sorted(found.items()))
+
+
+@cache
+def _tag_and_vr(keyword: str) -> tuple[str, str]:
+    """As the model has them; "" and "" of what has no value in text."""
+    tag, vr = tag_and_vr(keyword)
+    return ("", "") if tag is None or vr in NO_TEXT else (f"{tag:08X}", vr)
 
 
 def _value(vr: str, text: str) -> dict[str, str] | str | int | float | None:
@@ -73,13 +82,15 @@ def plain(attributes: Attributes, keywords: Iterable[str]) -> dict[str, Any]:
     """Keyword → value: numbers as numbers, all else as text, several values as a list."""
     found: dict[str, Any] = {}
     for keyword in keywords:
-        tag, vr = tag_and_vr(keyword)
-        if tag is None or vr in NO_TEXT:
+        tag, vr = _tag_and_vr(keyword)
+        if not tag:
             continue
-        with contextlib.suppress(*UNFIT):
+        try:
             values = [_plain_value(vr, text) for text in attributes.get(keyword, []) if vr in TEXT or is_value(text)]
-            if values not in ([], [""]):
-                found[keyword] = values[0] if len(values) == 1 else values
+        except UNFIT:
+            continue
+        if values not in ([], [""]):
+            found[keyword] = values[0] if len(values) == 1 else values
     return found
 
 
