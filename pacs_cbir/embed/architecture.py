@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,7 +41,11 @@ class Architecture(BaseModel):
             raise ValueError(f"weights needs a positive number for each of: {', '.join(self.sizes)}")
         return self
 
-    @property
+    def __copy__(self) -> Self:
+        # What was derived from the values is not taken along: `model_copy` changes them.
+        return self.model_construct(**{name: getattr(self, name) for name in type(self).model_fields})
+
+    @cached_property
     def sizes(self) -> dict[Part, int]:
         """Numbers in each part, in the order in which they follow one another in an embedding."""
         sizes: dict[Part, int] = {
@@ -56,13 +61,13 @@ class Architecture(BaseModel):
         """Numbers in an embedding."""
         return sum(self.sizes.values())
 
-    @property
+    @cached_property
     def shares(self) -> dict[Part, float]:
         """The weights, with a sum of 1."""
         total = sum(self.weights.values())
         return {part: self.weights[part] / total for part in self.sizes}
 
-    @property
+    @cached_property
     def places(self) -> dict[Part, slice]:
         """Where each part is in an embedding."""
         places, start = {}, 0

@@ -154,7 +154,7 @@ def _left_out(
 
 def _own(connection: Connection, resolved: Sequence[ResolvedExample], whole_study: bool) -> frozenset[int]:
     """The series that examples name, or all of their studies."""
-    if whole_study:
+    if whole_study and resolved:
         return series_of_studies(connection, [one.study_id for one in resolved if one.study_id is not None])
     return frozenset[int]().union(*(example.series_ids for example in resolved))
 

@@ -81,7 +81,7 @@ class _Rows:
         self.stack_of = self.stack_of[~removed]
 
     def vectors_of(self, stack: int) -> Vectors:
-        first, end = np.searchsorted(self.stack_of, [stack, stack + 1])
+        first, end = self.stack_of.searchsorted((stack, stack + 1))
         return self.index.get(int(first), int(end - first))
 
     def similarities(self, vector: Vectors, allowed: Mask) -> Vectors:

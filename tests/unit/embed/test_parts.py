@@ -73,3 +73,11 @@ def test_cosines_by_part() -> None:
     asked = weighed(ones, ARCHITECTURE, {"grey": 1})
     assert [set(found) for found in cosines(asked, others, ARCHITECTURE)] == [{"grey"}] * 3
     assert max(cosine for found in cosines(ones, ones, ARCHITECTURE) for cosine in found.values()) <= 1
+
+
+def test_a_changed_architecture_has_parts_of_its_own() -> None:
+    assert list(ARCHITECTURE.places) == ["appearance", "lesion", "grey"]
+    changed = ARCHITECTURE.model_copy(update={"appearance": 0, "weights": {"lesion": 3, "grey": 1}})
+    assert changed.places == {"lesion": slice(0, 5), "grey": slice(5, 9)}
+    assert changed.shares == {"lesion": 0.75, "grey": 0.25}
+    assert changed == Architecture(lesion_grid=2, grey_levels=4, weights={"lesion": 3, "grey": 1})
