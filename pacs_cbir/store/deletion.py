@@ -120,6 +120,11 @@ def rows_left(connection: Connection, deletion: Deletion) -> dict[str, int]:
         gone = sorted(items_of(connection, deletion, kind) - again)
         table = metadata.tables[table_name]
         query = select(func.count()).select_from(table).where(names(table.c[column], gone))
+        if table_name == "rejections":
+            # Notes may come, or come again, as long as it is pending: what they say is new data. One that came before
+            # is told by the clock: neither is written while the other is.
+            began = select(deletions.c.requested_at).where(deletions.c.id == deletion.id).scalar_subquery()
+            query = query.where(table.c.rejected_at <= began)
         count = connection.execute(query).scalar_one()
         if count:
             found[f"{table_name}.{column}"] = count

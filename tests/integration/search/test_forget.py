@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from arriving import arrive, table
 from dicom_factory import mr_instance, uid
+from notes import note
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage
 from running import following, wait_until
+from sqlalchemy import text
 from stack_rows import do_jobs, new_stack, random_vectors
 from stored import files
 
@@ -189,6 +191,16 @@ def test_a_list_that_names_what_is_gone_is_no_proof(filled: Database, settings: 
     assert (report.proved, report.left) == (False, {"commitments.sop_instance_uids": 1})
 
 
+def test_a_note_that_comes_while_it_is_pending_is_new_data(filled: Database, settings: Settings) -> None:
+    named = [mr_instance(patient=NAME, study="one", number=number) for number in (1, 2)]
+    arrive(filled, settings, note(named))
+    pending = begin(filled, settings)
+    arrive(filled, settings, note(named))
+    report = forget.see_through(settings, filled, pending, 0)
+    assert (report.proved, report.left) == (True, {})
+    assert len(table(filled, "SELECT FROM rejections")) == 3, "and it holds for what comes"
+
+
 def test_a_file_that_cannot_be_removed_is_no_proof(filled: Database, settings: Settings) -> None:
     pending = begin(filled, settings)
     with filled.transaction() as connection:
@@ -206,7 +218,13 @@ def test_a_file_that_cannot_be_removed_is_no_proof(filled: Database, settings: S
 def test_a_row_that_is_left_is_no_proof(filled: Database, settings: Settings) -> None:
     pending = begin(filled, settings)
     with filled.transaction() as connection:
-        connection.exec_driver_sql(f"INSERT INTO rejections VALUES ('{uid('one', 'series', 1)}', '9', '113001')")
+        connection.execute(
+            text("""
+                INSERT INTO rejections (sop_instance_uid, note_sop_instance_uid, reason, rejected_at)
+                SELECT :uid, '9.9', '113001', requested_at - interval '1 second' FROM deletions
+            """),
+            {"uid": uid("one", "series", 1)},
+        )
     report = forget.see_through(settings, filled, pending, 0)
     assert (report.proved, report.left) == (False, {"rejections.sop_instance_uid": 1})
 
