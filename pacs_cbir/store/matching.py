@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import FromClause
 from pacs_cbir.dicom.keywords import PATIENT_STUDY_KEYWORDS, SERIES_KEYWORDS
 from pacs_cbir.errors import InvalidQuery
 from pacs_cbir.store.tables import instances, series, studies, study_labels
-from pacs_cbir.store.value_tests import Test, value_test
+from pacs_cbir.store.value_tests import Test, has_wildcards, value_test
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _COUNTED = frozenset({"NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"})
@@ -42,6 +42,8 @@ _COLUMNS: dict[str, ColumnElement[str]] = {
     "SOPClassUID": instances.c.sop_class_uid,
 }
 """Attributes that are columns, since all else hangs on them."""
+INDEXED = frozenset({"PatientID", "AccessionNumber"})
+"""Attributes of a study that are asked for by one value as a rule, which few studies have."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def conditions(keys: Mapping[str, str], *, fuzzy: bool = False, labels: Collecti
         if keyword in _COUNTED:
             raise InvalidQuery(f"{keyword} is counted for the answer and is no matching key")
         test = value_test(keyword, text, fuzzy=fuzzy)
-        if test is not None:
+        if test is not None and keyword in INDEXED and not fuzzy and not has_wildcards(text):
+            found[Level.STUDY].append(studies.c.attributes[keyword].contains([text.strip()]))
+        elif test is not None:
             found[level_of(keyword)].append(_condition(keyword, test))
     if labels:
         labelled = select(study_labels.c.label).where(study_labels.c.study_id == studies.c.id)

@@ -113,6 +113,9 @@ studies = Table(
     _now("updated_at"),
     # The order of the list: one page is read without sorting all studies.
     Index("ix_studies_moment", text(f"({STUDY_MOMENT})"), "id"),
+    # See matching.INDEXED.
+    Index("ix_studies_patient_ids", text("(attributes['PatientID'::text])"), postgresql_using="gin"),
+    Index("ix_studies_accession_numbers", text("(attributes['AccessionNumber'::text])"), postgresql_using="gin"),
 )
 
 study_patients = Table(

@@ -207,7 +207,7 @@ def _name_test(keyword: str, text: str) -> Test:
 
     def group_test(value: ColumnElement[str], number: int, group: str) -> ColumnElement[bool]:
         stored = func.lower(func.split_part(value, "=", number, type_=String))
-        if _has_wildcards(group):
+        if has_wildcards(group):
             return stored.like(func.lower(_pattern(group), type_=String), escape=_ESCAPE)
         # Trailing empty components say nothing.
         return func.rtrim(stored, "^ ", type_=String) == func.lower(group.rstrip("^ "), type_=String)
@@ -250,13 +250,14 @@ def _text_test(text: str, *, wildcards: bool, fuzzy: bool) -> Test:
     if fuzzy:
         literal = _text_test(_folded(text), wildcards=wildcards, fuzzy=False)
         return lambda value: literal(folded_column(value))
-    if wildcards and _has_wildcards(text):
+    if wildcards and has_wildcards(text):
         pattern = _pattern(text)
         return lambda value: value.like(pattern, escape=_ESCAPE)
     return lambda value: value == text
 
 
-def _has_wildcards(text: str) -> bool:
+def has_wildcards(text: str) -> bool:
+    """Whether a value is a pattern (PS3.4 C.2.2.2.4)."""
     return "*" in text or "?" in text
 
 

@@ -14,7 +14,8 @@ from stack_rows import add_encoder, new_encoder, new_stack, random_vectors, save
 
 from pacs_cbir.dicom.rejection import Reason, Rejection
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import corrections, encoders, jobs, rejections, removal, retention
+from pacs_cbir.store import catalogue, corrections, encoders, jobs, rejections, removal, retention
+from pacs_cbir.store.matching import Level
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Connection, Database
 from pacs_cbir.store.tables import corrections as corrected
@@ -120,3 +121,28 @@ def test_it_is_found_by_an_index(
         plan = list(connection.scalars(text(f"EXPLAIN (COSTS OFF) {statement.text}"), values))
     assert any(f" using {index} on" in line for line in plan), plan
     assert "Sort" not in {line.strip().removeprefix("->  ") for line in plan}, plan
+
+
+@pytest.mark.parametrize(
+    ("keyword", "index"),
+    [("PatientID", "ix_studies_patient_ids"), ("AccessionNumber", "ix_studies_accession_numbers")],
+)
+def test_studies_are_found_by_an_identifiers_index(database: Database, keyword: str, index: str) -> None:
+    with database.transaction() as connection:
+        for number, values in enumerate((["4711"], ["4712", "4711"], ["47110"], ["A4711"])):
+            add_series(connection, f"1.{number}", f"1.{number}.1", study={keyword: values})
+
+    def found(value: str) -> list[str]:
+        with database.transaction() as connection:
+            listed = catalogue.find(connection, Level.STUDY, {keyword: value}, limit=9, offset=0)
+        return [study["StudyInstanceUID"][0] for study in listed]
+
+    with told(database) as statements:
+        assert found(" 4711 ") == ["1.0", "1.1"], "one matching value of several is enough"
+    assert found("4711*") == ["1.0", "1.1", "1.2"]
+    assert found("a4711") == []
+    statement, values = statements[0]
+    with database.transaction() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", values).scalars().all()
+    assert any(f" on {index}" in line for line in plan), plan
