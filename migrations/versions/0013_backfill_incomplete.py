@@ -18,7 +18,7 @@ def upgrade() -> None:
             postgresql.ARRAY(sa.Text()),
             server_default=sa.text("'{}'"),
             nullable=False,
-            comment="of which days studies may be missing, and why",
+            comment="where studies may be missing, and why",
         ),
     )
 

@@ -395,7 +395,7 @@ backfills = Table(
         ARRAY(Text),
         nullable=False,
         server_default=text("'{}'"),
-        comment="of which days studies may be missing, and why",
+        comment="where studies may be missing, and why",
     ),
     Column("finished_at", DateTime(timezone=True)),
     _now("created_at"),
