@@ -227,6 +227,8 @@ class Worker:
     def _save(self, job: jobs.Job, plan: SeriesPlan) -> None:
         found = plan.embed()
         with self._database.transaction() as connection:
+            if not any(found.values()):
+                embeddings.hold_to_drop(connection, job.series_id)
             jobs.finish(connection, job, found)
             embeddings.save(connection, job.series_id, found)
             jobs.enqueue_with(connection, job.series_id, encoders.hold(connection, list(plan.elsewhere)))

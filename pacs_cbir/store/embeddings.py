@@ -162,10 +162,20 @@ def save(connection: Connection, series_id: int, found: Mapping[int, Sequence[Ne
             _insert(connection, series_id, encoder_id, stack)
 
 
+def hold_to_drop(connection: Connection, series_id: int) -> int | None:
+    """Keep a series and its study from others, before its job is: a deletion locks them in this order.
+
+    Returns:
+        the study's row; None where the series is gone.
+    """
+    study_id: int | None = connection.execute(LOCK_STUDY, {"series_id": series_id}).scalar()
+    connection.execute(LOCK_SERIES, {"series_id": series_id})
+    return study_id
+
+
 def drop_empty(connection: Connection, series_id: int) -> None:
     """Drop a series that has lost its last instance, and an empty study."""
-    study_id = connection.execute(LOCK_STUDY, {"series_id": series_id}).scalar()
-    connection.execute(LOCK_SERIES, {"series_id": series_id})
+    study_id = hold_to_drop(connection, series_id)
     connection.execute(DROP_EMPTY_SERIES, {"series_id": series_id})
     connection.execute(DROP_EMPTY_STUDY, {"study_id": study_id})
 

@@ -85,6 +85,8 @@ STUDIES = text("""
     SELECT study_id FROM study_patients WHERE patient_id = ANY(:ids)
     UNION SELECT id FROM studies WHERE patient_id = ANY(:ids)
 """)
+# A worker that drops an empty series has locked its study before it.
+LOCK_STUDIES = text("SELECT id FROM studies WHERE id = ANY(:study_ids) ORDER BY id FOR NO KEY UPDATE")
 EMPTY_SERIES = text("""
     DELETE FROM series WHERE id = ANY(:touched) AND NOT EXISTS (SELECT FROM instances WHERE series_id = series.id)
 """)
@@ -133,6 +135,7 @@ def begin(connection: Connection, patient_id: int, door: str, settle_seconds: fl
     selves, of_patient = _rows_of(connection, patient_id)
     if not selves:
         raise UnknownPatient("the patient was deleted meanwhile")
+    connection.execute(LOCK_STUDIES, of_patient)
     connection.execute(rejections.LOCK_SERIES, {"series_ids": of_patient["touched"]})
     connection.execute(rejections.END_JOBS, {"series_ids": of_patient["touched"]})
     items = {kind: list(connection.scalars(text(query), of_patient)) for kind, query in COLLECT.items()}

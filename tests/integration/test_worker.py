@@ -9,28 +9,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from arriving import Receive
-from running import wait_until
+from notes import note
+from running import wait_for_blocked, wait_until
 from sqlalchemy import Connection, select, text
 from stored import let_go
 
 from pacs_cbir import worker as worker_module
-from pacs_cbir.embed.checkpoint import DEFAULT_NAME, load_checkpoint, save_checkpoint
+from pacs_cbir.embed.checkpoint import DEFAULT_NAME, default_checkpoint_path, load_checkpoint, save_checkpoint
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import CheckpointError, DecodingError, EncoderRefused
 from pacs_cbir.kept_encoders import activate_first, add_encoder, retire_encoder
 from pacs_cbir.reindex import start_reindex
+from pacs_cbir.series_plan import SeriesPlan
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings as stored_embeddings
-from pacs_cbir.store import encoders, retention
+from pacs_cbir.store import encoders, removal, retention
 from pacs_cbir.store.encoders import State
 from pacs_cbir.store.ingest import Source, ingest
-from pacs_cbir.store.jobs import enqueue
+from pacs_cbir.store.jobs import claim, enqueue
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks, thumbnails
 from pacs_cbir.store.tables import encoders as encoder_rows
@@ -142,6 +145,38 @@ def test_an_encoder_that_embeds_nothing_is_not_added(settings: Settings, databas
         add_encoder(settings, database, tmp_path / "nothing.safetensors")
     assert rows(database, select(encoder_rows)) == []
     assert list(settings.encoders_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("correct", ["deletion", "rejection"])
+def test_a_series_in_which_nothing_was_found_ends_beside_corrections(
+    worker: Worker, receive: Receive, database: Database, monkeypatch: pytest.MonkeyPatch, correct: str
+) -> None:
+    ds = mr_instance(number=1, size=32)
+    receive(ds)
+    with database.transaction() as connection:
+        encoder = encoders.active(connection)
+        assert encoder is not None
+        job = claim(connection, "worker", worker._settings, [encoder])
+    assert job is not None
+    save, begun = stored_embeddings.save, threading.Event()
+
+    def save_late(*given: Any) -> None:
+        begun.set()
+        wait_for_blocked(database)
+        save(*given)
+
+    monkeypatch.setattr(stored_embeddings, "save", save_late)
+    nothing = SeriesPlan({encoder.id: Encoder(load_checkpoint(default_checkpoint_path()))}, frozenset(), (), {})
+    with ThreadPoolExecutor(1) as pool:
+        saved = pool.submit(worker._save, job, nothing)
+        assert begun.wait(30)
+        if correct == "rejection":
+            receive(note([ds]))
+        else:
+            with database.transaction() as connection:
+                removal.begin(connection, removal.owner(connection, ds.StudyInstanceUID), "test", 0)
+        saved.result(60)
+    assert rows(database, select(instances.c.rejected).where(instances.c.rejected.is_(None))) == []
 
 
 def test_small_pictures_stay_and_are_replaced_with_what_they_show(
