@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, func, literal_column, select
 
-from pacs_cbir.store.matching import Level, conditions, counts, some_instance, some_series, study_counts
+from pacs_cbir.store.matching import COUNTED, Level, conditions, counts, some_instance, some_series, study_counts
 from pacs_cbir.store.order import Order, ordered
 from pacs_cbir.store.prepared import Prepared
 from pacs_cbir.store.tables import instances, series, studies
@@ -19,11 +19,10 @@ _TABLES: dict[Level, Table] = {Level.STUDY: studies, Level.SERIES: series, Level
 Attributes = dict[str, list[str]]
 """DICOM keyword → values as text."""
 
-_COUNTS: dict[Level, tuple[Prepared, ...]] = {
+# Of the ids that are asked for, at once: a count for each row may read all instances each time.
+_COUNTS: dict[Level, tuple[str, ...]] = {
     Level.STUDY: (
-        Prepared(
-            "counted_series_of_studies",
-            """
+        """
             SELECT series.study_id AS id, count(DISTINCT series.id) AS "NumberOfStudyRelatedSeries",
                    array_remove(array_agg(DISTINCT modality), NULL) AS "ModalitiesInStudy"
             FROM series LEFT JOIN jsonb_array_elements_text(series.attributes -> 'Modality') AS modality ON true
@@ -31,30 +30,20 @@ _COUNTS: dict[Level, tuple[Prepared, ...]] = {
               AND EXISTS (SELECT FROM instances WHERE series_id = series.id AND rejected IS NULL)
             GROUP BY series.study_id
         """,
-            "bigint[]",
-        ),
-        Prepared(
-            "counted_instances_of_studies",
-            """
+        """
             SELECT series.study_id AS id, count(*) AS "NumberOfStudyRelatedInstances",
                    CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability",
                    array_agg(DISTINCT instances.sop_class_uid) AS "SOPClassesInStudy"
             FROM series JOIN instances ON instances.series_id = series.id
             WHERE series.study_id = ANY($1) AND rejected IS NULL GROUP BY series.study_id
         """,
-            "bigint[]",
-        ),
     ),
     Level.SERIES: (
-        Prepared(
-            "counted_instances_of_series",
-            """
+        """
             SELECT series_id AS id, count(*) AS "NumberOfSeriesRelatedInstances",
                    CASE WHEN bool_and(file IS NOT NULL) THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS "InstanceAvailability"
             FROM instances WHERE series_id = ANY($1) AND rejected IS NULL GROUP BY series_id
         """,
-            "bigint[]",
-        ),
     ),
     Level.INSTANCE: (),
 }
@@ -115,15 +104,18 @@ def find(
         query = query.where(below)
     if order is not None:
         query = ordered(connection, query, order, after)
-    rows = connection.execute(query.limit(limit).offset(offset))
-    return list(_complete(connection, level, rows).values())
+    page = query.with_only_columns(_TABLES[level].c.id, maintain_column_froms=True).limit(limit).offset(offset)
+    ids = connection.scalars(page).all()
+    found = attributes(connection, level, ids)
+    return [found[id_] for id_ in ids if id_ in found]
 
 
 def attributes(
     connection: Connection, level: Level, ids: Collection[int], *, counted: bool = True
 ) -> dict[int, Attributes]:
     """As `find`, by row id, with or without what is counted; ids that are gone are left out."""
-    return _complete(connection, level, _by_id(level).rows(connection, list(ids)), counted=counted)
+    rows = _by_id(level, counted).rows(connection, list(ids))
+    return {row.id: _attributes(level, row) | _counts(row) for row in rows}
 
 
 HEADER = Prepared("header", "SELECT attributes FROM studies WHERE study_instance_uid = $1", "text")
@@ -197,22 +189,17 @@ def _query(level: Level) -> Select[Any]:
 
 
 @cache
-def _by_id(level: Level) -> Prepared:
-    query = _query(level).where(_TABLES[level].c.id == func.any(literal_column("$1")))
-    return Prepared(f"{level.value}_by_id", query, "bigint[]")
+def _by_id(level: Level, counted: bool) -> Prepared:
+    found = _query(level).where(_TABLES[level].c.id == func.any(literal_column("$1")))
+    statements = _COUNTS[level] if counted else ()
+    joined = "".join(f" LEFT JOIN ({sql}) AS counts_{number} USING (id)" for number, sql in enumerate(statements))
+    name = f"{level.value}_by_id" + "_counted" * counted
+    return Prepared(name, f"SELECT * FROM ({found}) AS found{joined} ORDER BY id", "bigint[]")  # noqa: S608 - constants
 
 
-def _complete(
-    connection: Connection, level: Level, rows: Iterable[Row[Any]], *, counted: bool = True
-) -> dict[int, Attributes]:
-    """Row id → attributes with what is counted, in the rows' order."""
-    found = {row.id: _attributes(level, row) for row in rows}
-    # Counted for the rows of one page at once: a count for each row may read all instances each time.
-    for statement in _COUNTS[level] if counted else ():
-        for row in statement.rows(connection, list(found)):
-            counts = {keyword: value for keyword, value in row._mapping.items() if keyword != "id"}
-            found[row.id] |= {key: value if isinstance(value, list) else [str(value)] for key, value in counts.items()}
-    return found
+def _counts(row: Row[Any]) -> Attributes:
+    given = {key: value for key, value in row._mapping.items() if key in COUNTED and value is not None}
+    return {key: value if isinstance(value, list) else [str(value)] for key, value in given.items()}
 
 
 def _attributes(level: Level, row: Row[Any]) -> Attributes:
