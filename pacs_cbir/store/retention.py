@@ -58,14 +58,20 @@ LEAST_RECENTLY_USED = text(f"""
        FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - a constant
 
-# A statement of its own: it sees the job that came before the lock, which the one above may not.
+# A statement of its own: it sees the job that came before the lock, which the one above may not. An instance that is
+# locked comes again at present, and waits for its series: that one stays as a whole.
 LET_GO = text(f"""
     WITH leaving AS (
-        SELECT instances.id, instances.file FROM instances JOIN series ON series.id = instances.series_id
+        SELECT instances.id, instances.file, series.id AS series_id
+          FROM instances JOIN series ON series.id = instances.series_id
          WHERE series.id = ANY(:series_ids) AND file IS NOT NULL AND committed_at IS NULL AND {_MAY_LEAVE}
-           FOR UPDATE OF instances
+           FOR UPDATE OF instances SKIP LOCKED
+    ), whole AS (
+        SELECT series_id FROM leaving GROUP BY series_id
+        HAVING count(*) = (SELECT count(*) FROM instances AS one
+                            WHERE one.series_id = leaving.series_id AND one.file IS NOT NULL)
     )
-    UPDATE instances SET file = NULL FROM leaving WHERE instances.id = leaving.id
+    UPDATE instances SET file = NULL FROM leaving JOIN whole USING (series_id) WHERE instances.id = leaving.id
     RETURNING leaving.file, instances.series_id
 """)  # noqa: S608 - a constant
 

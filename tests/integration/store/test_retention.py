@@ -135,6 +135,19 @@ def test_without_a_cache_all_leave_that_was_left_alone_for_an_hour(
         assert connection.execute(text("SELECT count(*) FROM stacks")).scalar_one() == 4
 
 
+def test_a_series_of_which_an_instance_comes_again_stays_as_a_whole(
+    database: Database, settings: Settings, studies: list[str]
+) -> None:
+    none = with_retention(settings, "none")
+    with database.transaction() as arriving:
+        # As an arrival does, before it asks for the series: who waited for it here would be waited for there.
+        again = text("SELECT id FROM instances WHERE sop_instance_uid = :uid FOR UPDATE")
+        arriving.execute(again, {"uid": uid("a", "series", 1)})
+        assert retention.let_go(none, database) == 3 * SLICES
+        assert kept(database, settings) == {"a"}
+    assert retention.let_go(none, database) == SLICES
+
+
 @pytest.mark.parametrize("status", ["waiting", "running", "parked"])
 def test_a_series_with_a_job_keeps_its_files(
     database: Database, settings: Settings, studies: list[str], status: str
