@@ -8,10 +8,11 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance
+from pacs_cbir.dicom.keywords import PATIENT_KEYWORDS
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import conflicts, patients, rejections
 from pacs_cbir.store.conflicts import Kind
-from pacs_cbir.store.patients import Identifier
+from pacs_cbir.store.patients import Attributes, Identifier
 from pacs_cbir.store.tables import instances, series, studies
 
 
@@ -25,7 +26,10 @@ class Rows:
 
 
 def upsert_study(connection: Connection, instance: Instance, calling_ae_title: str, settings: Settings) -> Rows:
-    """The rows of an instance's patient, series and study, which says what the instance says, corrected."""
+    """The rows of an instance's patient, series and study, which says what the instance says, corrected.
+
+    What the instance leaves empty stays as earlier ones said it: rejection notes and reports know little of a study.
+    """
     row = connection.execute(
         select(
             studies.c.id,
@@ -46,6 +50,7 @@ def upsert_study(connection: Connection, instance: Instance, calling_ae_title: s
         study_id = int(connection.execute(insert(studies).values(values).returning(studies.c.id)).scalar_one())
     else:
         study_id = row.id
+        attributes = _before(row.attributes, attributes) | attributes
         if row.attributes != attributes:
             connection.execute(
                 update(studies)
@@ -56,6 +61,13 @@ def upsert_study(connection: Connection, instance: Instance, calling_ae_title: s
     if not whose.expected:
         conflicts.record(connection, [study_id], Kind.UNEXPECTED_PATIENT, instance.sop_instance_uid)
     return Rows(whose.patient.id, study_id, _upsert_series(connection, instance, study_id))
+
+
+def _before(attributes: Attributes, now: Attributes) -> Attributes:
+    """What was said of a study, but for what was said of another patient."""
+    if all(attributes.get(keyword) == now.get(keyword) for keyword in ("PatientID", "IssuerOfPatientID")):
+        return attributes
+    return {keyword: values for keyword, values in attributes.items() if keyword not in PATIENT_KEYWORDS}
 
 
 def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:
