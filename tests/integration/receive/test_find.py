@@ -116,6 +116,7 @@ KEYS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.slow
 def test_the_same_keys_find_what_qido_finds(asked: Association, qido: TestClient) -> None:
     found_some = 0
 

@@ -81,6 +81,7 @@ def test_studies_are_explained_by_sequence_part_and_slice(api: Api, studies: lis
         assert series["slice"]["like"] in [pair["like"] for pair in slices]
 
 
+@pytest.mark.slow
 def test_two_slices_are_explained_as_they_are_named(api: Api, studies: list[str]) -> None:
     one, two = studies
     for series in explained(api, example=one, match=two).json():
@@ -135,6 +136,7 @@ def test_what_is_not_comparable_or_not_here_is_said(api: Api, studies: list[str]
     assert explained(api, "text/csv", example=one, match=two).status_code == 406
 
 
+@pytest.mark.slow
 def test_the_index_of_another_encoder_is_not_explained_by_this_one(
     api: Api, studies: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,7 @@ def test_the_index_of_another_encoder_is_not_explained_by_this_one(
     assert answer.json()["type"] == "urn:pacs-cbir:problem:encoder-mismatch"
 
 
+@pytest.mark.slow
 def test_a_series_that_is_not_what_was_embedded_is_a_conflict_and_no_wrong_picture(
     api: Api, studies: list[str]
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_series_that_is_not_what_was_embedded_is_a_conflict_and_no_wrong_pictu
     assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.slow
 def test_a_picture_whose_file_is_gone_is_a_problem_and_no_crash(api: Api, studies: list[str]) -> None:
     one, two = studies
     for path in api.settings.instances_dir.rglob("*"):

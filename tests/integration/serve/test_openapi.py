@@ -53,6 +53,7 @@ def filled(api: Api) -> Api:
     return api
 
 
+@pytest.mark.slow
 def test_every_operation_answers_as_documented(filled: Api) -> None:
     schema = schemathesis.openapi.from_asgi("/openapi.json", filled.client.app)
     schema.config.generation.update(modes=list(GenerationMode))

@@ -192,6 +192,7 @@ def test_what_was_committed_never_leaves_and_narrower_settings_are_refused(
     assert kept(database, settings) == {"a"}
 
 
+@pytest.mark.slow
 def test_every_service_refuses_narrower_settings_than_what_was_committed(
     database: Database, settings: Settings, studies: list[str], environment: dict[str, str]
 ) -> None:

@@ -14,6 +14,7 @@ from pacs_cbir.learn.pictures import read_nifti
 from pacs_cbir.learn.simulated_cases import simulate_cases
 
 
+@pytest.mark.slow
 def test_cases_hold_the_patients_voxels_in_the_layout_of_brats(tmp_path: Path) -> None:
     folders = list(simulate_cases(tmp_path / "out", patients=2, seed=4, skull_stripped=True))
     assert [folder.name for folder in folders] == ["SIM-brain-4_00001", "SIM-brain-4_00002"]

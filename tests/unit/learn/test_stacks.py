@@ -238,6 +238,7 @@ def test_only_the_splits_asked_for_are_read(tmp_path: Path) -> None:
     assert [stack.study for stack in load(row, broken, splits={"0"})] == ["s"]
 
 
+@pytest.mark.slow
 def test_simulated_stacks_carry_the_truth() -> None:
     stacks = simulate_stacks(3, [5], SMALL)
     assert [stack.sequence for stack in stacks] == list(SEQUENCES)
