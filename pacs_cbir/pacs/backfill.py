@@ -93,18 +93,20 @@ class Backfill:
 
         Raises:
             BackfillRuns: another backfill asks this PACS.
-            SettingsError: the range of dates is none.
+            SettingsError: the range of dates is none; nothing was written.
             PeerRefuses: the PACS does not let this service ask or fetch; the next run goes on.
             PeerAway: it has not answered once.
             PeerError: it answered a query with an error, or many studies in a row brought nothing; likewise.
             DatabaseUnavailable: at the start or after the end.
         """
         self.finished = False
+        today = datetime.now().astimezone().date()
+        days = days_of(self._wanted.study_date, today)
         with self._alone:
             with self._database.transaction() as connection:
                 self._row, searched_to = backfills.begin(connection, self._wanted)
             try:
-                self._find(searched_to)
+                self._find(*days, searched_to, today)
                 self._fetch()
             except Stopped:
                 self._say("stopped; the same command goes on")
@@ -129,9 +131,7 @@ class Backfill:
         with self._database.reading() as connection:
             return backfills.incomplete(connection, self._row)
 
-    def _find(self, searched_to: date | None) -> None:
-        today = datetime.now().astimezone().date()
-        first, last = days_of(self._wanted.study_date, today)
+    def _find(self, first: date, last: date, searched_to: date | None, today: date) -> None:
         if searched_to is not None:
             first = searched_to + DAY
         elif not self._wanted.study_date:

@@ -37,7 +37,7 @@ from pacs_cbir.store.backfills import Filter
 from pacs_cbir.store.embedded import OWNER, EmbeddedPostgres
 from pacs_cbir.store.only_one import OnlyOne
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.tables import backfill_studies, instances, studies
+from pacs_cbir.store.tables import backfill_studies, backfills, instances, studies
 
 pytestmark = pytest.mark.peer
 
@@ -394,6 +394,14 @@ def test_what_was_stopped_is_not_complete(crooked: CrookedPacs, scp: Settings, d
     stop.set()
     assert not run_backfill(settings, database, JANUARY, FAST, stop, console=shown)
     assert "stopped; the same command goes on" in shown.export_text()
+
+
+@pytest.mark.parametrize("wrong", ["2020", "20200131-20200101"])
+def test_a_range_that_is_none_leaves_no_backfill_behind(settings: Settings, database: Database, wrong: str) -> None:
+    away = Peer(ae_title="A", host="127.0.0.1", port=1)
+    with pytest.raises(SettingsError, match="--study-date"):
+        run(away, settings, database, Filter("pacs", wrong, "MR", ""))
+    assert rows(database, backfills) == []
 
 
 def test_ranges_of_days() -> None:
