@@ -77,14 +77,17 @@ LET_GO = text(f"""
 
 HAS_LEFT = text("UPDATE series SET used_at = NULL WHERE id = ANY(:series_ids)")
 
+# The thumbnails of what has left are read too: that uses no pixel data.
 RECORD_USE = text("""
     UPDATE series SET used_at = clock_timestamp()
-    WHERE id = :series_id AND (used_at IS NULL OR used_at < clock_timestamp() - make_interval(secs => :seconds))
+    WHERE id = :series_id AND (used_at < clock_timestamp() - make_interval(secs => :seconds)
+       OR used_at IS NULL AND EXISTS (SELECT FROM instances WHERE series_id = series.id AND file IS NOT NULL))
 """)
 
 
 def record_use(connection: Connection, series_id: int) -> None:
-    """Write down that pixel data of a series arrived or was read; nothing is written where it was a moment ago."""
+    """Write down that pixel data of a series arrived or was read; nothing is written where it was a moment ago, or where
+    none is here."""
     connection.execute(RECORD_USE, {"series_id": series_id, "seconds": USED_AGAIN_SECONDS})
 
 

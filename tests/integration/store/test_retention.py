@@ -116,6 +116,9 @@ def test_of_a_cache_the_least_recently_used_leave_first(
     assert kept(database, settings) == {"a", "c"}
     unused = {row.id for row in rows(database, series) if row.used_at is None}
     assert unused == {series_of(database, name) for name in "bd"}, "they are looked at no more"
+    with database.transaction() as connection:
+        retention.record_use(connection, series_of(database, "b"))
+    assert unused == {row.id for row in rows(database, series) if row.used_at is None}, "a thumbnail is no pixel data"
 
 
 def test_without_a_cache_all_leave_that_was_left_alone_for_an_hour(
