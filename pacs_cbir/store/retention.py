@@ -86,8 +86,7 @@ RECORD_USE = text("""
 
 
 def record_use(connection: Connection, series_id: int) -> None:
-    """Write down that pixel data of a series arrived or was read; nothing is written where it was a moment ago, or where
-    none is here."""
+    """Write down that pixel data of a series, of which some is here, arrived or was read; no more often than needed."""
     connection.execute(RECORD_USE, {"series_id": series_id, "seconds": USED_AGAIN_SECONDS})
 
 
