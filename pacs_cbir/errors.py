@@ -147,7 +147,7 @@ class DeletionPending(CorrectionError):
 
 
 class MergeRefused(CorrectionError):
-    """Two patients cannot be made one: they are one already the other way round, or one was merged into a third."""
+    """What is asked contradicts an earlier merge: the other way round, into a third patient, or of who is named."""
 
 
 class MessageError(PacsCbirError):

@@ -147,7 +147,7 @@ def corrections_router(database: Database) -> APIRouter:
             found = corrections.merge_patients(connection, prior, surviving, given.values(), DOOR)
         return Corrected(studies=found)
 
-    @router.post("/study", responses=problems(400, 404, 503))
+    @router.post("/study", responses=problems(400, 404, 409, 503))
     def correct_study(given: StudyCorrection) -> Corrected:
         """Say whose a study is, and what it is; its conflicts count as looked at.
 

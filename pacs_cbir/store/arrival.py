@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pacs_cbir.dicom.instance import Instance
@@ -12,7 +12,7 @@ from pacs_cbir.dicom.keywords import PATIENT_KEYWORDS
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import conflicts, patients, rejections
 from pacs_cbir.store.conflicts import Kind
-from pacs_cbir.store.patients import Attributes, Identifier
+from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.tables import instances, series, studies
 
 
@@ -25,10 +25,20 @@ class Rows:
     series_id: int
 
 
+_WHOSE = ("PatientID", "IssuerOfPatientID")
+
+_OUTNUMBERED = text("""
+    SELECT count(*) FILTER (WHERE patient_id = :patient_id) + 1 < count(*) FILTER (WHERE patient_id <> :patient_id)
+    FROM instances JOIN series ON series.id = series_id
+    WHERE study_id = :study_id AND sop_instance_uid <> :sop_instance_uid AND rejected IS NULL
+""")
+
+
 def upsert_study(connection: Connection, instance: Instance, calling_ae_title: str, settings: Settings) -> Rows:
     """The rows of an instance's patient, series and study, which says what the instance says, corrected.
 
-    What the instance leaves empty stays as earlier ones said it: rejection notes and reports know little of a study.
+    What the instance leaves empty stays as earlier ones said it: rejection notes and reports know little of a study. A
+    stray instance of another patient, which is flagged, says nothing of the study.
     """
     row = connection.execute(
         select(
@@ -50,7 +60,13 @@ def upsert_study(connection: Connection, instance: Instance, calling_ae_title: s
         study_id = int(connection.execute(insert(studies).values(values).returning(studies.c.id)).scalar_one())
     else:
         study_id = row.id
-        attributes = _before(row.attributes, attributes) | attributes
+        if all(row.attributes.get(keyword) == attributes.get(keyword) for keyword in _WHOSE):
+            attributes = row.attributes | attributes
+        elif _is_outnumbered(connection, study_id, whose.patient.id, instance.sop_instance_uid):
+            attributes = row.attributes
+        else:
+            of_study = {key: values for key, values in row.attributes.items() if key not in PATIENT_KEYWORDS}
+            attributes = of_study | attributes
         if row.attributes != attributes:
             connection.execute(
                 update(studies)
@@ -63,11 +79,10 @@ def upsert_study(connection: Connection, instance: Instance, calling_ae_title: s
     return Rows(whose.patient.id, study_id, _upsert_series(connection, instance, study_id))
 
 
-def _before(attributes: Attributes, now: Attributes) -> Attributes:
-    """What was said of a study, but for what was said of another patient."""
-    if all(attributes.get(keyword) == now.get(keyword) for keyword in ("PatientID", "IssuerOfPatientID")):
-        return attributes
-    return {keyword: values for keyword, values in attributes.items() if keyword not in PATIENT_KEYWORDS}
+def _is_outnumbered(connection: Connection, study_id: int, patient_id: int, sop_instance_uid: str) -> bool:
+    """Whether more of a study's other instances are of other patients than of an instance's own."""
+    given = {"study_id": study_id, "patient_id": patient_id, "sop_instance_uid": sop_instance_uid}
+    return bool(connection.execute(_OUTNUMBERED, given).scalar_one())
 
 
 def _upsert_series(connection: Connection, instance: Instance, study_id: int) -> int:

@@ -137,6 +137,7 @@ def correct_study(
 
     Raises:
         UnknownStudy: it is not here.
+        MergeRefused: the patient was merged into another one.
         InvalidIdentifier: the identifier is too long to be kept.
     """
     hold_for_correction(connection)
@@ -147,7 +148,10 @@ def correct_study(
         raise UnknownStudy("there is no such study here")
     attributes, corrections_of_it = study.attributes, dict(study.corrections or {})
     if patient is not None:
-        attributes, known = _reassign(connection, study, find_or_add(connection, patient))
+        owner = find_or_add(connection, patient)
+        if owner.id != own_row(connection, patient):
+            raise MergeRefused("that patient was merged into another one: name the surviving one; no merge is undone")
+        attributes, known = _reassign(connection, study, owner)
         corrections_of_it |= known
     corrections_of_it |= _lists(values)
     connection.execute(update(studies).where(studies.c.id == study.id).values(corrections=corrections_of_it or None))

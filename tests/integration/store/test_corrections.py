@@ -177,6 +177,27 @@ def test_of_an_unknown_owner_nothing_of_the_former_one_is_left(database: Databas
     assert said(database, "one")["PatientName"] == "Test^B"
 
 
+def test_a_study_is_given_back_to_its_patient_after_a_stray_instance(database: Database, settings: Settings) -> None:
+    wanted = {"PatientID": "A", "PatientName": "Test^A", "PatientBirthDate": "19610203", "PatientSex": "F"}
+    for number in range(3):
+        arrive(database, settings, patient="A", study="one", number=number, PatientBirthDate="19610203", PatientSex="F")
+    arrive(database, settings, patient="B", study="one", number=7)
+    assert said(database, "one") == wanted
+    assert flagged(database, "one") == ["several patients"]
+    correct(database, "one", A)
+    assert said(database, "one") == wanted
+    assert (patients_of(database, "one"), flagged(database, "one")) == ({"A"}, [])
+
+
+def test_a_study_is_given_to_nobody_who_was_merged(database: Database, settings: Settings) -> None:
+    arrive(database, settings, patient="A", study="one")
+    arrive(database, settings, patient="B", study="two")
+    merge(database, B, A)
+    with pytest.raises(MergeRefused, match="name the surviving one"):
+        correct(database, "two", B)
+    assert patients_of(database, "two") == {"A"}
+
+
 def test_a_third_patient_in_a_study_that_was_given_is_flagged(database: Database, settings: Settings) -> None:
     arrive(database, settings, patient="A", study="one")
     correct(database, "one", B)

@@ -131,9 +131,7 @@ def test_a_corrected_header_updates_the_rows_and_embeds_nothing(
     assert not stored(settings) & before, "a name is never used twice"
 
 
-def test_what_an_instance_leaves_empty_is_not_taken_from_its_study(
-    database: Database, receive: Callable[..., Outcome]
-) -> None:
+def test_a_study_loses_nothing_to_what_is_empty_or_stray(database: Database, receive: Callable[..., Outcome]) -> None:
     def said() -> dict[str, list[str]]:
         ((attributes,),) = table(database, "SELECT attributes FROM studies")
         return dict(attributes)  # type: ignore[call-overload]
@@ -142,7 +140,10 @@ def test_what_an_instance_leaves_empty_is_not_taken_from_its_study(
     receive(mr_image("1.2.1.2", StudyDescription="", PatientSex=None, PatientName="", AccessionNumber="8"))
     assert (said()["StudyDescription"], said()["PatientSex"], said()["PatientName"]) == (["MR head"], ["F"], ["One"])
     assert said()["AccessionNumber"] == ["8"]
-    receive(mr_image("1.2.1.3", PatientID="other", PatientSex=None, PatientName="Two"))
+    receive(mr_image("1.2.1.3", PatientID="other", PatientSex=None, PatientName="Two", StudyDescription="MR foot"))
+    assert (said()["StudyDescription"], said()["PatientName"]) == (["MR head"], ["One"])
+    for number in (1, 2):
+        receive(mr_image(f"1.2.1.{number}", PatientID="other", PatientSex=None, PatientName="Two"))
     assert (said()["StudyDescription"], said()["PatientName"]) == (["MR head"], ["Two"])
     assert "PatientSex" not in said()
 
