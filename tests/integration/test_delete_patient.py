@@ -56,6 +56,17 @@ def test_one_line_from_a_pipe_is_enough(settings: Settings, database: Database, 
     assert table(database, "SELECT patient_id FROM patients") == []
 
 
+def test_a_study_on_the_command_line_is_asked_about_without_a_terminal_too(
+    settings: Settings, database: Database, environment: dict[str, str]
+) -> None:
+    arrive(database, settings, patient="A", study="one")
+    for given, code, left in (("", 1, 1), ("n\n", 0, 1), ("y\n", 0, 0)):
+        told = pacs_cbir(environment, "delete-patient", "--study", uid("one"), given=given)
+        assert told.returncode == code, told.stderr
+        assert "Delete for good (studies: 1, series: 1, instances: 1)? [y/N]" in told.stderr
+        assert table(database, "SELECT count(*) FROM instances") == [(left,)]
+
+
 def test_at_a_terminal_it_says_how_much_will_go_and_asks(
     settings: Settings, database: Database, environment: dict[str, str]
 ) -> None:
