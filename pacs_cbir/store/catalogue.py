@@ -190,11 +190,12 @@ def _query(level: Level) -> Select[Any]:
 
 @cache
 def _by_id(level: Level, counted: bool) -> Prepared:
-    found = _query(level).where(_TABLES[level].c.id == func.any(literal_column("$1")))
+    found = _query(level).where(_TABLES[level].c.id == func.any(literal_column("$1"))).order_by(None)
     statements = _COUNTS[level] if counted else ()
     joined = "".join(f" LEFT JOIN ({sql}) AS counts_{number} USING (id)" for number, sql in enumerate(statements))
     name = f"{level.value}_by_id" + "_counted" * counted
-    return Prepared(name, f"SELECT * FROM ({found}) AS found{joined} ORDER BY id", "bigint[]")  # noqa: S608 - constants
+    sql = f"SELECT * FROM ({found}) AS found{joined}"  # noqa: S608 - statements of this module; what is asked for is $1
+    return Prepared(name, sql, "bigint[]")
 
 
 def _counts(row: Row[Any]) -> Attributes:

@@ -60,7 +60,7 @@ def _named(depth: int) -> Prepared:
           ON stacks.series_id = named.series_id AND encoder_id = $5
           AND {"$3 = ANY(sop_instance_uids)" if instance else f"slice = {WHOLE_STACK}"}
         ORDER BY stacks.id, slice
-    """  # noqa: S608 - constants
+    """  # noqa: S608 - conditions of this module; what an example names is $1 to $5
     return Prepared(f"example_of_{depth}", sql, "text", "text", "text", "bigint", "bigint")
 
 

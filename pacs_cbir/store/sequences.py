@@ -73,7 +73,7 @@ _READ_AS = text(f"""
       FROM stacks JOIN encoders ON encoders.id = encoder_id
      WHERE state = 'active' AND evidence <> '{{}}'
      GROUP BY sequence, header ORDER BY sequence, count(*) DESC, header
-""")  # noqa: S608 - constants
+""")  # noqa: S608 - DICOM keywords of this project
 
 _COUNT = text("SELECT count(*) FROM series")
 

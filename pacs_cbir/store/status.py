@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select, text
+from sqlalchemy import Connection, Table, func, select, text
 
 from pacs_cbir.store import conflicts, deletion, encoders, rejections
 from pacs_cbir.store.conflicts import Conflict
@@ -157,9 +157,5 @@ def _studies_without_patient_id(connection: Connection) -> tuple[str, ...]:
         .join(patients, patients.c.id == study_patients.c.patient_id)
         .where(patients.c.patient_id == "")
     )
-    return _study_uids(connection, studies.c.id.in_(nameless))
-
-
-def _study_uids(connection: Connection, condition: ColumnElement[bool]) -> tuple[str, ...]:
-    query = select(studies.c.study_instance_uid).where(condition).order_by(studies.c.id).limit(MAX_LISTED)
-    return tuple(connection.scalars(query))
+    uids = select(studies.c.study_instance_uid).where(studies.c.id.in_(nameless)).order_by(studies.c.id)
+    return tuple(connection.scalars(uids.limit(MAX_LISTED)))

@@ -38,7 +38,6 @@ _BACKSLASH_TEXT = frozenset({"LT", "ST", "UR", "UT"})
 _DIGITS = {"DA": 8, "TM": 12, "DT": 20}
 """Digits of a full value: YYYYMMDD, HHMMSSFFFFFF, and both."""
 _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9](([0-5][0-9]|60)(\.[0-9]{1,6})?)?)?")
-_DATE_DIGITS = 8
 _YEAR_MONTH = re.compile(r"[0-9]{4}(0[1-9]|1[0-2])?")
 _UTC_OFFSET = r"[+-][0-9]{4}$"
 _PN_GROUPS = 3
@@ -122,7 +121,7 @@ def is_date(text: str) -> bool:
         datetime.strptime(text, "%Y%m%d")
     except ValueError:
         return False
-    return len(text) == _DATE_DIGITS and text.isascii() and text.isdecimal()
+    return len(text) == _DIGITS["DA"] and text.isascii() and text.isdecimal()
 
 
 def _number_test(keyword: str, text: str) -> Test:

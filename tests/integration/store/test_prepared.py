@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from pacs_cbir.errors import DatabaseUnavailable
 from pacs_cbir.store.prepared import Prepared
@@ -29,6 +30,14 @@ def test_it_is_prepared_once_and_answers_what_is_given(database: Database) -> No
     with database.reading() as connection:
         assert [row.doubled for row in DOUBLED.rows(connection, 4, "")] == [8]
         assert prepared(connection) == 1
+
+
+def test_of_two_statements_of_one_name_the_second_is_refused(database: Database) -> None:
+    tripled = Prepared("doubled", "SELECT $1 * 3 AS doubled, $2 AS said", "integer", "text")
+    with database.reading() as connection:
+        DOUBLED.rows(connection, 1, "")
+        with pytest.raises(ProgrammingError, match="already exists"):
+            tripled.rows(connection, 1, "")
 
 
 def test_it_outlives_a_transaction_that_is_rolled_back(database: Database) -> None:
