@@ -114,6 +114,7 @@ class WebArchive:
     def _translated(self) -> Iterator[None]:
         """What requests and dicomweb-client raise → our errors. Their texts are left out: they quote what they read."""
         name = f"{self.peer.ae_title} at {self.peer.dicomweb_url}"
+        is_it_there = "is dicomweb_url in PACS_CBIR_PEERS where its DICOMweb starts?"
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="dicomweb_client")
@@ -128,15 +129,19 @@ class WebArchive:
                 raise PeerSilent(f"{name} took too long for its gateway (HTTP {status})") from None
             if status in AWAY:
                 raise PeerAway(f"{name} does not answer at present (HTTP {status})") from None
-            raise PeerError(f"{name} answered with HTTP {status}") from None
+            asked_wrongly = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+            hint = f": {is_it_there}" if asked_wrongly else ""
+            raise PeerError(f"{name} answered with HTTP {status}{hint}") from None
         except requests.exceptions.ChunkedEncodingError:
             raise PeerError(f"{name} broke off an answer") from None
+        # What requests says of an answer that is no JSON is one of its own errors, too.
+        except (ValueError, KeyError, EOFError, pydicom.errors.InvalidDicomError) as error:
+            what = f"answered with what is no DICOMweb ({type(error).__name__})"
+            raise PeerError(f"{name} {what}: {is_it_there}") from None
         except requests.RequestException as error:
             if isinstance(error, requests.ReadTimeout) or any(isinstance(one, ReadTimeoutError) for one in error.args):
                 raise PeerSilent(f"{name} was silent for {self.peer.timeout_seconds:g} s") from None
             raise PeerAway(f"{name} does not answer: {type(error).__name__}") from None
-        except (ValueError, KeyError, EOFError, pydicom.errors.InvalidDicomError) as error:
-            raise PeerError(f"{name} answered with what is no DICOMweb: {type(error).__name__}") from None
 
 
 def _require_whole(ds: Dataset) -> None:

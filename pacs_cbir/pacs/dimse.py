@@ -168,15 +168,25 @@ def fetched(
         counts = {
             name: int(status.get(f"NumberOf{name}Suboperations") or 0) for name in ("Completed", "Warning", "Failed")
         }
+        completed = counts["Completed"] + counts["Warning"]
+        hint = "" if completed or service != "C-MOVE" else _can_it_send(settings)
         if code not in {SUCCESS, SOME_FAILED} and not any(counts.values()):
-            raise PeerError(f"{named(peer)} answered a {service} with status {code:04X}H{comment_of(status)}")
+            raise PeerError(f"{named(peer)} answered a {service} with status {code:04X}H{comment_of(status)}{hint}")
         return Fetched(
-            completed=counts["Completed"] + counts["Warning"],
+            completed=completed,
             warned=counts["Warning"],
             failed=counts["Failed"],
-            failures=_failures(peer, service, code, counts["Failed"], failed),
+            failures=tuple(f"{one}{hint}" for one in _failures(peer, service, code, counts["Failed"], failed)),
         )
     raise PeerError(f"{named(peer)} broke off a {service}")
+
+
+def _can_it_send(settings: Settings) -> str:
+    """What to look at where a C-MOVE brings nothing: PACSs use one status for all that may have gone wrong."""
+    return (
+        f"; is `pacs-cbir scp` running, and does the PACS know our AE title {settings.ae_title}, this machine's "
+        f"address and port {settings.dicom_port}?"
+    )
 
 
 def _failures(peer: Peer, service: str, code: int, count: int, failed: Dataset | None) -> tuple[str, ...]:

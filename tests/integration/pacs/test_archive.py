@@ -8,7 +8,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pydicom
@@ -265,10 +266,35 @@ def test_a_workstation_has_the_pacs_send_us_a_study(
     assert here == {ds.SOPInstanceUID for ds in HELD if ds.StudyInstanceUID == STUDY}
 
 
-def test_a_destination_where_nobody_listens_is_told(pacs: Orthanc, settings: Settings, database: Database) -> None:
+@pytest.mark.parametrize("program", ["Orthanc", "dcmqrscp"])
+def test_a_destination_where_nobody_listens_is_told(
+    pacs: Orthanc, settings: Settings, database: Database, peer: Callable[[str], str], tmp_path: Path, *, program: str
+) -> None:
     pacs.add(HELD)
-    with pytest.raises(PeerError, match="C-MOVE"):
-        retrieve_series(pacs.peer("c-move"), STUDY, str(uid("study", "a")), settings, database)
+    with dcmqrscp(peer, tmp_path / "dcmqrscp", settings, HELD) as another:
+        theirs = pacs.peer("c-move") if program == "Orthanc" else another
+        with pytest.raises(PeerError, match=rf"C-MOVE.*`pacs-cbir scp` running.* {settings.dicom_port}\?"):
+            retrieve_series(theirs, STUDY, str(uid("study", "a")), settings, database)
+
+
+@pytest.mark.parametrize(("folder", "answer"), [("/dicom-wob", "HTTP 404"), ("", "HTTP 400")])
+def test_a_url_where_no_dicomweb_starts_is_told(
+    pacs: Orthanc, settings: Settings, database: Database, folder: str, answer: str
+) -> None:
+    pacs.add(HELD)
+    wrong = open_archive(pacs.peer("dicomweb", dicomweb_url=f"{pacs.url}{folder}"), settings, database)
+    with pytest.raises(PeerError, match=f"{answer}: is dicomweb_url in PACS_CBIR_PEERS"):
+        wrong.find("STUDY", {"StudyInstanceUID": ""})
+
+
+def test_a_url_where_there_are_pages_is_told(settings: Settings, database: Database, tmp_path: Path) -> None:
+    (tmp_path / "studies").write_text("<!DOCTYPE html>")
+    with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        theirs = Peer(ae_title="A", retrieve="dicomweb", dicomweb_url=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(PeerError, match=r"no DICOMweb \(.*is dicomweb_url in PACS_CBIR_PEERS"):
+            open_archive(theirs, settings, database).find("STUDY", {"StudyInstanceUID": ""})
+        server.shutdown()
 
 
 def test_a_wrong_called_ae_title_is_told(scp: Settings, database: Database) -> None:
