@@ -18,7 +18,7 @@ def delete_patient(
     """Delete a patient everywhere, and prove it. Without --study the identifier is asked for, or read from a pipe.
 
     A pipe gives the PatientID in its first line, and in a second one, where there is any, the IssuerOfPatientID. At a
-    terminal it says how much will go, and asks whether to.
+    terminal, and with --study, it says how much will go, and asks whether to: `y` is read from a pipe too.
 
     Example: `pacs-cbir delete-patient --study 2.25.1234`
     """
@@ -45,7 +45,8 @@ def delete_patient(
         named = Identifier(sys.stdin.readline().strip(), sys.stdin.readline().strip())
 
     def agree(sentence: str) -> bool:
-        return not at_terminal or typer.confirm(sentence, err=True)
+        # Whoever pipes an identifier in has said whom; a UID on the command line may be a slip.
+        return (study is None and not at_terminal) or typer.confirm(sentence, err=True)
 
     with open_database(settings) as database:
         if named is None:
