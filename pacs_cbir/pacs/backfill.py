@@ -203,7 +203,7 @@ class Backfill:
         uid = study.study_instance_uid
         known = self._known(uid)
         by_series = None if known == 0 and study.instances_at_pacs else instances_of_series(self._archive, uid)
-        expected = study.instances_at_pacs or sum((by_series or {}).values())
+        expected = study.instances_at_pacs or self._note_count(study, sum((by_series or {}).values()))
         if 0 < expected <= known:
             return None
         require_room(self._archive.settings)
@@ -220,6 +220,12 @@ class Backfill:
             return None
         reason = "; ".join(failures) or "the PACS reports no failure: what it counts is not what it sends"
         return f"{here} of {expected} instances are here: {reason}"
+
+    def _note_count(self, study: backfills.Pending, instances: int) -> int:
+        if instances:
+            with self._database.transaction() as connection:
+                backfills.counted(connection, study, instances)
+        return instances
 
     def _known(self, study: str, series: str | None = None) -> int:
         with self._database.reading() as connection:

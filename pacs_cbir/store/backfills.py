@@ -4,6 +4,8 @@ waiting ──done──▶ done ◀── found again with no more instances th
    ▲  │ fail: after the last attempt
    │  └──────────▶ parked (with its error)
    └── found again, by the same command after it had come to its end
+
+What is parked and has come whole since is told as done.
 """
 
 from __future__ import annotations
@@ -12,10 +14,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, and_, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from pacs_cbir.store.holdings import known_of
 from pacs_cbir.store.tables import backfill_studies, backfills
+
+# What was given up may have come since: by another backfill, or sent by the PACS.
+_STATE = case(
+    (
+        and_(
+            backfill_studies.c.state == "parked",
+            known_of(backfill_studies.c.study_instance_uid) >= backfill_studies.c.instances_at_pacs,
+        ),
+        "done",
+    ),
+    else_=backfill_studies.c.state,
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,13 @@ def done(connection: Connection, study: Pending) -> None:
     _set(connection, study, state="done", error=None)
 
 
+def counted(connection: Connection, study: Pending, instances: int) -> None:
+    """The PACS has so many instances of a study, which it did not say when it named the study."""
+    connection.execute(
+        update(backfill_studies).where(backfill_studies.c.id == study.id).values(instances_at_pacs=instances)
+    )
+
+
 def failed(connection: Connection, study: Pending, error: str, attempts: int) -> bool:
     """An attempt came to nothing.
 
@@ -164,20 +186,22 @@ def finish(connection: Connection, backfill_id: int) -> None:
 
 
 def count(connection: Connection, backfill_id: int) -> dict[str, int]:
-    """State → studies; every state is there."""
+    """State → studies; every state is there. What was parked and is whole here by now is `done`."""
     table = backfill_studies.c
     rows = connection.execute(
-        select(table.state, func.count().label("studies")).where(table.backfill_id == backfill_id).group_by(table.state)
+        select(_STATE.label("state"), func.count().label("studies"))
+        .where(table.backfill_id == backfill_id)
+        .group_by(_STATE)
     )
     return {"waiting": 0, "done": 0, "parked": 0} | {row.state: row.studies for row in rows}
 
 
 def parked(connection: Connection, backfill_id: int) -> dict[str, str]:
-    """StudyInstanceUID → error of what was given up."""
+    """StudyInstanceUID → error of what was given up and is not whole here."""
     table = backfill_studies.c
     rows = connection.execute(
         select(table.study_instance_uid, table.error)
-        .where(table.backfill_id == backfill_id, table.state == "parked")
+        .where(table.backfill_id == backfill_id, _STATE == "parked")
         .order_by(table.id)
     )
     return {row.study_instance_uid: row.error or "" for row in rows}

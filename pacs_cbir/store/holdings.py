@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from pacs_cbir.store.tables import instances, series, studies
 
@@ -17,7 +17,12 @@ def now(connection: Connection) -> datetime:
 
 def count_known(connection: Connection, study_instance_uid: str, series_instance_uid: str | None = None) -> int:
     """Instances of a study, or of one of its series, that were ever received, their pixel data here or not."""
-    return _count(connection, study_instance_uid, series_instance_uid)
+    return connection.execute(_counted(study_instance_uid, series_instance_uid)).scalar_one()
+
+
+def known_of(study_instance_uid: ColumnElement[str]) -> ColumnElement[int]:
+    """The same of the study that a query's row names."""
+    return _counted(study_instance_uid, None).scalar_subquery()
 
 
 def count_here(
@@ -25,18 +30,20 @@ def count_here(
 ) -> int:
     """Those of them whose pixel data is here, or has come since a moment and may have left again."""
     here = or_(instances.c.file.is_not(None), instances.c.received_at >= since)
-    return _count(connection, study_instance_uid, series_instance_uid, here)
+    return connection.execute(_counted(study_instance_uid, series_instance_uid, here)).scalar_one()
 
 
-def _count(connection: Connection, study_uid: str, series_uid: str | None, *conditions: object) -> int:
+def _counted(
+    study_uid: str | ColumnElement[str], series_uid: str | None, *conditions: ColumnElement[bool]
+) -> Select[int]:
     query = (
         select(func.count())
         .select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies))
-        .where(studies.c.study_instance_uid == study_uid, *conditions)  # type: ignore[arg-type]
+        .where(studies.c.study_instance_uid == study_uid, *conditions)
     )
     if series_uid is not None:
         query = query.where(series.c.series_instance_uid == series_uid)
-    return int(connection.execute(query).scalar_one())
+    return query
 
 
 def senders(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
 from pacs_cbir.status import print_status
 from pacs_cbir.store import only_one
-from pacs_cbir.store.backfills import Filter
+from pacs_cbir.store.backfills import Filter, summaries
 from pacs_cbir.store.embedded import OWNER, EmbeddedPostgres
 from pacs_cbir.store.only_one import OnlyOne
 from pacs_cbir.store.session import Database
@@ -180,6 +180,29 @@ def test_a_pacs_that_lies_about_counts_is_asked_so_often_and_no_more(
     assert "2 of 5 instances are here: the PACS reports no failure" in parked.error
     assert crooked.moved[str(uid("honest"))] == 1
     assert crooked.moved[str(uid("lied about"))] == scp.job_attempts
+
+
+@pytest.mark.parametrize("silent_about", [set(), {"NumberOfStudyRelatedInstances"}])
+def test_a_study_that_came_after_all_is_listed_as_failed_no_more(
+    crooked: CrookedPacs, scp: Settings, database: Database, silent_about: set[str]
+) -> None:
+    crooked.hold([*study("late"), *study("in part")])
+    crooked.silent_about = silent_about
+    late, in_part = str(uid("late")), str(uid("in part"))
+    crooked.broken = {str(uid("late", "series", 2)), str(uid("in part", "series", 2))}
+    assert run(crooked.peer(), scp, database)[0] == {"waiting": 0, "done": 0, "parked": 2}
+    crooked.broken = {str(uid("in part", "series", 2))}
+    archive = open_archive(crooked.peer(), scp, database)
+    for name in (late, in_part):
+        retrieve.retrieve(archive, database, name)
+    with database.reading() as connection:
+        [kept] = summaries(connection)
+    assert kept.counts == {"waiting": 0, "done": 1, "parked": 1}
+    assert kept.parked.keys() == {in_part}
+    shown = Console(record=True, width=400)
+    print_status(scp, database, shown)
+    assert in_part in shown.export_text(clear=False)
+    assert late not in shown.export_text()
 
 
 def test_a_pacs_that_does_not_count_is_counted(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
