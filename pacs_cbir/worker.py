@@ -34,7 +34,7 @@ from pacs_cbir.kept_encoders import KeptEncoders, activate_first
 from pacs_cbir.pacs.retrieve import peer_with_series, retrieve_series
 from pacs_cbir.series_plan import SeriesPlan
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, encoders, jobs, retention
+from pacs_cbir.store import claims, embeddings, encoders, jobs, retention
 from pacs_cbir.store.encoders import EncoderRow
 from pacs_cbir.store.session import Database
 
@@ -58,7 +58,7 @@ log = structlog.get_logger()
 class _Begun:
     """A claimed job, whose lease is prolonged until it is closed, and what is to be done, once that is known."""
 
-    job: jobs.Job
+    job: claims.Job
     lease: ExitStack
     plan: Future[SeriesPlan]
 
@@ -128,7 +128,7 @@ class Worker:
         """Claim a job and start drawing its series; None where nothing is due."""
         with self._database.transaction() as connection:
             rows = encoders.kept(connection)
-            job = jobs.claim(connection, self._name, self._settings, self._able(rows))
+            job = claims.claim(connection, self._name, self._settings, self._able(rows))
         self._encoders.keep_only(rows)
         if job is None:
             return None
@@ -167,7 +167,7 @@ class Worker:
                 )
         return able
 
-    def _plan(self, job: jobs.Job, rows: list[EncoderRow]) -> SeriesPlan:
+    def _plan(self, job: claims.Job, rows: list[EncoderRow]) -> SeriesPlan:
         """Load what embeds the series, fetch it where it has left, and start drawing it.
 
         Raises:
@@ -184,7 +184,7 @@ class Worker:
             files, loaded, elsewhere, self._decoder, self._settings, rules=self._rules, with_thumbnails=not again
         )
 
-    def _files(self, job: jobs.Job, rows: list[EncoderRow]) -> dict[str, tuple[str, str]]:
+    def _files(self, job: claims.Job, rows: list[EncoderRow]) -> dict[str, tuple[str, str]]:
         """The series' files, fetched where they have left: for `reindex --from pacs`, and for what arrives late."""
         try:
             with self._database.transaction() as connection:
@@ -204,7 +204,7 @@ class Worker:
         with self._database.transaction() as connection:
             return embeddings.series_files(connection, job.series_id)
 
-    def _with_encoders(self, job: jobs.Job, rows: list[EncoderRow]) -> tuple[dict[int, Encoder], frozenset[int]]:
+    def _with_encoders(self, job: claims.Job, rows: list[EncoderRow]) -> tuple[dict[int, Encoder], frozenset[int]]:
         """The one encoder that the job names, or all that are kept up, and the rows of those that cannot be had here.
 
         Raises:
@@ -224,12 +224,12 @@ class Worker:
                 elsewhere.add(row.id)
         return loaded, frozenset(elsewhere)
 
-    def _save(self, job: jobs.Job, plan: SeriesPlan) -> None:
+    def _save(self, job: claims.Job, plan: SeriesPlan) -> None:
         found = plan.embed()
         with self._database.transaction() as connection:
             if not any(found.values()):
                 embeddings.hold_to_drop(connection, job.series_id)
-            jobs.finish(connection, job, found)
+            claims.finish(connection, job, found)
             embeddings.save(connection, job.series_id, found)
             jobs.enqueue_with(connection, job.series_id, encoders.hold(connection, list(plan.elsewhere)))
             if not any(found.values()):
@@ -244,24 +244,24 @@ class Worker:
             not_embedded=sorted({stack.not_embedded for stack in stacks if stack.not_embedded}),
         )
 
-    def _give_back(self, job: jobs.Job, error: Exception) -> None:
+    def _give_back(self, job: claims.Job, error: Exception) -> None:
         # A series that cannot be read will not be read better later, but a decoder can die of its neighbours' memory.
         text = f"{type(error).__name__}: {error}" if isinstance(error, PacsCbirError) else type(error).__name__
         with self._database.transaction() as connection:
             try:
                 if isinstance(error, PeerAway):
                     # However long it is away, that is no fault of the series.
-                    jobs.postpone(connection, job, text, PEER_AWAY_SECONDS)
+                    claims.postpone(connection, job, text, PEER_AWAY_SECONDS)
                     parked = False
                 else:
-                    parked = jobs.fail(connection, job, text, self._settings)
+                    parked = claims.fail(connection, job, text, self._settings)
             except JobLost:
                 return
         expected = isinstance(error, VolumeError | PeerError | PixelDataGone)
         log.warning("job failed", job=job.id, parked=parked, error=text, exc_info=None if expected else error)
 
     @contextmanager
-    def _lease(self, job: jobs.Job) -> Iterator[None]:
+    def _lease(self, job: claims.Job) -> Iterator[None]:
         """Prolong the job's lease for as long as the block runs."""
         done = threading.Event()
 
@@ -269,7 +269,7 @@ class Worker:
             while not done.wait(self._settings.lease_seconds / 3):
                 try:
                     with self._database.transaction() as connection:
-                        jobs.extend(connection, job, self._settings.lease_seconds)
+                        claims.extend(connection, job, self._settings.lease_seconds)
                 except (DatabaseUnavailable, JobLost) as error:
                     # The fence in `finish` decides; a lease that was not prolonged only risks double work.
                     log.warning("lease not prolonged", job=job.id, error=str(error))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, update
 
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, encoders, jobs
+from pacs_cbir.store import claims, embeddings, encoders
 from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
 from pacs_cbir.store.encoders import EncoderRow, NewEncoder
 from pacs_cbir.store.session import Database
@@ -125,10 +125,10 @@ def do_jobs(database: Database, settings: Settings, stacks_of: Callable[..., Seq
         encoder_id = add_encoder(connection)
     while True:
         with database.transaction() as connection:
-            job = jobs.claim(connection, "worker", settings, [])
+            job = claims.claim(connection, "worker", settings, [])
             if job is None:
                 return counts
             named = tuple(embeddings.series_files(connection, job.series_id))
             counts.append(len(named))
-            jobs.finish(connection, job, [encoder_id])
+            claims.finish(connection, job, [encoder_id])
             save(connection, job.series_id, encoder_id, *stacks_of(*named))

@@ -31,9 +31,10 @@ from pacs_cbir.series_plan import SeriesPlan
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import embeddings as stored_embeddings
 from pacs_cbir.store import encoders, removal, retention
+from pacs_cbir.store.claims import claim
 from pacs_cbir.store.encoders import State
 from pacs_cbir.store.ingest import Source, ingest
-from pacs_cbir.store.jobs import claim, enqueue
+from pacs_cbir.store.jobs import enqueue
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import embeddings, instances, jobs, stacks, thumbnails
 from pacs_cbir.store.tables import encoders as encoder_rows

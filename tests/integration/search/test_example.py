@@ -12,7 +12,7 @@ from pacs_cbir.errors import ExampleNotEmbedded, ExampleNotReady, ExampleNotRein
 from pacs_cbir.search.example import ResolvedExample, resolve
 from pacs_cbir.search.stack_index import Kind
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders, jobs
+from pacs_cbir.store import claims, encoders, jobs
 from pacs_cbir.store.examples import Example
 from pacs_cbir.store.session import Database
 
@@ -155,13 +155,13 @@ def test_what_is_waiting_running_and_parked(database: Database, encoder_id: int,
     assert 95 < waiting.value.retry_after <= 105
     with database.transaction() as connection:
         jobs.enqueue(connection, added.series_id, 0)
-        job = jobs.claim(connection, "worker", once, [])
+        job = claims.claim(connection, "worker", once, [])
     assert job is not None
     with pytest.raises(ExampleNotReady) as running:
         ask(database, "1.2.3")
     assert 0 < running.value.retry_after <= 10
     with database.transaction() as connection:
-        jobs.fail(connection, job, "NotAVolume: it has one slice", once)
+        claims.fail(connection, job, "NotAVolume: it has one slice", once)
     with pytest.raises(ExampleNotEmbedded, match="it has one slice"):
         ask(database, "1.2.3")
     with database.transaction() as connection:

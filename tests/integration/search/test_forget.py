@@ -27,7 +27,7 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.forget import INDEX_NAME, Report
 from pacs_cbir.search.snapshot import read_snapshot
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import commitments, corrections, deletion, jobs, removal
+from pacs_cbir.store import claims, commitments, corrections, deletion, removal
 from pacs_cbir.store.commitments import Reference
 from pacs_cbir.store.embeddings import NewStack
 from pacs_cbir.store.patients import Identifier
@@ -316,11 +316,11 @@ def test_others_of_the_same_study_stay(filled: Database, settings: Settings) -> 
 def test_a_job_under_way_is_lost(database: Database, settings: Settings) -> None:
     arrive(database, settings, patient=NAME, study="one")
     with database.transaction() as connection:
-        job = jobs.claim(connection, "worker", settings, [])
+        job = claims.claim(connection, "worker", settings, [])
         assert job is not None
     assert delete(database, settings).proved
     with pytest.raises(JobLost), database.transaction() as connection:
-        jobs.finish(connection, job, [])
+        claims.finish(connection, job, [])
 
 
 def test_a_patient_is_named_by_a_study_of_theirs_alone(filled: Database, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from stack_rows import add_encoder, card, make_active, new_encoder, new_stack, n
 from pacs_cbir.errors import EncoderRefused, JobLost
 from pacs_cbir.reindex import start_reindex
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, encoders, jobs
+from pacs_cbir.store import claims, embeddings, encoders, jobs
 from pacs_cbir.store.encoders import EncoderRow, Lacking, State
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import stacks
@@ -74,9 +74,9 @@ def test_a_switch_is_refused_until_nothing_leaves_the_answers(
     series(database)
     with database.transaction() as connection:
         jobs.enqueue_with(connection, parked, [beside.id])
-        job = jobs.claim(connection, "worker", settings, [beside])
+        job = claims.claim(connection, "worker", settings, [beside])
         assert job is not None
-        jobs.fail(connection, job, "DecodingError: no codec", settings.model_copy(update={"job_attempts": 1}))
+        claims.fail(connection, job, "DecodingError: no codec", settings.model_copy(update={"job_attempts": 1}))
         assert encoders.lacking(connection, beside) == Lacking(2, 1)
     with pytest.raises(EncoderRefused, match=f"2 series .* {beside.name} yet, 1 of them were parked"):
         activate(database, beside)
@@ -238,13 +238,13 @@ class Storm:
     def work(self) -> None:
         with self.database.transaction() as connection:
             kept = encoders.kept(connection)
-            job = jobs.claim(connection, str(threading.get_ident()), self.settings, kept)
+            job = claims.claim(connection, str(threading.get_ident()), self.settings, kept)
         if job is None:
             return
         ids = [row.id for row in kept if job.encoder_id in {None, row.id}]
         try:
             with self.database.transaction() as connection:
-                jobs.finish(connection, job, ids)
+                claims.finish(connection, job, ids)
                 found = [new_stack(random_vectors(DICE, 2))]
                 embeddings.save(connection, job.series_id, dict.fromkeys(ids, found))
         except JobLost:

@@ -35,8 +35,8 @@ from stack_rows import add_encoder, new_stack, save
 
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import encoders, jobs
-from pacs_cbir.store.jobs import Job
+from pacs_cbir.store import claims, encoders, jobs
+from pacs_cbir.store.claims import Job
 from pacs_cbir.store.session import Database
 
 ATTEMPTS = 3
@@ -55,7 +55,7 @@ def enqueue(database: Database, series_id: int, settle_seconds: float = 0) -> No
 
 def claim(database: Database, settings: Settings, worker: str = "worker") -> Job | None:
     with database.transaction() as connection:
-        return jobs.claim(connection, worker, settings, encoders.kept(connection))
+        return claims.claim(connection, worker, settings, encoders.kept(connection))
 
 
 def claim_one(database: Database, settings: Settings) -> Job:
@@ -66,7 +66,7 @@ def claim_one(database: Database, settings: Settings) -> Job:
 
 def finish(database: Database, job: Job) -> None:
     with database.transaction() as connection:
-        jobs.finish(connection, job, embeds_with(connection, job))
+        claims.finish(connection, job, embeds_with(connection, job))
 
 
 def embeds_with(connection: Connection, job: Job) -> list[int]:
@@ -75,7 +75,7 @@ def embeds_with(connection: Connection, job: Job) -> list[int]:
 
 def fail(database: Database, job: Job, settings: Settings, error: str = "VolumeError: no") -> bool:
     with database.transaction() as connection:
-        return jobs.fail(connection, job, error, settings)
+        return claims.fail(connection, job, error, settings)
 
 
 def pass_time(database: Database, *, settle: bool = False, expire: bool = False) -> None:
@@ -184,7 +184,7 @@ class JobMachine(RuleBasedStateMachine):
         if not self.owned(job):
             # The worker's block ends without an error when it finds that its job was lost: what it did is committed.
             with self.database.transaction() as connection, pytest.raises(JobLost):
-                jobs.fail(connection, job, "VolumeError: late", self.settings)
+                claims.fail(connection, job, "VolumeError: late", self.settings)
             return
         assert fail(self.database, job, self.settings) == (job.attempt >= ATTEMPTS)
 
@@ -193,7 +193,7 @@ class JobMachine(RuleBasedStateMachine):
         owned = self.owned(job)
         try:
             with self.database.transaction() as connection:
-                jobs.extend(connection, job, 60)
+                claims.extend(connection, job, 60)
         except JobLost:
             assert not owned
         else:
@@ -269,7 +269,7 @@ def test_workers_that_claim_at_once_get_different_jobs(database: Database, setti
     def hold(number: int) -> Job | None:
         with database.transaction() as connection:
             together.wait(10)
-            job = jobs.claim(connection, str(number), settings, [])
+            job = claims.claim(connection, str(number), settings, [])
             # Nobody commits before all have claimed, so nobody may wait for another.
             together.wait(10)
             return job
@@ -433,7 +433,7 @@ def test_a_zombie_does_not_take_the_parked_error_away(database: Database, settin
     pass_time(database, expire=True)
     assert claim(database, once) is None
     with database.transaction() as connection, pytest.raises(JobLost):
-        jobs.fail(connection, zombie, "late", once)
+        claims.fail(connection, zombie, "late", once)
     assert "died or hung" in errors(database)[0]
 
 
@@ -524,14 +524,14 @@ def test_a_worker_is_given_jobs_of_the_encoders_that_it_has(
     reindex(database, two[1])
     with database.transaction() as connection:
         able = [row for row in encoders.kept(connection) if row.id != two[1]]
-        assert jobs.claim(connection, "without a GPU", settings, able) is None
-        assert jobs.claim(connection, "without any", settings, []) is None
+        assert claims.claim(connection, "without a GPU", settings, able) is None
+        assert claims.claim(connection, "without any", settings, []) is None
     enqueue(database, made[0])
     with database.transaction() as connection:
-        job = jobs.claim(connection, "without a GPU", settings, able)
+        job = claims.claim(connection, "without a GPU", settings, able)
         assert job is not None
         assert job.encoder_id is None
-        jobs.finish(connection, job, [two[0]])
+        claims.finish(connection, job, [two[0]])
         jobs.enqueue_with(connection, made[0], [two[1]])
     assert left(database, two[1]) == 2
 

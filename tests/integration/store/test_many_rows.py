@@ -14,7 +14,7 @@ from stack_rows import add_encoder, new_encoder, new_stack, random_vectors, save
 
 from pacs_cbir.dicom.rejection import Reason, Rejection
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, corrections, encoders, jobs, rejections, removal, retention
+from pacs_cbir.store import catalogue, claims, corrections, encoders, jobs, rejections, removal, retention
 from pacs_cbir.store.matching import Level
 from pacs_cbir.store.patients import Identifier
 from pacs_cbir.store.session import Connection, Database
@@ -91,12 +91,12 @@ def test_a_worker_too_many_looks_through_no_jobs(database: Database, settings: S
         encoders.set_reindex(connection, other, hours=None, workers=1, from_pacs=False)
         jobs.enqueue_batch(connection, other, 0)
         able = encoders.kept(connection)
-    claims = []
+    claimed = []
     with told(database) as statements:
         for worker in ("first", "second"):
             with database.transaction() as connection:
-                claims.append(jobs.claim(connection, worker, settings, able))
-    assert [claim is not None for claim in claims] == [True, False]
+                claimed.append(claims.claim(connection, worker, settings, able))
+    assert [job is not None for job in claimed] == [True, False]
     looked_through = [values["open"] for statement, values in statements if "ORDER BY not_before, due.id" in statement]
     assert [other in encoder_ids for encoder_ids in looked_through] == [True, False]
 
@@ -107,8 +107,8 @@ def test_a_worker_too_many_looks_through_no_jobs(database: Database, settings: S
         (retention.LEAST_RECENTLY_USED, {"quiet_seconds": 0.0, "batch": 1}, "ix_series_used_at"),
         (retention.KEPT_BYTES, {}, "ix_instances_kept"),
         (encoders.LACKING, {"id": 1}, "ix_stacks_encoder_id_series_id"),
-        (jobs.ARRIVED, {}, "ix_jobs_arrived"),
-        (jobs.REINDEX, {"open": [1]}, "ix_jobs_reindex"),
+        (claims.ARRIVED, {}, "ix_jobs_arrived"),
+        (claims.REINDEX, {"open": [1]}, "ix_jobs_reindex"),
     ],
 )
 def test_it_is_found_by_an_index(

@@ -16,7 +16,7 @@ from stack_rows import do_jobs, not_embedded
 
 from pacs_cbir.errors import JobLost
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import catalogue, conflicts, jobs, listing
+from pacs_cbir.store import catalogue, claims, conflicts, listing
 from pacs_cbir.store.examples import Example, named_rows
 from pacs_cbir.store.ingest import Outcome
 from pacs_cbir.store.matching import Level
@@ -148,11 +148,11 @@ def test_a_selection_of_another_title_rejects_nothing(database: Database, settin
 def test_a_job_under_way_is_lost(database: Database, settings: Settings) -> None:
     arrive(database, settings, ONE)
     with database.transaction() as connection:
-        job = jobs.claim(connection, "worker", settings, [])
+        job = claims.claim(connection, "worker", settings, [])
         assert job is not None
     arrive(database, settings, note([ONE]))
     with pytest.raises(JobLost), database.transaction() as connection:
-        jobs.finish(connection, job, [])
+        claims.finish(connection, job, [])
 
 
 def without_title(ds: FileDataset) -> None:
