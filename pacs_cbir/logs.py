@@ -27,20 +27,22 @@ def _frames(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
-class _WithoutTexts(logging.Formatter):
-    """The libraries' lines, where an exception has its kind and frames."""
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__} {' '.join(_frames(error))}"
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name
-        error = ei[1] if isinstance(ei, tuple) else None
-        return "" if error is None else f"{type(error).__name__} {' '.join(_frames(error))}"
+
+def _name_exception(record: logging.LogRecord) -> bool:
+    """The same in the libraries' lines: a formatter takes what is there already in place of an exception's text."""
+    if record.exc_info and record.exc_info[1]:
+        record.exc_text = _told(record.exc_info[1])
+    return True
 
 
 def catch_unforeseen() -> None:
     """What nobody catches, in whichever thread, ends in one line: its text may quote a header, or a row of Postgres."""
 
     def ended(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-        line = f"pacs-cbir: an error that was not foreseen: {type(error).__name__} {' '.join(_frames(error))}"
-        print(line, file=sys.stderr)
+        print(f"pacs-cbir: an error that was not foreseen: {_told(error)}", file=sys.stderr)
 
     def thread_ended(given: threading.ExceptHookArgs) -> None:
         if given.exc_value is not None:
@@ -66,8 +68,8 @@ def configure() -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithoutTexts("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    handler.addFilter(_name_exception)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
     # Both quote what they received, down to values that name a patient.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
+from pacs_cbir.errors import PeerError
+
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
 ]
@@ -60,6 +62,17 @@ class Peer(BaseModel):
         if self.retrieve != "dicomweb" and self.host is None:
             raise ValueError(f'retrieve = "{self.retrieve}" needs host and port')
         return self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port.
+
+        Raises:
+            PeerError: it has none; says where to set them.
+        """
+        if self.host is None or self.port is None:
+            raise PeerError(f"{self.ae_title} has no host and port in PACS_CBIR_PEERS")
+        return self.host, self.port
 
     def __str__(self) -> str:
         """Every value that is set, passwords hidden."""

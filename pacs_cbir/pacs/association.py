@@ -90,4 +90,4 @@ def leave_answers_to_who_asked(association: Association) -> None:
     def get_msg(block: bool = False) -> Any:
         return take(block) if block else (None, None)
 
-    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]  # pynetdicom makes its provider by itself

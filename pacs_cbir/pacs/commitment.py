@@ -26,11 +26,10 @@ def report_to(peer: Peer, calling: str, event: Dataset) -> None:
     Raises:
         PeerError: it has no address, gives no association or refuses the report.
     """
-    if peer.host is None or peer.port is None:
-        raise PeerError(f"{peer.ae_title} has no host and port in PACS_CBIR_PEERS")
+    host, port = peer.address
     association = open_association(
-        peer.host,
-        peer.port,
+        host,
+        port,
         [build_context(StorageCommitmentPushModel)],
         called=peer.ae_title,
         calling=calling,
@@ -39,7 +38,7 @@ def report_to(peer: Peer, calling: str, event: Dataset) -> None:
         negotiated=[build_role(StorageCommitmentPushModel, scp_role=True)],
     )
     if not association.is_established:
-        raise PeerError(f"{peer.ae_title} at {peer.host}:{peer.port} gave no association")
+        raise PeerError(f"{peer.ae_title} at {host}:{port} gave no association")
     try:
         report_over(association, event)
     finally:

@@ -89,11 +89,10 @@ def associate(
 def _open(
     peer: Peer, settings: Settings, contexts: Sequence[PresentationContext], **options: Sequence[Any]
 ) -> Association:
-    assert peer.host is not None  # noqa: S101 - the settings refuse a peer like that
-    assert peer.port is not None  # noqa: S101 - as above
+    host, port = peer.address
     return open_association(
-        peer.host,
-        peer.port,
+        host,
+        port,
         contexts,
         called=peer.ae_title,
         calling=settings.ae_title,

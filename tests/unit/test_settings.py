@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pacs_cbir.errors import SettingsError
+from pacs_cbir.errors import PeerError, SettingsError
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE, Settings, load_settings
 
@@ -94,6 +94,9 @@ def test_peers_from_tables_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "hush" not in repr(settings) + str(settings) + str(cloud) + settings.model_dump_json()
     assert settings.peer_by_ae_title("CLOUD") == cloud
     assert settings.peer_by_ae_title("cloud") is None
+    assert archive.address == ("pacs.example", 104)
+    with pytest.raises(PeerError, match="CLOUD has no host and port in PACS_CBIR_PEERS"):
+        _ = cloud.address
 
 
 def test_peers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
