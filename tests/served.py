@@ -13,12 +13,11 @@ import uvicorn
 from fastapi.testclient import TestClient
 from rows import Given, add_series
 from running import wait_until
-from stack_rows import card, make_active, new_encoder
+from stack_rows import card, make_active, new_encoder, new_stack, save
 
 from pacs_cbir.search.follow import Follower
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import embeddings, encoders
-from pacs_cbir.store.embeddings import NewStack, SliceEmbedding
+from pacs_cbir.store import encoders
 from pacs_cbir.store.encoders import NewEncoder
 from pacs_cbir.store.session import Database
 from tests.conftest import free_port
@@ -83,22 +82,14 @@ class Api:
             if degrees is None:
                 return added.series_id
             vector = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], np.float32)
-            stack = NewStack(
+            stack = new_stack(
+                np.stack([vector, vector]),
                 sequence=sequence,
-                plane="AXIAL",
-                body_part="HEAD",
                 in_domain=in_domain,
-                not_embedded=None,
-                separated_by={},
-                evidence={},
-                sop_instance_uids=(f"{series_uid}.1",),
-                embeddings=(
-                    SliceEmbedding(0, "", 0, 0.0, vector),
-                    SliceEmbedding(1, f"{series_uid}.1", 1, 0.0, vector),
-                ),
+                instance_uids=[f"{series_uid}.1"],
             )
             encoder = encoders.active(connection)
             encoder_id = encoder.id if encoder else make_active(connection, self.encoder).id
-            embeddings.save(connection, added.series_id, {encoder_id: [stack]})
+            save(connection, added.series_id, encoder_id, stack)
         self.follower.catch_up()
         return added.series_id

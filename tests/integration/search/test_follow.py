@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -446,14 +446,14 @@ def test_an_old_snapshot_is_never_written_over_that_of_a_rebuilt_index(
     begun, go_on, written = threading.Event(), threading.Event(), []
     write = encoder_index.write_snapshot
 
-    def write_slowly(path: Path, stacks: object) -> None:
+    def write_slowly(path: Path, stacks: Iterable[StoredStack]) -> None:
         if not begun.is_set():
             begun.set()
             go_on.wait(20)
             written.append("old")
         else:
             written.append("rebuilt")
-        write(path, stacks)  # type: ignore[arg-type]
+        write(path, stacks)
 
     monkeypatch.setattr(encoder_index, "write_snapshot", write_slowly)
     old._start_saving()

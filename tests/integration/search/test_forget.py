@@ -144,14 +144,7 @@ def test_after_a_kill_it_is_gone_on_with(filled: Database, settings: Settings) -
     assert len(files(settings)) == 5, "killed before the files were removed"
     left = everything(filled)
     assert "4711" not in left
-    stop = threading.Event()
-    thread = threading.Thread(target=forget.resume, args=(settings, filled, stop))
-    thread.start()
-    try:
-        wait_until(lambda: _proved(filled, pending.id), 20)
-    finally:
-        stop.set()
-        thread.join()
+    _resume(filled, settings, pending)
     assert len(files(settings)) == 1
 
 
@@ -166,11 +159,16 @@ def test_an_error_that_nobody_foresaw_ends_no_deletions(
 
     monkeypatch.setattr(forget, "see_through", once)
     monkeypatch.setattr(forget, "RESUME_SECONDS", 0.1)
+    _resume(filled, settings, pending)
+
+
+def _resume(database: Database, settings: Settings, pending: deletion.Deletion) -> None:
+    """Go on as a running API does, until the deletion is proved."""
     stop = threading.Event()
-    thread = threading.Thread(target=forget.resume, args=(settings, filled, stop))
+    thread = threading.Thread(target=forget.resume, args=(settings, database, stop))
     thread.start()
     try:
-        wait_until(lambda: _proved(filled, pending.id), 20)
+        wait_until(lambda: _proved(database, pending.id), 20)
     finally:
         stop.set()
         thread.join()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,9 @@ def delete(connection: Connection, uids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("correct", [merge, reject, delete])
-def test_while_nothing_arrives_no_study_is_asked_for_by_itself(database: Database, correct: object) -> None:
+def test_while_nothing_arrives_no_study_is_asked_for_by_itself(
+    database: Database, correct: Callable[[Connection, list[str]], None]
+) -> None:
     counts = []
     for count in (FEW, MANY):
         with database.transaction() as connection:
@@ -79,7 +81,7 @@ def test_while_nothing_arrives_no_study_is_asked_for_by_itself(database: Databas
             uids = studies_of(connection, A, count)
             studies_of(connection, B, count)
         with told(database) as statements, database.transaction() as connection:
-            correct(connection, uids)  # type: ignore[operator]
+            correct(connection, uids)
         counts.append(len(statements))
     assert counts[0] == counts[1]
 

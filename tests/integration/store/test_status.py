@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rows import add_patient, add_series
 from sqlalchemy import insert, text
-from stack_rows import add_encoder, not_embedded, save
+from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, save
 
 from pacs_cbir.store import conflicts
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.status import service_status
-from pacs_cbir.store.tables import jobs, stacks
+from pacs_cbir.store.tables import jobs
 
 
 def test_status_of_an_empty_service(database: Database) -> None:
@@ -28,20 +29,8 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
         conflicts.record(connection, [good.study_id], Kind.SEVERAL_PATIENTS, "1.1.1")
         bad = add_series(connection, "2", "2.1")
         encoder = add_encoder(connection)
-        for reason in (None, "localiser", "localiser"):
-            connection.execute(
-                insert(stacks).values(
-                    series_id=good.series_id,
-                    encoder_id=encoder,
-                    sequence="T1",
-                    body_part="HEAD",
-                    in_domain=True,
-                    not_embedded=reason,
-                    separated_by={},
-                    evidence={},
-                    sop_instance_uids=[],
-                )
-            )
+        left_out = not_embedded("localiser")
+        save(connection, good.series_id, encoder, new_stack(np.eye(2, DIMENSION, dtype=np.float32)), left_out, left_out)
         now = text("clock_timestamp()")
         connection.execute(insert(jobs).values(series_id=good.series_id, not_before=now))
         connection.execute(insert(jobs).values(series_id=bad.series_id, not_before=now, status="parked", error="why"))
