@@ -96,10 +96,12 @@ class Orthanc:
 
 @contextmanager
 def orthanc(
-    program: str, folder: Path, environment: Mapping[str, str] | None = None, **options: object
+    peer: Callable[[str], str], folder: Path, environment: Mapping[str, str] | None = None, **options: object
 ) -> Iterator[Orthanc]:
     """An Orthanc for as long as the block runs; `options` are its own."""
-    started = Orthanc(program, folder, environment or {}, **options)
+    if not DICOMWEB_PLUGIN.exists():
+        peer(str(DICOMWEB_PLUGIN))
+    started = Orthanc(peer("Orthanc"), folder, environment or {}, **options)
     started.start()
     try:
         yield started

@@ -27,11 +27,11 @@ ARRIVAL_SECONDS = 120.0
 
 
 @contextmanager
-def orthanc(program: str, folder: Path, settings: Settings) -> Iterator[httpx.Client]:
+def orthanc(peer: Callable[[str], str], folder: Path, settings: Settings) -> Iterator[httpx.Client]:
     """Orthanc that forwards to us what is stable for a second."""
     environment = {"PACS_CBIR_DICOM_PORT": str(settings.dicom_port), "PACS_CBIR_AE_TITLE": settings.ae_title}
     with (
-        archives.orthanc(program, folder, environment, StableAge=1) as started,
+        archives.orthanc(peer, folder, environment, StableAge=1) as started,
         httpx.Client(base_url=started.url, timeout=60) as client,
     ):
         yield client
@@ -54,7 +54,7 @@ def test_orthanc_forwards_mr_studies_whole_and_no_others(
         ds.save_as(mr / f"{number}.dcm", enforce_file_format=True)
     simulated = sorted(patient.folder.rglob("*.dcm"))
     assert len(simulated) == patient.instances
-    with scp_thread(settings, database), orthanc(peer("Orthanc"), tmp_path / "orthanc", settings) as client:
+    with scp_thread(settings, database), orthanc(peer, tmp_path / "orthanc", settings) as client:
         for path in [mr / "3.dcm", *simulated, *(mr / f"{number}.dcm" for number in range(3))]:
             client.post("/instances", content=path.read_bytes()).raise_for_status()
         wait_until(lambda: len(rows(database, instances)) >= patient.instances + len(whole), ARRIVAL_SECONDS)
@@ -72,7 +72,7 @@ def test_orthancs_job_fails_while_the_service_is_away_and_succeeds_when_sent_aga
 ) -> None:
     path = tmp_path / "instance.dcm"
     mr_instance().save_as(path, enforce_file_format=True)
-    with orthanc(peer("Orthanc"), tmp_path / "orthanc", settings) as client:
+    with orthanc(peer, tmp_path / "orthanc", settings) as client:
         client.post("/instances", content=path.read_bytes()).raise_for_status()
         wait_until(lambda: [job["State"] for job in jobs(client)] == ["Failure"], ARRIVAL_SECONDS)
         with scp_thread(settings, database):
@@ -85,7 +85,7 @@ def test_orthanc_is_told_what_is_committed(
 ) -> None:
     ds = mr_instance()
     environment = {"PACS_CBIR_DICOM_PORT": str(settings.dicom_port), "PACS_CBIR_AE_TITLE": settings.ae_title}
-    with archives.orthanc(peer("Orthanc"), tmp_path / "orthanc", environment, StableAge=1) as started:
+    with archives.orthanc(peer, tmp_path / "orthanc", environment, StableAge=1) as started:
         peers = {"orthanc": started.peer("c-move")}
         committing = settings.model_copy(update={"storage_commitment": True, "peers": peers})
         with scp_thread(committing, database), httpx.Client(base_url=started.url, timeout=60) as client:

@@ -109,6 +109,7 @@ def test_what_changed_nothing_is_told_apart(
     found = [(entry["outcome"], entry["studies"]) for entry in logs if entry["event"] == "HL7 message taken in"]
     assert found == [("nobody here", 0), ("applied", 1)]
     status = pacs_cbir(environment, "status")
+    assert status.returncode == 0, status.stderr
     assert "corrections: 1 by HL7, the last at " in status.stdout
 
 

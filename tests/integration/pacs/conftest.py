@@ -24,7 +24,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def _orthanc(peer: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     folder: Path = tmp_path_factory.mktemp("orthanc") / "orthanc"
-    with orthanc(peer("Orthanc"), folder) as started:
+    with orthanc(peer, folder) as started:
         yield started
 
 

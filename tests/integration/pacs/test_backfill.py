@@ -224,6 +224,7 @@ def test_a_slow_pacs_is_waited_for_and_a_silent_one_counts_as_away(
     assert counts["done"] == 1
     assert len(said) == 1
     assert "ended a query before it was answered, or was silent for 1.5 s" in said[0]
+    assert said[0].endswith("; trying again in 0.1 s")
 
 
 def test_failed_instances_are_named(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
@@ -325,7 +326,8 @@ def test_a_killed_backfill_goes_on_and_fetches_nothing_twice(
     later = arrivals(database)
     assert len(later) == 16
     assert {name: later[name] for name in before} == before
-    assert "20240101-" in pacs_cbir(given, "status").stdout
+    status = pacs_cbir(given, "status")
+    assert (status.returncode, "20240101-" in status.stdout) == (0, True), status.stderr
     assert "Test^" not in (tmp_path / "log").read_text() + second.stdout + second.stderr
 
 

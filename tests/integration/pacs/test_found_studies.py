@@ -30,7 +30,7 @@ def test_a_pacs_that_limits_its_answers_and_says_so(
 ) -> None:
     """Orthanc ends the query as if it had been cancelled."""
     names = {f"{day}-{second}": (f"202401{day:02}", f"1011{second:02}") for day in (3, 4) for second in range(5)}
-    with orthanc(peer("Orthanc"), tmp_path / "limited", LimitFindResults=2) as pacs:
+    with orthanc(peer, tmp_path / "limited", LimitFindResults=2) as pacs:
         for name, (day, time) in names.items():
             pacs.add(study(name, 1, StudyDate=day, StudyTime=time))
         pacs.add(study("of no day", 1, StudyDate=""))

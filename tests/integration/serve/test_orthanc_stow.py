@@ -33,7 +33,7 @@ def us(stow_url: str) -> dict[str, object]:
 
 def test_orthanc_stores_a_study_here(api: Api, peer: Callable[[str], str], tmp_path: Path) -> None:
     sent = [mr_instance(number=number, size=128) for number in range(12)]
-    with listening(api) as url, orthanc(peer("Orthanc"), tmp_path / "orthanc", **us(url)) as started:
+    with listening(api) as url, orthanc(peer, tmp_path / "orthanc", **us(url)) as started:
         started.add(sent)
         assert store_all(started.url) == 200
     assert {row.sop_instance_uid for row in rows(api.database, instances)} == {ds.SOPInstanceUID for ds in sent}
@@ -41,7 +41,7 @@ def test_orthanc_stores_a_study_here(api: Api, peer: Callable[[str], str], tmp_p
 
 def test_orthanc_sees_that_storing_failed(api: Api, peer: Callable[[str], str], tmp_path: Path) -> None:
     aside = api.settings.incoming_dir.rename(api.settings.data_dir / "aside")
-    with listening(api) as url, orthanc(peer("Orthanc"), tmp_path / "orthanc", **us(url)) as started:
+    with listening(api) as url, orthanc(peer, tmp_path / "orthanc", **us(url)) as started:
         started.add([mr_instance()])
         assert store_all(started.url) >= 400
     aside.rename(api.settings.incoming_dir)
