@@ -820,8 +820,9 @@ def test_heat_on_demand(seen: Watched, service: Service) -> None:
     expect(heat_map).to_have_css("opacity", "1")
 
 
-def test_where_the_slices_are_not_known_no_other_sequences_heat_map_is_shown(seen: Watched, service: Service) -> None:
+def test_where_the_slices_are_not_known_nothing_of_another_sequence_is_shown(seen: Watched, service: Service) -> None:
     page = seen.page
+    without: list[str] = []
 
     def leave_out(route: Route) -> None:
         """As of a series whose slices are not known yet."""
@@ -829,18 +830,30 @@ def test_where_the_slices_are_not_known_no_other_sequences_heat_map_is_shown(see
         matches = answer.json()
         for match in matches:
             del match["series"][1]["slice"]
+            without.append(match["series"][1]["SeriesInstanceUID"])
         route.fulfill(response=answer, json=matches)
 
     page.route("**/similar/studies?*", leave_out)
     seen.open_study(head(service))
     page.keyboard.press("s")
-    page.locator(".card").first.get_by_role("button", name="Compare", exact=True).click()
+    card = page.locator(".card").first
+    card.locator("canvas.found.drawn").wait_for()
+    card.locator('[data-index="1"]').click()
+    expect(card.locator(".message")).to_have_text("No slice is known yet")
+    for canvas in card.locator("canvas").all():
+        expect(canvas).to_be_hidden()
+    viewer = re.compile(rf"initialSeriesInstanceUID={re.escape(without[0])}&initialSOPInstanceUID=$")
+    expect(card.get_by_role("link", name="Viewer")).to_have_attribute("href", viewer)
+    card.locator('[data-index="0"]').click()
+    expect(card.locator("canvas.found")).to_be_visible()
+    card.get_by_role("button", name="Compare", exact=True).click()
     seen.drawn()
     page.keyboard.press("h")
     page.get_by_role("img", name="Heat map of the match").wait_for(timeout=60_000)
     page.keyboard.press("2")
     expect(page.locator(".two-up").first).to_have_text("Which slices are alike is not known yet.")
     expect(page.locator("figure.heat")).to_be_empty()
+    expect(page.get_by_role("link", name="Viewer")).to_have_attribute("href", viewer)
     seen.accessible()
 
 

@@ -2,7 +2,7 @@
 
 import { announce, away, button, date, el, person } from './dom.js';
 import { viewerUrl } from './facts.js';
-import { bars, covered, heat, interval, isRefined, notes, pairOf, similarity } from './match.js';
+import { bars, covered, foundIn, heat, interval, isRefined, notes, pairOf, similarity } from './match.js';
 import { answered } from './similar.js';
 import { indexOf, isPlaced, nearest, slicesOf } from './stack.js';
 import { Viewport } from './viewport.js';
@@ -78,6 +78,7 @@ class Comparison {
     this.partsPlace.replaceChildren(...parts(series, Boolean(this.question.example.instance)));
     this.pair = series ? pairOf(this.question, this.match, series) : null;
     this.remember({ current: index });
+    this.viewer.href = viewerUrl(this.settings.viewer_url, foundIn(this.match, series));
     const isHot = this.hot.getAttribute('aria-pressed') === 'true';
     if (!this.pair) {
       Object.assign(this, { left: null, right: null });
@@ -89,7 +90,6 @@ class Comparison {
     this.left = new Viewport({ title: `Example, ${series.sequence}`, on: { slice: (moved) => this.follows(moved) } });
     this.right = new Viewport({ title: `Match, ${series.sequence}`, on: { slice: (moved) => this.follows(moved) } });
     this.viewports.replaceChildren(this.left.element, this.right.element);
-    this.viewer.href = viewerUrl(this.settings.viewer_url, this.pair.found);
     if (isHot) this.showHeat();
     if (held) this.left.stage.focus();
     announce(`${series.sequence}, similarity ${similarity(series.similarity)}`);

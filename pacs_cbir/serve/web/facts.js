@@ -31,10 +31,10 @@ export function sequencesOf(study) {
 
 /** The series that stands for a study. */
 export function shownSeries(study) {
-  const rank = (series) => [series.state !== 'embedded', !series.in_domain, place(series.sequence), -series.instances];
   const place = (name) => (DOMAIN_FIRST.includes(name) ? DOMAIN_FIRST.indexOf(name) : DOMAIN_FIRST.length);
+  const order = (series) => [series.state !== 'embedded', !series.in_domain, place(series.sequence), -series.instances];
   return [...study.series].sort((one, two) => {
-    const [a, b] = [rank(one), rank(two)];
+    const [a, b] = [order(one), order(two)];
     const differing = a.findIndex((value, index) => value !== b[index]);
     return differing < 0 ? 0 : a[differing] - b[differing];
   })[0];

@@ -46,11 +46,17 @@ export function interval(days) {
 /** The two slices that a compared series owes most to, as frames: {example, found}; null where they are not known. */
 export function pairOf(question, match, series) {
   if (!series.slice) return null;
-  const { SOPInstanceUID: instance, frame, like } = series.slice;
+  const { like } = series.slice;
   return {
     example: { study: question.example.study, series: series.like, instance: like.SOPInstanceUID, frame: like.frame },
-    found: { study: match.StudyInstanceUID, series: series.SeriesInstanceUID, instance, frame },
+    found: foundIn(match, series),
   };
+}
+
+/** Where a match's series was found: at its slice, where one is known. */
+export function foundIn(match, series) {
+  const { SOPInstanceUID: instance, frame } = series?.slice ?? {};
+  return { study: match.StudyInstanceUID, series: series?.SeriesInstanceUID, instance, frame };
 }
 
 /** The heat map of a pair: a picture of both, from the service; `waits` hears why it is not there yet. */
@@ -151,12 +157,13 @@ export class Card {
     this.drawing?.abort();
     this.drawing = new AbortController();
     const signal = AbortSignal.any([this.drawing.signal, this.signal]);
+    this.viewer.href = viewerUrl(this.settings.viewer_url, foundIn(this.match, this.series));
+    this.canvas.hidden = !pair;
+    this.inset.hidden = !pair || this.hot;
     if (!pair) {
       this.message.textContent = 'No slice is known yet';
       return;
     }
-    this.viewer.href = viewerUrl(this.settings.viewer_url, pair.found);
-    this.inset.hidden = this.hot;
     this.element.classList.toggle('hot', this.hot);
     this.message.textContent = this.hot ? 'Computing the heat map…' : '';
     try {
