@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,17 +86,25 @@ def report(database: Database, deletion_id: int) -> Report | None:
 def resume(settings: Settings, database: Database, stop: threading.Event) -> None:
     """Go on with what was interrupted, until `stop` is set; several processes may, as every step may be done twice."""
     while not stop.is_set():
-        try:
+        with _tried_again():
             with database.transaction() as connection:
                 pending = deletion.pending(connection)
+            # One that waits for its disk keeps no other waiting.
             for one in pending:
-                see_through(settings, database, one, 0)
-        except StoreError as error:
-            log.warning("a deletion waits", error=str(error))
-        except Exception:
-            # The thread must not die: deletions would stay pending in silence.
-            log.exception("a deletion broke")
+                with _tried_again():
+                    see_through(settings, database, one, 0)
         stop.wait(RESUME_SECONDS)
+
+
+@contextmanager
+def _tried_again() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        log.warning("a deletion waits", error=str(error))
+    except Exception:
+        # The thread must not die: deletions would stay pending in silence.
+        log.exception("a deletion broke")
 
 
 def rewrite_snapshots(settings: Settings, database: Database, pending: Deletion) -> None:

@@ -71,6 +71,15 @@ def begin(database: Database, settings: Settings, patient: str = NAME) -> deleti
         return removal.begin(connection, row, "test", settings.settle_seconds)
 
 
+def put_in_the_way(database: Database, settings: Settings, pending: deletion.Deletion) -> Path:
+    """A folder in the place of a file that is to be removed, which it cannot be."""
+    with database.transaction() as connection:
+        path = settings.instances_dir / min(deletion.items_of(connection, pending, deletion.Kind.FILE))
+    path.unlink()
+    path.mkdir()
+    return path
+
+
 def delete(database: Database, settings: Settings, patient: str = NAME, seconds: float = 20) -> Report:
     return forget.see_through(settings, database, begin(database, settings, patient), seconds)
 
@@ -162,6 +171,13 @@ def test_an_error_that_nobody_foresaw_ends_no_deletions(
     _resume(filled, settings, pending)
 
 
+def test_a_deletion_that_waits_keeps_no_other_waiting(filled: Database, settings: Settings) -> None:
+    waits, other = begin(filled, settings), begin(filled, settings, "B")
+    put_in_the_way(filled, settings, waits)
+    _resume(filled, settings, other)
+    assert not _proved(filled, waits.id)
+
+
 def _resume(database: Database, settings: Settings, pending: deletion.Deletion) -> None:
     """Go on as a running API does, until the deletion is proved."""
     stop = threading.Event()
@@ -201,11 +217,7 @@ def test_a_note_that_comes_while_it_is_pending_is_new_data(filled: Database, set
 
 def test_a_file_that_cannot_be_removed_is_no_proof(filled: Database, settings: Settings) -> None:
     pending = begin(filled, settings)
-    with filled.transaction() as connection:
-        (file, *_) = sorted(deletion.items_of(connection, pending, deletion.Kind.FILE))
-    path = settings.instances_dir / file
-    path.unlink()
-    path.mkdir()
+    path = put_in_the_way(filled, settings, pending)
     with pytest.raises(DiskUnavailable):
         forget.see_through(settings, filled, pending, 0)
     assert not _proved(filled, pending.id)
