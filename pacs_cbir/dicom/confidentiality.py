@@ -107,11 +107,6 @@ def type_of(keyword: str, path: Path, sop_class_uid: str) -> str:
     return _types(sop_class_uid).get((path, keyword), "3")
 
 
-def is_known(sop_class_uid: str) -> bool:
-    """Whether the types of the SOP class's attributes are known."""
-    return sop_class_uid in get_sop_class_iod_map()
-
-
 def is_standard_uid(uid: str) -> bool:
     """Whether a UID names something of the standard, as a SOP class, and no one's object."""
     return UID(uid).name != uid
