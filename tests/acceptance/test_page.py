@@ -857,6 +857,35 @@ def test_where_the_slices_are_not_known_nothing_of_another_sequence_is_shown(see
     seen.accessible()
 
 
+def test_a_picture_that_comes_late_is_not_drawn_over_another_sequences(seen: Watched, service: Service) -> None:
+    page = seen.page
+    held: list[Route] = []
+    seen.open_study(head(service))
+    page.keyboard.press("s")
+    card = page.locator(".card").first
+    for canvas in ("found", "inset"):
+        card.locator(f"canvas.{canvas}.drawn").wait_for()
+    seen.settled()
+
+    def drawn() -> list[str]:
+        return [canvas.evaluate("(canvas) => canvas.toDataURL()") for canvas in card.locator("canvas").all()]
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    before = drawn()
+    page.route("**/rendered?*", hold)
+    card.locator('[data-index="1"]').click()
+    seen.until(lambda: len(held) == 2)
+    card.locator('[data-index="0"]').click()
+    for late in held:
+        late.continue_()
+    seen.settled()
+    assert drawn() == before
+    card.locator('[data-index="1"]').click()
+    seen.until(lambda: all(now != then for now, then in zip(drawn(), before, strict=True)))
+
+
 def test_a_heat_map_that_is_not_ready_is_asked_for_again(seen: Watched, service: Service) -> None:
     page = seen.page
     refused: list[str] = []

@@ -167,10 +167,10 @@ export class Card {
     this.element.classList.toggle('hot', this.hot);
     this.message.textContent = this.hot ? 'Computing the heat map…' : '';
     try {
-      if (this.hot) await drawInto(this.canvas, heat(pair, this.question, (why) => { this.message.textContent = why; }, signal));
+      if (this.hot) await drawInto(this.canvas, heat(pair, this.question, (why) => { this.message.textContent = why; }, signal), signal);
       else {
-        drawInto(this.inset, picture(pair.example, { viewport: INSET })).catch(() => {});
-        await drawInto(this.canvas, picture(pair.found, { viewport: VIEWPORT }));
+        drawInto(this.inset, picture(pair.example, { viewport: INSET }), signal).catch(() => {});
+        await drawInto(this.canvas, picture(pair.found, { viewport: VIEWPORT }), signal);
       }
       this.message.textContent = '';
     } catch (error) {

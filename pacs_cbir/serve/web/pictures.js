@@ -46,9 +46,10 @@ export function forget() {
   for (const { reject } of waiting.splice(0)) reject(new DOMException('left', 'AbortError'));
 }
 
-/** Draw into a canvas of its own size. Resolves once it is drawn. */
-export async function drawInto(canvas, promised) {
+/** Draw into a canvas of its own size. Resolves once it is drawn; rejects where `signal` says that it is wanted no longer. */
+export async function drawInto(canvas, promised, signal) {
   const { bitmap } = await promised;
+  signal?.throwIfAborted();
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
   canvas.getContext('2d').drawImage(bitmap, 0, 0);
