@@ -43,13 +43,17 @@ TRANSFER_SYNTAXES = sorted(
     | {uid for uid in map(UID, UID_dictionary) if uid.type == "Transfer Syntax" and not uid.is_retired}
 )
 
+# Not the retired ones: over those pynetdicom's server aborts the association.
+STORAGE_CLASSES = [uid for context in AllStoragePresentationContexts if (uid := context.abstract_syntax) is not None]
+
 # Not the deflated one: no identifier needs it, and a small one could be of any length.
 QUERY_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
 log = structlog.get_logger()
 
 
-def _application_entity(settings: Settings) -> AE:
+def application_entity(settings: Settings) -> AE:
+    """What is accepted, and within which limits, as the settings say."""
     ae = AE(ae_title=settings.ae_title)
     ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
     ae.maximum_associations = settings.maximum_associations
@@ -60,9 +64,8 @@ def _application_entity(settings: Settings) -> AE:
     ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind, QUERY_SYNTAXES)
     if settings.storage_commitment:
         ae.add_supported_context(StorageCommitmentPushModel, QUERY_SYNTAXES)
-    for uid in (context.abstract_syntax for context in AllStoragePresentationContexts):
-        if uid is not None:
-            ae.add_supported_context(uid, TRANSFER_SYNTAXES)
+    for uid in STORAGE_CLASSES:
+        ae.add_supported_context(uid, TRANSFER_SYNTAXES)
     return ae
 
 
@@ -79,7 +82,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     stream_transfers(settings)
     # Without a limit a peer could fill the memory with one request.
     setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as in transfer.py
-    ae = _application_entity(settings)
+    ae = application_entity(settings)
     # No proxy of the environment stands between the processes of one service.
     api = httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False)
     commitments = Commitments(settings, database)

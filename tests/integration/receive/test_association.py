@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from itertools import product
@@ -19,6 +20,7 @@ from stored import rows
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import instances
+from tests.conformance import STATEMENT
 
 STORAGE = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
 # PS3.6 Table A-1, without what is retired; and big endian, which archives hold.
@@ -117,3 +119,27 @@ def test_a_peer_with_nagles_algorithm_does_not_wait_for_acknowledgements(scp: Se
                 seconds[asked is waiting].append(time.perf_counter() - start)
     # A connection's first segments are acknowledged at once by themselves, later ones after 40 ms.
     assert median(seconds[True]) < median(seconds[False]) + 0.03
+
+
+def test_what_the_conformance_statement_names_is_accepted_and_nothing_else(
+    settings: Settings, database: Database
+) -> None:
+    committing = settings.model_copy(update={"storage_commitment": True})
+    stated = {uid for name in ("accepted services", "storage") for uid in stated_uids(name)}
+    asked_for = sorted(stated | {uid for uid in UID_dictionary if UID(uid).type == "SOP Class"})
+    accepted: set[str] = set()
+    with scp_thread(committing, database):
+        for start in range(0, len(asked_for), CONTEXTS_IN_ONE):
+            contexts = [(uid, ExplicitVRLittleEndian) for uid in asked_for[start : start + CONTEXTS_IN_ONE]]
+            with association(committing, contexts) as asked:
+                accepted |= {str(context.abstract_syntax) for context in asked.accepted_contexts}
+    assert len(stated) > 100
+    assert stated <= accepted
+    # Releases of pynetdicom that are newer than the statement know more.
+    assert accepted - stated <= set(STORAGE)
+
+
+def stated_uids(name: str) -> list[str]:
+    """The UIDs in a table of the conformance statement."""
+    table = STATEMENT.read_text().partition(f"<!-- {name} -->")[2].partition("<!--")[0]
+    return re.findall(r"\| `([0-9.]+)` \|", table)
