@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import highdicom
 import numpy as np
@@ -32,6 +32,8 @@ __all__ = [
 
 SPACING_TOLERANCE = 0.05
 """Share of the mean distance by which the distance of two neighbouring slices may differ from it."""
+PRESENT_SHARE = 0.5
+"""Of the places between the first and the last slice so many have one: with less nothing tells what is missing."""
 UNKNOWN_THICKNESS = 1.0
 """Spacing in mm of a single slice that has neither Slice Thickness nor Spacing Between Slices."""
 _PIXEL_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
@@ -65,13 +67,14 @@ class Volume:
         affine: float64, shape (4, 4), from (slice, row, column) index to millimetres in the patient's LPS axes
             (PS3.3 C.7.6.2.1.1).
         plane: the native plane.
-        frames: frames[i] is the source of array[i].
+        frames: frames[i] is the source of array[i]; None where that slice is missing between others, and its values
+            are interpolated from its neighbours'.
     """
 
     array: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     plane: Plane
-    frames: tuple[FrameReference, ...]
+    frames: tuple[FrameReference | None, ...]
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -101,7 +104,8 @@ def build_volume(stack: Stack) -> Volume:
     Raises:
         NotEmbeddable: the stack has a reason not to be embedded.
         NotAVolume: colour, no size, position or spacing, a rescale that is no number, slices at one position, or
-            distances that vary by more than `SPACING_TOLERANCE`.
+            distances that vary by more than `SPACING_TOLERANCE`. Where slices are missing between others, which may
+            have been rejected or never come, distances may be multiples of the others, if `PRESENT_SHARE` is there.
         DecodingError: pixel data that is missing or cannot be decoded; names the transfer syntax.
     """
     if stack.reason is not None:
@@ -111,10 +115,11 @@ def build_volume(stack: Stack) -> Volume:
         raise NotAVolume(f"the pixels are not grey values: photometric interpretation {photometric}")
     _require_pixel_numbers(stack.frames)
     placed = _placed(stack.frames)
-    frames = placed.frames
-    shape = (len(frames), int(first.number_of("Rows") or 0), int(first.number_of("Columns") or 0))
+    places = sorted(placed.frames)
+    shape = (places[-1] + 1, int(first.number_of("Rows") or 0), int(first.number_of("Columns") or 0))
     array = np.empty(shape, dtype=np.float32)
-    _decode_into(array, frames)
+    _decode_into(array, placed.frames)
+    _bridge_gaps(array, places)
     native = highdicom.Volume.from_attributes(
         array=array,
         image_position=placed.position,
@@ -127,7 +132,9 @@ def build_volume(stack: Stack) -> Volume:
     plane = _PLANE_OF_NORMAL[normal.value]
     # A view of the array: flips and permutations copy nothing.
     displayed = native.to_patient_orientation(_DISPLAY[plane])
-    references = [FrameReference(f.sop_instance_uid, f.number) for f in frames]
+    references: list[FrameReference | None] = [None] * len(array)
+    for place, frame in placed.frames.items():
+        references[place] = FrameReference(frame.sop_instance_uid, frame.number)
     # Both are stacked along the first axis, so the order was either kept or reversed.
     if np.dot(displayed.affine[:3, 0], native.affine[:3, 0]) < 0:
         references.reverse()
@@ -144,9 +151,9 @@ def _require_pixel_numbers(frames: Sequence[Frame]) -> None:
 
 @dataclass(frozen=True)
 class _Placed:
-    """Frames in their order along the normal, and where they are in LPS: mm, cosines."""
+    """Frames by their places along the normal, counted from 0, and where they are in LPS: mm, cosines."""
 
-    frames: list[Frame]
+    frames: dict[int, Frame]
     spacing: float
     position: tuple[float, ...]
     """Of the first frame."""
@@ -169,14 +176,42 @@ def _placed(frames: Sequence[Frame]) -> _Placed:
         raise NotAVolume("the orientation's row and column are not two perpendicular unit vectors")
     if len(frames) == 1:
         thickness = first.number_of("SliceThickness") or first.number_of("SpacingBetweenSlices")
-        return _Placed([first], abs(thickness or UNKNOWN_THICKNESS), positions[0], orientation, pixel_spacing)
+        return _Placed({0: first}, abs(thickness or UNKNOWN_THICKNESS), positions[0], orientation, pixel_spacing)
     if repeats_positions(frames):
         raise NotAVolume(f"{len(frames)} slices, several of them at one position, and no attribute tells them apart")
-    spacing, indices = get_volume_positions(positions, orientation, rtol=SPACING_TOLERANCE)
-    if spacing is None or indices is None:
-        raise NotAVolume(_irregularity(np.array(positions), np.array(orientation)))
-    order = np.argsort(indices)
-    return _Placed([frames[i] for i in order], float(spacing), positions[order[0]], orientation, pixel_spacing)
+    spacing, places = get_volume_positions(positions, orientation, rtol=SPACING_TOLERANCE)
+    if places is None and (hint := _spacing_between_gaps(positions, orientation)) is not None:
+        spacing, places = get_volume_positions(
+            positions, orientation, rtol=SPACING_TOLERANCE, allow_missing_positions=True, spacing_hint=hint
+        )
+    if spacing is None or places is None:
+        raise NotAVolume(_irregularity(positions, orientation))
+    by_place = dict(zip(places, frames, strict=True))
+    return _Placed(by_place, float(spacing), positions[places.index(0)], orientation, pixel_spacing)
+
+
+def _spacing_between_gaps(positions: Sequence[Sequence[float]], orientation: Sequence[float]) -> float | None:
+    """The distance in mm of neighbouring places, some of which have no slice; None where it is no such stack."""
+    gaps = _gaps(positions, orientation)
+    one_place = gaps[gaps < 1.5 * gaps.min()].mean()
+    steps = np.rint(gaps / one_place)
+    spacing = float(gaps.sum() / steps.sum())
+    regular = np.allclose(gaps, steps * spacing, rtol=0, atol=SPACING_TOLERANCE * spacing)
+    return spacing if regular and len(positions) >= PRESENT_SHARE * (steps.sum() + 1) else None
+
+
+def _gaps(positions: Sequence[Sequence[float]], orientation: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Distances of neighbours along the normal, in mm."""
+    distances: npt.NDArray[np.float64] = np.array(positions) @ np.cross(orientation[:3], orientation[3:])
+    return np.diff(np.sort(distances))
+
+
+def _bridge_gaps(array: npt.NDArray[np.float32], places: Sequence[int]) -> None:
+    """Fill what lies between the places that have a slice."""
+    for before, after in pairwise(places):
+        for place in range(before + 1, after):
+            share = (place - before) / (after - before)
+            array[place] = (1 - share) * array[before] + share * array[after]
 
 
 def _is_orthonormal(orientation: Sequence[float]) -> bool:
@@ -185,8 +220,8 @@ def _is_orthonormal(orientation: Sequence[float]) -> bool:
     return bool(np.allclose(gram, [1, 1, 0], atol=1e-3))
 
 
-def _irregularity(positions: npt.NDArray[np.float64], orientation: npt.NDArray[np.float64]) -> str:
-    gaps = np.diff(np.sort(positions @ np.cross(orientation[:3], orientation[3:])))
+def _irregularity(positions: Sequence[Sequence[float]], orientation: Sequence[float]) -> str:
+    gaps = _gaps(positions, orientation)
     if np.allclose(gaps, gaps.mean(), rtol=SPACING_TOLERANCE, atol=0):
         return "the slices are shifted against one another within their planes"
     return (
@@ -195,9 +230,9 @@ def _irregularity(positions: npt.NDArray[np.float64], orientation: npt.NDArray[n
     )
 
 
-def _decode_into(array: npt.NDArray[np.float32], frames: Sequence[Frame]) -> None:
+def _decode_into(array: npt.NDArray[np.float32], frames: Mapping[int, Frame]) -> None:
     """Fill array[i] with frames[i], instance by instance, one decoded frame in memory at a time."""
-    by_source = sorted(range(len(frames)), key=lambda i: (str(frames[i].path), frames[i].number))
+    by_source = sorted(frames, key=lambda i: (str(frames[i].path), frames[i].number))
     for _, same_file in groupby(by_source, key=lambda i: frames[i].path):
         targets = [list(same) for _, same in groupby(same_file, key=lambda i: frames[i].number)]
         numbers = [frames[same[0]].number for same in targets]

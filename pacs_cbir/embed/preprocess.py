@@ -129,7 +129,8 @@ def draw_slices(
 
     The field of view is centred on the foreground. A stack that is fine enough is resliced into
     `preprocessing.resliced_plane`, obliques along their own axes; any other keeps its plane. A finely spaced stack
-    gives the slices nearest to multiples of `slice_spacing_mm` along the plane's normal, a coarser one each slice.
+    gives the slices nearest to multiples of `slice_spacing_mm` along the plane's normal, a coarser one each slice. What
+    is missing between others is never drawn by itself, and no wider a gap than `slice_spacing_mm` is resliced.
 
     Args:
         mask: of the volume's shape, such as a lesion; it moves nothing, and is drawn where the slices are.
@@ -152,6 +153,9 @@ def draw_slices(
         chosen = _choose_slices(positions, foreground, preprocessing.slice_spacing_mm)
     else:
         chosen = [int(np.argmin(np.abs(positions - through @ normal)))]
+    there = np.array([i for i, frame in enumerate(frames) if frame is not None])
+    if frames_axis == 0:
+        chosen = sorted({_nearest(there, k) for k in chosen})
     if len(chosen) > MAX_SLICES:
         raise NotAVolume(f"it would be {len(chosen)} slices, and {MAX_SLICES} are drawn at most")
 
@@ -159,13 +163,14 @@ def draw_slices(
     drawn = (
         masks if masks is None else np.stack([_draw_mask(masks[k], spacing, foreground, preprocessing) for k in chosen])
     )
-    sources = chosen if frames_axis == 0 else [round(foreground.centre[frames_axis])] * len(chosen)
+    across = _nearest(there, foreground.centre[frames_axis])
+    sources = chosen if frames_axis == 0 else [across] * len(chosen)
     zoom = preprocessing.field_of_view_mm / preprocessing.size / spacing
     corner = np.array(foreground.centre) - zoom * (preprocessing.size - 1) / 2
     return Slices(
         pixels=pixels,
         plane=plane,
-        frames=tuple(frames[i] for i in sources),
+        frames=tuple(frame for i in sources if (frame := frames[i]) is not None),
         positions_mm=positions[chosen],
         image_positions=np.stack([affine[:3] @ (k, *corner[1:], 1) for k in chosen]),
         orientation=tuple((affine[:3, [2, 1]] / spacing[[2, 1]]).T.ravel().tolist()),
@@ -177,12 +182,19 @@ def _plane_to_draw(volume: Volume, preprocessing: Preprocessing) -> Plane:
     through_plane = volume.spacing[0]
     fine = through_plane <= preprocessing.reslice_max_spacing_mm + SPACING_ROUNDING_MM
     thick = through_plane * len(volume.array) >= MINIMUM_RESLICED_EXTENT_MM
-    return preprocessing.resliced_plane if fine and thick else volume.plane
+    there = [i for i, frame in enumerate(volume.frames) if frame is not None]
+    gap = through_plane * max(np.diff(there), default=1)
+    bridged = gap <= max(preprocessing.slice_spacing_mm, through_plane) + SPACING_ROUNDING_MM
+    return preprocessing.resliced_plane if fine and thick and bridged else volume.plane
+
+
+def _nearest(there: npt.NDArray[np.int_], place: float) -> int:
+    return int(there[np.argmin(np.abs(there - place))])
 
 
 def _orient(
     volume: Volume, plane: Plane
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], tuple[FrameReference, ...], int]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], tuple[FrameReference | None, ...], int]:
     """Permute and flip a volume into the display order of a plane.
 
     Returns:

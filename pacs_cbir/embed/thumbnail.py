@@ -49,11 +49,12 @@ def draw_thumbnails(stack: Stack, volume: Volume, slices: Slices) -> tuple[Thumb
         DecodingError: a mosaic, which is drawn as a whole, cannot be decoded.
     """
     frames = {FrameReference(frame.sop_instance_uid, frame.number): frame for frame in stack.frames}
-    index_of = {reference: index for index, reference in enumerate(volume.frames)}
+    index_of = {reference: index for index, reference in enumerate(volume.frames) if reference is not None}
     wanted = dict.fromkeys(slices.frames)
     if len(wanted) < len(slices.frames):
-        spread = np.linspace(0, len(volume.frames) - 1, len(slices.frames)).round().astype(int)
-        wanted |= dict.fromkeys(volume.frames[index] for index in spread)
+        there = list(index_of)
+        spread = np.linspace(0, len(there) - 1, len(slices.frames)).round().astype(int)
+        wanted |= dict.fromkeys(there[index] for index in spread)
     return tuple(
         Thumbnail(one.sop_instance_uid, one.frame_number, _encoded(_drawn(frames[one], volume, index_of[one])))
         for one in wanted

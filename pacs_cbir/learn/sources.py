@@ -142,7 +142,9 @@ def _dicom(rows: list[Numbered]) -> tuple[list[Source], list[Fault]]:
             white = _white(float(_finite(volume.array, row.path).max()))
         except ManifestError as error:
             return [], [(number, fault) for fault in error.faults]
-        numbered = replace(volume, frames=_references(volume.array))
+        there = [frame is not None for frame in volume.frames]
+        references = zip(_references(volume.array), there, strict=True)
+        numbered = replace(volume, frames=tuple(one if here else None for one, here in references))
         sources.append(Source(numbered, None, np.arange(len(volume.array)), white))
     if sources:
         return sources, []

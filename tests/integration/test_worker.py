@@ -233,6 +233,29 @@ def test_a_late_instance_has_the_series_embedded_anew(worker: Worker, receive: R
     assert len(uids) == 2  # type: ignore[arg-type]
 
 
+def test_a_series_of_which_a_slice_is_rejected_is_embedded_from_the_others(
+    worker: Worker, receive: Receive, database: Database
+) -> None:
+    placed = [
+        mr_instance(number=number, size=32, ImagePositionPatient=["-120", "-120", str(6 * number)])
+        for number in range(1, 5)
+    ]
+    for ds in placed:
+        receive(ds)
+    assert work(worker) == 1
+    receive(note([placed[1]]))
+    assert work(worker) == 2
+    left = [str(ds.SOPInstanceUID) for ds in placed if ds is not placed[1]]
+    of_images = stacks.c.sequence == "T2"
+    query = select(stacks.c.not_embedded, stacks.c.sop_instance_uids).where(of_images)
+    assert rows(database, query) == [(None, left)]
+    found = rows(
+        database, select(embeddings.c.sop_instance_uid, embeddings.c.position_mm).order_by(embeddings.c.slice).offset(1)
+    )
+    assert [uid for uid, _ in found] == left
+    assert np.diff([float(str(position)) for _, position in found]) == pytest.approx([12, 6])
+
+
 def test_what_is_no_mr_image_is_listed_and_no_error(worker: Worker, receive: Receive, database: Database) -> None:
     receive(composite("1.2.840.10008.5.1.4.1.1.88.11", "SR"))
     receive(mr_instance(series="localiser", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))

@@ -279,11 +279,42 @@ def test_spacing_may_vary_by_the_tolerance(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.array, BODY.transpose(2, 1, 0))
 
 
+def at_places(*places: float) -> list[Slice]:
+    """Slices at multiples of one distance, or between them."""
+    (one, *_) = cut(2, 1, 0)
+    return [Slice(np.add(one.position, [0, 0, place * SPACING[2]]), one.orientation, one.pixels) for place in places]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("missing", [{1}, {4}, {1, 3}, {2, 3, 4}], ids=str)
+def test_slices_that_are_missing_between_others_leave_the_others_where_they_are(
+    tmp_path: Path, missing: set[int], sign: int
+) -> None:
+    (tmp_path / "all").mkdir()
+    whole = the_volume(classic(tmp_path / "all", slices := cut(1, 2, 0, (sign, 1, 1))))
+    volume = the_volume(classic(tmp_path, [one for i, one in enumerate(slices) if i not in missing]))
+    gaps = missing if sign > 0 else {len(slices) - 1 - i for i in missing}
+    assert {i for i, frame in enumerate(volume.frames) if frame is None} == gaps
+    np.testing.assert_allclose(volume.affine, whole.affine)
+    assert (volume.plane, volume.array.shape) == (whole.plane, whole.array.shape)
+    there = [i for i in range(len(slices)) if i not in gaps]
+    np.testing.assert_array_equal(volume.array[there], whole.array[there])
+    for i in gaps:
+        bridged = [np.interp(i, there, values) for values in whole.array[there].reshape(len(there), -1).T]
+        np.testing.assert_allclose(volume.array[i].ravel(), bridged)
+
+
 @pytest.mark.parametrize(
     ("slices", "reason"),
     [
         (shifted(0.07 * SPACING[2]), "distances between slices vary"),
-        ([*cut(2, 1, 0)[:1], *cut(2, 1, 0)[2:]], "distances between slices vary"),
+        (at_places(0, 1, 6), "distances between slices vary"),
+        (at_places(0, 1.07, 2, 4), "distances between slices vary"),
+        (at_places(0, 3, 5, 8, 10, 13), "distances between slices vary"),
+        (
+            [Slice(np.add(s.position, [i, 0, 0]), s.orientation, s.pixels) for i, s in enumerate(at_places(0, 1, 3))],
+            "distances",
+        ),
         ([*cut(2, 1, 0), *cut(2, 1, 0)], "at one position"),
         (
             [Slice(np.add(s.position, [3.0 * i, 0, 0]), s.orientation, s.pixels) for i, s in enumerate(cut(2, 1, 0))],
@@ -475,8 +506,14 @@ def test_real_field_map_of_which_half_the_images_are_missing() -> None:
     stacks = real("siemens-mprage-study/gre_field_mapping_2")
     assert [(s.key.echo_time, len(s.frames)) for s in stacks] == [(4.9, 18), (7.4, 18)]
     for stack in stacks:
-        with pytest.raises(NotAVolume, match="distances"):
-            build_volume(stack)
+        volume = build_volume(stack)
+        assert volume.spacing[0] == pytest.approx(3.6, rel=0.01)
+        places = {frame.sop_instance_uid: place for place, frame in enumerate(volume.frames) if frame is not None}
+        assert len(places) == 18 < len(volume.frames) <= 36
+        for frame in stack.frames:
+            away = np.array(frame.numbers_of("ImagePositionPatient", 3)) - volume.affine[:3, 3]
+            along = away @ volume.affine[:3, 0] / volume.spacing[0]
+            assert along == pytest.approx(places[frame.sop_instance_uid] * volume.spacing[0], abs=0.1)
 
 
 @needs_real

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +117,40 @@ def test_thin_sagittal_slab_keeps_its_plane() -> None:
     volume = head(Plane.SAGITTAL, (1, 2, 2))
     slab = Volume(volume.array[120:124], volume.affine, volume.plane, volume.frames[120:124])
     assert draw_slices(slab, PREPROCESSING).plane is Plane.SAGITTAL
+
+
+def without(volume: Volume, missing: range) -> Volume:
+    """As `build_volume` makes it where slices are missing; what it fills in for them must not show."""
+    array = volume.array.copy()
+    array[missing.start : missing.stop] = volume.array[missing.start - 1]
+    return replace(volume, array=array, frames=tuple(None if i in missing else f for i, f in enumerate(volume.frames)))
+
+
+@pytest.mark.parametrize("missing", [range(20, 21), range(18, 25)], ids=str)
+def test_of_a_coarse_stack_the_slices_that_are_there_are_drawn(missing: range) -> None:
+    volume = head(Plane.AXIAL, (5, 2, 2))
+    whole, slices = draw_slices(volume, PREPROCESSING), draw_slices(without(volume, missing), PREPROCESSING)
+    left = [k for k, frame in enumerate(whole.frames) if volume.frames.index(frame) not in missing]
+    assert slices.frames == tuple(whole.frames[k] for k in left)
+    np.testing.assert_allclose(slices.positions_mm, whole.positions_mm[left])
+
+
+def test_of_a_fine_stack_the_nearest_slices_that_are_there_are_drawn() -> None:
+    volume = head(Plane.AXIAL, (1, 2, 2))
+    whole = draw_slices(volume, PREPROCESSING)
+    place = volume.frames.index(whole.frames[5])
+    slices = draw_slices(without(volume, range(place, place + 1)), PREPROCESSING)
+    assert whole.frames[5] not in slices.frames
+    assert np.abs(slices.positions_mm - whole.positions_mm).max() == pytest.approx(1.0)
+    assert np.flatnonzero(slices.positions_mm != whole.positions_mm).tolist() == [5]
+
+
+def test_no_wider_a_gap_than_two_slices_that_are_embedded_is_resliced() -> None:
+    volume = head(Plane.SAGITTAL, (1, 2, 2))
+    narrow = draw_slices(without(volume, range(128, 132)), PREPROCESSING)
+    assert narrow.plane is Plane.AXIAL
+    assert None not in narrow.frames
+    assert draw_slices(without(volume, range(128, 133)), PREPROCESSING).plane is Plane.SAGITTAL
 
 
 def test_spacing_decides_which_slices_are_taken() -> None:
