@@ -109,11 +109,12 @@ def worker() -> None:
 
     Example: `CUDA_VISIBLE_DEVICES=1 pacs-cbir worker`
     """
+    from pacs_cbir.store.presence import this_worker
     from pacs_cbir.store.session import open_database
     from pacs_cbir.worker import run_worker
 
     settings, stop = service()
-    with open_database(settings) as database:
+    with open_database(settings, name=this_worker()) as database:
         run_worker(settings, database, stop)
 
 
@@ -143,6 +144,22 @@ def api() -> None:
     settings, stop = service()
     with open_database(settings) as database:
         run_api(settings, database, stop)
+
+
+@app.command()
+def health(
+    role: Annotated[Literal["scp", "worker", "api"], typer.Argument(help="Which part of this machine.")],
+) -> None:
+    """Ask one part whether it does what it is there for; the exit code answers a container's health check.
+
+    The SCP is sent a C-ECHO, the API is asked whether it is ready, and the worker has to have spoken to the database
+    within PACS_CBIR_LEASE_SECONDS.
+
+    Example: `pacs-cbir health scp`
+    """
+    from pacs_cbir.health import check
+
+    check(role, load_settings())
 
 
 @app.command()

@@ -29,6 +29,7 @@ PacsCbirError
 │   ├── NotAVolume           geometry that is no regular stack of slices
 │   ├── SeriesChanged        a series is not what it was embedded from any more; it will be embedded anew
 │   └── NotEmbeddable        deliberately not embedded: localiser, derived map, not an MR image
+├── Unhealthy                a part of this service does not do what it is there for; says what it answers
 ├── DemoFailed               the demonstration did not come to its end
 ├── BenchFailed              what was to be timed did not start, or answered with an error
 ├── InvalidCommitment        a storage commitment request that cannot be understood; says what is wrong with it
@@ -180,6 +181,10 @@ class SeriesChanged(VolumeError):
 
 class NotEmbeddable(VolumeError):
     """Deliberately not embedded: a localiser, a derived map, or no MR image at all."""
+
+
+class Unhealthy(PacsCbirError):
+    """A part of this service does not do what it is there for."""
 
 
 class DemoFailed(PacsCbirError):

@@ -53,6 +53,11 @@ def _each_its_own_title(peers: dict[str, Peer]) -> dict[str, Peer]:
     return peers
 
 
+def _asked(host: str) -> str:
+    """What listens on all addresses is asked on the loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+
+
 def _default_data_dir() -> Path:
     # The embedded Postgres makes the parents of its data traversable for others, which root's home must never be.
     if os.geteuid() == 0:
@@ -175,11 +180,18 @@ class Settings(BaseSettings):
     @property
     def asked_api(self) -> str:
         """The API's URL for the SCP, without a slash at its end."""
-        if self.api_url is not None:
-            return self.api_url
-        # What listens on all addresses is asked on the loopback.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104 - not bound here
+        return self.own_api if self.api_url is None else self.api_url
+
+    @property
+    def own_api(self) -> str:
+        """The URL of this machine's API, without a slash at its end."""
+        host = _asked(self.http_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
+
+    @property
+    def own_scp(self) -> tuple[str, int]:
+        """Host and port at which this machine's SCP is asked."""
+        return _asked(self.dicom_host), self.dicom_port
 
     def peer_by_ae_title(self, ae_title: str) -> Peer | None:
         """The peer that has this AE title; None where none has."""

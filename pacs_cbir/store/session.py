@@ -82,6 +82,7 @@ class Database:
         role: the role that every connection takes on, so that a service has no more rights than it needs.
         server: the embedded server behind the URL, which a failing connection starts again.
         pool_size: connections that may be open at once in each.
+        name: of the process, for pg_stat_activity.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Database:
         role: str | None = SERVICE_ROLE,
         server: embedded.EmbeddedPostgres | None = None,
         pool_size: int = 10,
+        name: str = "pacs-cbir",
     ) -> None:
         try:
             parsed = make_url(url).set(drivername="postgresql+psycopg2")
@@ -108,7 +110,7 @@ class Database:
             "pool_use_lifo": True,
             # Parameters carry names and IDs, and an error's text goes to the log.
             "hide_parameters": True,
-            "connect_args": {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "pacs-cbir"},
+            "connect_args": {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": name},
         }
         self.engine = create_engine(parsed, **shared)
         # Connections of its own: to switch one between the two costs as much as it saves.
@@ -235,8 +237,19 @@ def without_password(url: str) -> str:
 
 
 @contextmanager
-def open_database(settings: Settings, *, pool_size: int = 10, check: bool = True) -> Iterator[Database]:
+def open_database(
+    settings: Settings,
+    *,
+    pool_size: int = 10,
+    check: bool = True,
+    role: str | None = SERVICE_ROLE,
+    name: str = "pacs-cbir",
+) -> Iterator[Database]:
     """The services' database: the server that the settings name, or the embedded one, started and upgraded.
+
+    Args:
+        check: whether the schema has to be this version's.
+        pool_size, role, name: see `Database`.
 
     Raises:
         SchemaOutdated: a server database's schema is not this version's.
@@ -245,7 +258,7 @@ def open_database(settings: Settings, *, pool_size: int = 10, check: bool = True
     from pacs_cbir.store import schema  # noqa: PLC0415 - Alembic takes 0.3 s, and `--help` needs none of it
 
     if settings.database_url is not None:
-        database = Database(settings.database_url.get_secret_value(), pool_size=pool_size)
+        database = Database(settings.database_url.get_secret_value(), role=role, pool_size=pool_size, name=name)
         try:
             if check:
                 schema.check(database)
@@ -255,7 +268,8 @@ def open_database(settings: Settings, *, pool_size: int = 10, check: bool = True
         return
     with embedded.EmbeddedPostgres(settings.postgres_dir) as server:
         schema.prepare_embedded(server)
-        database = Database(server.url(embedded.SERVICE_LOGIN), server=server, pool_size=pool_size)
+        url = server.url(embedded.SERVICE_LOGIN)
+        database = Database(url, role=role, server=server, pool_size=pool_size, name=name)
         try:
             yield database
         finally:
