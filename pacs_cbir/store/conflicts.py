@@ -14,8 +14,8 @@ class Kind(StrEnum):
     """What cannot be true.
 
     `SEVERAL_PATIENTS` is resolved by itself once all instances of the study are one patient's, by a merge or because
-    they came again, and `UNREADABLE_NOTE` once the note comes again and can be read; the others by a person, who
-    corrects or confirms the study.
+    they came again, `UNREADABLE_NOTE` once the note comes again and can be read, and what merged patients differ in by
+    a correction that says it; the others by a person, who corrects or confirms the study.
     """
 
     SEVERAL_PATIENTS = "several patients"
@@ -26,6 +26,14 @@ class Kind(StrEnum):
     """The instance came under another study before."""
     UNREADABLE_NOTE = "unreadable rejection note"
     """The instance is a Key Object Selection that cannot be read, and may reject others."""
+    SEVERAL_BIRTH_DATES = "several birth dates"
+    """The study's patient was merged into one who was born on another day; the surviving one's is answered."""
+    SEVERAL_SEXES = "several sexes"
+    """Likewise, of another sex."""
+
+
+OF_KEYWORD = {"PatientBirthDate": Kind.SEVERAL_BIRTH_DATES, "PatientSex": Kind.SEVERAL_SEXES}
+"""What merged patients may differ in only where they are not one patient, or somebody was wrong."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,19 @@ RECORD = text("""
     INSERT INTO conflicts (study_id, kind, sop_instance_uid)
     SELECT id, :kind, :sop_instance_uid FROM studies WHERE id = ANY(:study_ids)
     ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
+""")
+
+# Told by the first instance: what is wrong is all of the study's.
+RECORD_MERGED = text("""
+    INSERT INTO conflicts (study_id, kind, sop_instance_uid)
+    SELECT study_id, :kind, min(sop_instance_uid) FROM instances JOIN series ON series.id = series_id
+    WHERE study_id = ANY(:study_ids) GROUP BY study_id
+    ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
+""")
+
+RESOLVE_MERGED = text("""
+    UPDATE conflicts SET resolved_at = clock_timestamp()
+    WHERE study_id = ANY(:study_ids) AND kind = ANY(:kinds) AND resolved_at IS NULL
 """)
 
 RESOLVE_SEVERAL_PATIENTS = text("""
@@ -93,6 +114,17 @@ def record(connection: Connection, study_ids: Collection[int], kind: Kind, sop_i
     """An instance told a conflict of some studies; those that are gone have none."""
     told = {"study_ids": list(study_ids), "kind": kind, "sop_instance_uid": sop_instance_uid}
     connection.execute(RECORD, told)
+
+
+def record_merged(connection: Connection, study_ids: Collection[int], keyword: str) -> None:
+    """Those studies' patient was merged into one of whom an attribute of `OF_KEYWORD` says otherwise."""
+    connection.execute(RECORD_MERGED, {"study_ids": list(study_ids), "kind": OF_KEYWORD[keyword]})
+
+
+def resolve_merged(connection: Connection, study_ids: Collection[int], keywords: Collection[str]) -> None:
+    """It was said what is true of those attributes in those studies."""
+    kinds = [kind for keyword, kind in OF_KEYWORD.items() if keyword in keywords]
+    connection.execute(RESOLVE_MERGED, {"study_ids": list(study_ids), "kinds": kinds})
 
 
 def resolve_several_patients(connection: Connection, study_ids: Collection[int]) -> None:

@@ -85,6 +85,7 @@ def update_patient(connection: Connection, identifier: Identifier, values: Value
     if patient is None or not of_patient:
         raise UnknownPatient("no study here is of a patient with that identifier")
     _describe(connection, patient, _lists(values), of_patient)
+    conflicts.resolve_merged(connection, [study.id for study in of_patient], values)
     note(connection, Kind.PATIENT_UPDATE, door, patient.id, values)
     return len(of_patient)
 
@@ -92,7 +93,9 @@ def update_patient(connection: Connection, identifier: Identifier, values: Value
 def merge_patients(connection: Connection, prior: Identifier, surviving: Identifier, values: Values, door: str) -> int:
     """Make two patients one: all that is here of the prior one, or comes, is the surviving one's.
 
-    Where no study is here of either, their identifiers are kept, for what may come, and nothing else.
+    What is said of the surviving one, by corrections or else by the last of their studies, is said of both from then
+    on. That the prior one's studies say another birth date or sex, which `values` does not tell, is a conflict. Where
+    no study is here of either, their identifiers are kept, for what may come, and nothing else.
 
     Args:
         values: of `DEMOGRAPHICS`, of the surviving patient.
@@ -112,13 +115,15 @@ def merge_patients(connection: Connection, prior: Identifier, surviving: Identif
     if former.id not in {prior_id, patient.id}:
         raise MergeRefused("the prior patient was merged into another one before")
     moved = [] if former.id == patient.id else _studies_of(connection, former.id)
+    known = {**former.demographics, **_said_of(_studies_of(connection, patient.id)), **patient.demographics}
     connection.execute(MERGE, {"former_id": prior_id, "patient_id": patient.id})
     for statement in GIVE if moved else ():
         connection.execute(statement, {"former_id": former.id, "patient_id": patient.id})
     _rewrite(connection, {study.id: corrected(study.attributes, patient, named=True) for study in moved})
     if of_patient := _studies_of(connection, patient.id):
-        known = patient.demographics or former.demographics
         _describe(connection, patient, {**known, **_lists(values)}, of_patient)
+        conflicts.resolve_merged(connection, [study.id for study in of_patient], values)
+    _record_differences(connection, moved, {key: said for key, said in known.items() if key not in values})
     conflicts.resolve_several_patients(connection, [study.id for study in moved])
     note(connection, Kind.PATIENT_MERGE, door, patient.id, values)
     return len(moved)
@@ -232,6 +237,20 @@ def _reassign(connection: Connection, study: Row[*tuple[Any, ...]], patient: Pat
         )
     )
     return corrected(study.attributes, patient, named=another, another=another), known
+
+
+def _record_differences(connection: Connection, moved: list[Row[tuple[int, Attributes]]], known: Attributes) -> None:
+    """Which studies of a prior patient say otherwise than what is known of the surviving one."""
+    for keyword in conflicts.OF_KEYWORD:
+        told = known.get(keyword)
+        differing = [study.id for study in moved if told and study.attributes.get(keyword, told) != told]
+        conflicts.record_merged(connection, differing, keyword)
+
+
+def _said_of(theirs: list[Row[tuple[int, Attributes]]]) -> Attributes:
+    """What the last of a patient's studies says of them; what it leaves empty is not named."""
+    said = theirs[-1].attributes if theirs else {}
+    return {keyword: said[keyword] for keyword in DEMOGRAPHICS if said.get(keyword)}
 
 
 def _describe(

@@ -124,6 +124,16 @@ def test_a_merge(database: Database, settings: Settings, send: Callable[[bytes],
     assert table(database, "SELECT count(*) FROM patients WHERE patient_id IN ('9', '123')") == [(0,)]
 
 
+def test_a_merge_that_tells_nothing_else_leaves_one_birth_date(
+    database: Database, settings: Settings, send: Callable[[bytes], list[str]]
+) -> None:
+    for patient, born in (("41", "19610203"), ("42", "19700707")):
+        arrive(database, settings, patient=patient, study=patient, PatientBirthDate=born)
+    assert send(message("A40^ADT_A39", "PID|1||42", "MRG|41")) == DONE
+    assert [said(database, study)[3] for study in ("41", "42")] == ["19700707"] * 2
+    assert table(database, "SELECT kind FROM conflicts WHERE resolved_at IS NULL") == [("several birth dates",)]
+
+
 def test_several_merges_in_one_message_happen_together(
     database: Database, settings: Settings, send: Callable[[bytes], list[str]]
 ) -> None:

@@ -118,6 +118,46 @@ def test_a_merge_holds_for_what_is_here_and_what_comes(database: Database, setti
     assert flagged(database, "one") == []
 
 
+def test_of_merged_patients_who_differ_the_surviving_one_is_right(database: Database, settings: Settings) -> None:
+    wrong = {"PatientBirthDate": "19610203", "PatientSex": "F"}
+    arrive(database, settings, patient="A", study="one", PatientAge="064Y", **wrong)
+    arrive(database, settings, patient="A", study="silent", PatientBirthDate="", PatientSex="")
+    arrive(database, settings, patient="B", study="two", PatientBirthDate="19700707", PatientSex="M")
+    update(database, A, PatientBirthDate="19610204")
+    arrive(database, settings, patient="C", study="three", PatientBirthDate="19700707", PatientSex="M")
+    assert merge(database, A, B) == 2
+    arrive(database, settings, patient="A", study="four", **wrong)
+    arrive(database, settings, patient="B", study="five", PatientBirthDate="", PatientSex="M")
+    wanted = {"PatientID": "B", "PatientName": "Test^B", "PatientBirthDate": "19700707", "PatientSex": "M"}
+    for study in ("one", "silent", "two", "four", "five"):
+        assert said(database, study) == wanted
+    assert flagged(database, "one") == ["several birth dates", "several sexes"]
+    assert (flagged(database, "two"), flagged(database, "three")) == ([], [])
+    merge(database, A, B)
+    assert flagged(database, "one") == ["several birth dates", "several sexes"]
+    update(database, B, PatientBirthDate="19700708")
+    assert flagged(database, "one") == ["several sexes"]
+    correct(database, "one")
+    assert flagged(database, "one") == []
+
+
+def test_what_a_merge_tells_of_the_surviving_patient_is_no_conflict(database: Database, settings: Settings) -> None:
+    arrive(database, settings, patient="A", study="one", PatientBirthDate="19610203")
+    arrive(database, settings, patient="B", study="two", PatientBirthDate="19700707")
+    merge(database, A, B, PatientBirthDate="19700708")
+    assert [said(database, study)["PatientBirthDate"] for study in ("one", "two")] == ["19700708"] * 2
+    assert flagged(database, "one") == []
+
+
+def test_of_a_surviving_patient_without_studies_the_prior_one_tells(database: Database, settings: Settings) -> None:
+    arrive(database, settings, patient="A", study="one")
+    update(database, A, PatientBirthDate="19610203")
+    merge(database, A, B)
+    arrive(database, settings, patient="B", study="two")
+    assert [said(database, study)["PatientBirthDate"] for study in ("one", "two")] == ["19610203"] * 2
+    assert flagged(database, "one") == []
+
+
 def test_merges_chain_and_repeat_and_never_circle(database: Database, settings: Settings) -> None:
     arrive(database, settings, patient="A", study="one")
     merge(database, A, B)
@@ -331,9 +371,10 @@ def _do(database: Database, settings: Settings, run: str, expected: Expected, st
             with pytest.raises(MergeRefused):
                 merge(database, identifier, Identifier(run + other))
             return
+        theirs = [said(database, study)["PatientName"] for study in expected.of(surviving)]
         merge(database, identifier, Identifier(run + other))
         if survivor == patient:
             expected.into[patient] = surviving
-            name = expected.name.get(surviving) or expected.name.get(survivor)
+            name = expected.name.get(surviving) or (theirs and theirs[-1]) or expected.name.get(survivor)
             if name:
                 expected.name[surviving] = name
