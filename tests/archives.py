@@ -20,7 +20,8 @@ from pacs_cbir.settings import Settings
 from tests.conftest import free_port
 
 DEPLOYED = Path(__file__).parents[1] / "deploy" / "orthanc"
-DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+PLUGINS = Path("/usr/share/orthanc/plugins")
+DICOMWEB_PLUGIN, PYTHON_PLUGIN = (PLUGINS / f"libOrthanc{name}.so" for name in ("DicomWeb", "Python"))
 
 
 class Orthanc:
@@ -29,7 +30,7 @@ class Orthanc:
     def __init__(self, program: str, folder: Path, environment: Mapping[str, str], **options: object) -> None:
         folder.mkdir()
         for path in DEPLOYED.iterdir():
-            if path.suffix in {".json", ".lua"}:
+            if path.suffix in {".json", ".lua", ".py"}:
                 shutil.copy(path, folder)
         self.http_port, self.dicom_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
