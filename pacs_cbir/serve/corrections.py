@@ -96,6 +96,9 @@ class StudyCorrection(Demographics):
     patient: PatientIdentifier | None = Field(None, description="Whose it is; not given: as it is.")
     AccessionNumber: Annotated[str, StringConstraints(max_length=64, pattern=_TEXT)] | None = None
     StudyDescription: Annotated[str, StringConstraints(max_length=64, pattern=_TEXT)] | None = None
+    notes_looked_at: bool = Field(
+        False, description="Whether its rejection notes that cannot be read were looked at, and are flagged no more."
+    )
 
     def values(self) -> dict[str, str]:
         """Keyword → value, of those that are given."""
@@ -149,14 +152,21 @@ def corrections_router(database: Database) -> APIRouter:
 
     @router.post("/study", responses=problems(400, 404, 409, 503))
     def correct_study(given: StudyCorrection) -> Corrected:
-        """Say whose a study is, and what it is; its conflicts count as looked at.
+        """Say whose a study is, and what it is; its conflicts count as looked at, rejection notes if you say so.
 
         It holds for the study's instances that are here and those that come. What another patient's instances said of
         the patient is dropped; demographics that are given hold for this study.
         """
         patient = None if given.patient is None else given.patient.identifier()
         with database.transaction() as connection:
-            corrections.correct_study(connection, given.StudyInstanceUID, patient, given.values(), DOOR)
+            corrections.correct_study(
+                connection,
+                given.StudyInstanceUID,
+                patient,
+                given.values(),
+                DOOR,
+                notes_looked_at=given.notes_looked_at,
+            )
         return Corrected(studies=1)
 
     @router.get("", responses=problems(400, 503))

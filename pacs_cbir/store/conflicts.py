@@ -14,8 +14,9 @@ class Kind(StrEnum):
     """What cannot be true.
 
     `SEVERAL_PATIENTS` is resolved by itself once all instances of the study are one patient's, by a merge or because
-    they came again, `UNREADABLE_NOTE` once the note comes again and can be read, and what merged patients differ in by
-    a correction that says it; the others by a person, who corrects or confirms the study.
+    they came again, `UNREADABLE_NOTE` once the note comes again and can be read or a person says that they have looked
+    at it, and what merged patients differ in by a correction that says it; the others by a person, who corrects or
+    confirms the study.
     """
 
     SEVERAL_PATIENTS = "several patients"
@@ -92,9 +93,10 @@ RESOLVE_NOTE = text("""
       AND sop_instance_uid = :sop_instance_uid AND resolved_at IS NULL
 """)
 
-RESOLVE = text(
-    "UPDATE conflicts SET resolved_at = clock_timestamp() WHERE study_id = :study_id AND resolved_at IS NULL"
-)
+RESOLVE = text("""
+    UPDATE conflicts SET resolved_at = clock_timestamp()
+    WHERE study_id = :study_id AND resolved_at IS NULL AND (:notes_looked_at OR kind <> :note)
+""")
 
 FLAGGED = text("""
     SELECT study_instance_uid, kind, count(*) AS instances, min(seen_at) AS since
@@ -142,9 +144,14 @@ def resolve_unreadable_note(connection: Connection, series_ids: Collection[int],
     connection.execute(RESOLVE_NOTE, again)
 
 
-def resolve(connection: Connection, study_id: int) -> None:
-    """A person has looked at a study, and said what is true."""
-    connection.execute(RESOLVE, {"study_id": study_id})
+def resolve(connection: Connection, study_id: int, *, notes_looked_at: bool) -> None:
+    """A person has looked at a study, and said what is true.
+
+    Args:
+        notes_looked_at: at its notes too, which cannot be read here; whose the study is tells nothing of them.
+    """
+    said = {"study_id": study_id, "notes_looked_at": notes_looked_at, "note": Kind.UNREADABLE_NOTE}
+    connection.execute(RESOLVE, said)
 
 
 def flagged(connection: Connection, limit: int) -> tuple[Conflict, ...]:

@@ -130,15 +130,23 @@ def merge_patients(connection: Connection, prior: Identifier, surviving: Identif
 
 
 def correct_study(
-    connection: Connection, study_instance_uid: str, patient: Identifier | None, values: Values, door: str
+    connection: Connection,
+    study_instance_uid: str,
+    patient: Identifier | None,
+    values: Values,
+    door: str,
+    *,
+    notes_looked_at: bool = False,
 ) -> None:
     """Say whose a study is and what it is, for the instances that are here and those that come.
 
-    Whatever was a conflict in it is resolved by this, also where nothing else is corrected.
+    Whatever was a conflict in it is resolved by this, also where nothing else is corrected, but for rejection notes
+    that cannot be read.
 
     Args:
         patient: whose it is; None: as it is.
         values: of `STUDY_KEYWORDS`; and of `DEMOGRAPHICS`, which hold for this study alone.
+        notes_looked_at: whether somebody has looked at those, too.
 
     Raises:
         UnknownStudy: it is not here.
@@ -161,7 +169,7 @@ def correct_study(
     corrections_of_it |= _lists(values)
     connection.execute(update(studies).where(studies.c.id == study.id).values(corrections=corrections_of_it or None))
     _rewrite(connection, {study.id: attributes | corrections_of_it})
-    conflicts.resolve(connection, study.id)
+    conflicts.resolve(connection, study.id, notes_looked_at=notes_looked_at)
     owners = select(study_patients.c.patient_id).where(study_patients.c.study_id == study.id)
     keywords = [*values, *(() if patient is None else ("PatientID",))]
     for owner in connection.scalars(owners.order_by(study_patients.c.patient_id)).all():

@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from arriving import arrive
 from dicom_factory import mr_instance, uid
+from notes import note
 from running import scp_thread
 from scu import association, find, store
 from served import Api
@@ -73,6 +75,20 @@ def test_a_conflict_is_told_until_it_is_resolved(api: Api) -> None:
     assert post(api, "study", StudyInstanceUID=uid("one"), patient={"PatientID": "A"}).status_code == 200
     assert "conflicts" not in api.client.get("/studies").json()[0]
     assert api.client.get("/status").json()["conflicts"] == []
+
+
+def test_a_note_that_cannot_be_read_is_flagged_until_somebody_looked_at_it(api: Api) -> None:
+    ds = mr_instance("A", "one")
+    unreadable = note([ds])
+    del unreadable.ConceptNameCodeSequence
+    for one in (ds, mr_instance("B", "one", number=2), unreadable):
+        arrive(api.database, api.settings, one)
+    note_flag = "unreadable rejection note"
+    assert sorted(api.client.get("/studies").json()[0]["conflicts"]) == ["several patients", note_flag]
+    assert post(api, "study", StudyInstanceUID=uid("one"), patient={"PatientID": "A"}).status_code == 200
+    assert api.client.get("/studies").json()[0]["conflicts"] == [note_flag]
+    assert post(api, "study", StudyInstanceUID=uid("one"), notes_looked_at=True).status_code == 200
+    assert "conflicts" not in api.client.get("/studies").json()[0]
 
 
 @pytest.mark.parametrize(
