@@ -33,6 +33,17 @@ def peer_named(settings: Settings, name: str | None) -> str:
     return name
 
 
+def study_dates(option: str | None) -> str:
+    """The range of dates as a `Filter` has it: empty without the option.
+
+    Raises:
+        SettingsError: the option is there and empty, as of a variable that a script has not set: it would mean all.
+    """
+    if option is not None and not option.strip():
+        raise SettingsError("--study-date is empty: leave it out for all studies, or give YYYYMMDD- (until today)")
+    return (option or "").strip()
+
+
 def run_backfill(
     settings: Settings, database: Database, wanted: Filter, pace: Pace, stop: threading.Event, *, console: Console
 ) -> bool:

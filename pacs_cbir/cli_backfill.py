@@ -15,8 +15,8 @@ commands = typer.Typer(rich_markup_mode="markdown")
 def backfill(
     *,
     study_date: Annotated[
-        str, typer.Option(help="YYYYMMDD, YYYYMMDD-YYYYMMDD, or YYYYMMDD- until today; all studies by default.")
-    ] = "",
+        str | None, typer.Option(help="YYYYMMDD, YYYYMMDD-YYYYMMDD, or YYYYMMDD- until today; all studies by default.")
+    ] = None,
     modality: Annotated[str, typer.Option(help="One of the study's modalities; empty for any.")] = "MR",
     body_part: Annotated[str, typer.Option(help="BodyPartExamined of a series; empty for any.")] = "",
     peer: Annotated[str | None, typer.Option(help="Its name in PACS_CBIR_PEERS; the only one by default.")] = None,
@@ -33,7 +33,7 @@ def backfill(
 
     Example: `pacs-cbir backfill --study-date 20200101- --modality MR --hours "Mon-Fri 19:00-06:00, Sat-Sun"`
     """
-    from pacs_cbir.backfill import peer_named, run_backfill
+    from pacs_cbir.backfill import peer_named, run_backfill, study_dates
     from pacs_cbir.cli_service import service
     from pacs_cbir.hours import Hours
     from pacs_cbir.pacs.pacing import Pace
@@ -41,7 +41,8 @@ def backfill(
     from pacs_cbir.store.session import open_database
 
     settings, stop = service()
-    wanted = Filter(peer_named(settings, peer), study_date.strip(), modality.strip().upper(), body_part.strip().upper())
+    days, part = study_dates(study_date), body_part.strip().upper()
+    wanted = Filter(peer_named(settings, peer), days, modality.strip().upper(), part)
     pace = Pace(studies_per_minute, None if hours is None else Hours.parse(hours))
     with open_database(settings) as database:
         complete = run_backfill(settings, database, wanted, pace, stop, console=Console())

@@ -14,6 +14,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.dimse_primitives import C_MOVE
 from pynetdicom.events import Event
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
@@ -55,6 +56,7 @@ class CrookedPacs:
         delays: seconds before each of the next queries is answered.
         pause: seconds before each answer.
         broken: SOP Instance UIDs that it cannot send.
+        endless: whether it says, for as long as this is set, that it is sending, and sends nothing.
         asked: identifiers of the queries.
         cancelled: how many queries were cancelled.
         moved: StudyInstanceUID → how often it was asked to send it.
@@ -75,6 +77,7 @@ class CrookedPacs:
         self.delays: list[float] = []
         self.pause = 0.0
         self.broken: set[str] = set()
+        self.endless = False
         self.asked: list[Dataset] = []
         self.cancelled = 0
         self.moved: Counter[str] = Counter()
@@ -203,10 +206,20 @@ class CrookedPacs:
             yield None, None
             return
         self.moved[str(asked.StudyInstanceUID)] += 1
+        while self.endless and event.assoc.is_established:
+            self._say_pending(event, len(held))
+            time.sleep(0.1)
         yield self._ours.dicom_host, self._ours.dicom_port
         yield len(held)
         for ds in held:
             yield 0xFF00, _unsendable(ds) if ds.SOPInstanceUID in self.broken else ds
+
+    def _say_pending(self, event: Event, remaining: int) -> None:
+        response = C_MOVE()
+        response.MessageIDBeingRespondedTo = event.request.MessageID
+        response.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        response.Status, response.NumberOfRemainingSuboperations = 0xFF00, remaining
+        event.assoc.dimse.send_msg(response, event.context.context_id)
 
 
 def _unsendable(ds: FileDataset) -> Dataset:

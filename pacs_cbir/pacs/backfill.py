@@ -132,23 +132,28 @@ class Backfill:
             return backfills.incomplete(connection, self._row)
 
     def _find(self, first: date, last: date, searched_to: date | None, today: date) -> None:
+        found: dict[str, int | None] = {}
+        missing: list[str] = []
         if searched_to is not None:
             first = searched_to + DAY
         elif not self._wanted.study_date:
-            found, all_of_them = self._pacing.do(self._search.at_once)
-            self._pacing.heard = all_of_them
-            first = last + DAY if all_of_them else first
-            self._pacing.do(partial(self._note, found, min(first, today) - DAY, last))
+            found, self._pacing.heard = self._pacing.do(self._search.at_once)
+            missing = list(self._search.incomplete)
+            if self._pacing.heard:
+                first = last + DAY
+                self._pacing.do(partial(self._note, found, missing, today - DAY, last))
         while first <= last:
-            found, until = self._pacing.do(partial(self._search.some_days, first, last))
+            of_days, until = self._pacing.do(partial(self._search.some_days, first, last))
             self._pacing.heard = True
-            # Of today more may come: the next run asks for it again.
-            self._pacing.do(partial(self._note, found, min(until, today - DAY), last))
-            first = until + DAY
+            # What it would not name at once is noted only here: a PACS that answers no query of days either was asked
+            # wrongly, and the next run asks for all studies again. So it does for those of today: more may come.
+            noted = [*missing, *self._search.incomplete]
+            self._pacing.do(partial(self._note, found | of_days, noted, min(until, today - DAY), last))
+            found, missing, first = {}, [], until + DAY
 
-    def _note(self, found: dict[str, int | None], searched_to: date, last: date) -> None:
+    def _note(self, found: dict[str, int | None], missing: list[str], searched_to: date, last: date) -> None:
         with self._database.transaction() as connection:
-            backfills.add_found(connection, self._row, found, self._search.incomplete, searched_to)
+            backfills.add_found(connection, self._row, found, missing, searched_to)
             counts = backfills.count(connection, self._row)
         if found:
             log.info("studies found", searched_to=f"{searched_to:%Y-%m-%d}", found=len(found))

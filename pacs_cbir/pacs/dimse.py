@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses
+from pacs_cbir.errors import PeerAway, PeerError, PeerRefuses, PeerSilent
 from pacs_cbir.pacs.archive import Fetched
 from pacs_cbir.pacs.association import open_association
 from pacs_cbir.peers import Peer
@@ -30,6 +31,8 @@ CANCELLED = 0xFE00
 TOO_MANY_MATCHES = 0xA700
 SOME_FAILED = 0xB000
 UNKNOWN_DESTINATION = 0xA801
+# Sub-operations that were done.
+COUNTS = ("Completed", "Warning", "Failed")
 # PS3.8 Table 9-21: result 1 is permanent, and so are these reasons of the service user.
 REJECTED_FOR_GOOD = 1
 REASONS = {
@@ -141,9 +144,38 @@ def identifier(level: str, keys: Mapping[str, str]) -> Dataset:
     return ds
 
 
-def fetched(
-    peer: Peer, settings: Settings, responses: Iterable[tuple[Dataset, Dataset | None]], service: str
-) -> Fetched:
+Responses = Iterable[tuple[Dataset, Dataset | None]]
+
+
+def while_it_goes_on(peer: Peer, responses: Responses, arrived: Callable[[], object], hint: str = "") -> Responses:
+    """A C-MOVE's or C-GET's responses, for as long as they, or what arrives, tell that something is done.
+
+    A peer may say that it is under way (Pending) without end. What is looked at beside its counts, which it may leave
+    out, is only asked for once they have stood still for the peer's `timeout_seconds`.
+
+    Args:
+        arrived: what it returns is another after something arrived.
+        hint: what the error says at its end.
+
+    Raises:
+        PeerSilent: nothing was done for that time.
+    """
+    before, counted, since = arrived(), None, time.monotonic()
+    for status, failed in responses:
+        counts = [status.get(f"NumberOf{name}Suboperations") for name in ("Remaining", *COUNTS)]
+        if counts != counted:
+            counted, since = counts, time.monotonic()
+        elif status.get("Status") in PENDING and time.monotonic() - since > peer.timeout_seconds:
+            if (now := arrived()) == before:
+                raise PeerSilent(
+                    f"{named(peer)} has said for {peer.timeout_seconds:g} s that it is sending, and counts on no "
+                    f"further, and nothing has arrived{hint}"
+                )
+            before, since = now, time.monotonic()
+        yield status, failed
+
+
+def fetched(peer: Peer, settings: Settings, responses: Responses, service: str) -> Fetched:
     """A C-MOVE's or C-GET's responses → what was handed over, by the counts of the last one.
 
     Raises:
@@ -164,11 +196,9 @@ def fetched(
                 f"{named(peer)} does not know where to send (A801H): give it our AE title {settings.ae_title} "
                 f"with this machine's address and port {settings.dicom_port}, as a destination of C-MOVE"
             )
-        counts = {
-            name: int(status.get(f"NumberOf{name}Suboperations") or 0) for name in ("Completed", "Warning", "Failed")
-        }
+        counts = {name: int(status.get(f"NumberOf{name}Suboperations") or 0) for name in COUNTS}
         completed = counts["Completed"] + counts["Warning"]
-        hint = "" if completed or service != "C-MOVE" else _can_it_send(settings)
+        hint = "" if completed or service != "C-MOVE" else can_it_send(settings)
         if code not in {SUCCESS, SOME_FAILED} and not any(counts.values()):
             raise PeerError(f"{named(peer)} answered a {service} with status {code:04X}H{comment_of(status)}{hint}")
         return Fetched(
@@ -180,7 +210,7 @@ def fetched(
     raise PeerError(f"{named(peer)} broke off a {service}")
 
 
-def _can_it_send(settings: Settings) -> str:
+def can_it_send(settings: Settings) -> str:
     """What to look at where a C-MOVE brings nothing: PACSs use one status for all that may have gone wrong."""
     return (
         f"; is `pacs-cbir scp` running, and does the PACS know our AE title {settings.ae_title}, this machine's "

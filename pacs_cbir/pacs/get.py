@@ -70,7 +70,8 @@ class GetArchive:
         ) as (assoc, model):
             query = Query(assoc, self.peer, self.patients)
             asked = retrieve_identifier(query, model, study_instance_uid, series_instance_uid)
-            handed_over = dimse.fetched(self.peer, self.settings, assoc.send_c_get(asked, model), "C-GET")
+            responses = dimse.while_it_goes_on(self.peer, assoc.send_c_get(asked, model), lambda: receiver.received)
+            handed_over = dimse.fetched(self.peer, self.settings, responses, "C-GET")
         return receiver.checked(handed_over)
 
     def _storage_contexts(self, study: str, series: str | None) -> list[PresentationContext]:
@@ -102,11 +103,13 @@ class _Receiver:
     peer: Peer
     settings: Settings
     database: Database
+    received: int = 0
     refused: list[str] = field(default_factory=list)
     broken: StoreError | None = None
 
     def store(self, event: Event) -> int:
         """Ingest one instance; the status that answers it (PS3.4 Table B.2-1)."""
+        self.received += 1
         request = cast("C_STORE", event.request)
         uid = str(request.AffectedSOPInstanceUID)
         source = Source(self.peer.ae_title, str(request.AffectedSOPClassUID), uid)

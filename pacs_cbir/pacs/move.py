@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at run time
     PatientRootQueryRetrieveInformationModelMove,
@@ -15,6 +17,7 @@ from pacs_cbir.pacs.archive import Fetched, Found, Level
 from pacs_cbir.pacs.query import Patients, Query, find, find_contexts, relational_queries, retrieve_identifier
 from pacs_cbir.peers import Peer
 from pacs_cbir.settings import Settings
+from pacs_cbir.store import holdings
 
 MODELS = (StudyRootQueryRetrieveInformationModelMove, PatientRootQueryRetrieveInformationModelMove)
 
@@ -37,5 +40,14 @@ class MoveArchive:
         with dimse.associate(self.peer, self.settings, MODELS, find_contexts(), negotiated=wish) as (assoc, model):
             query = Query(assoc, self.peer, self.patients)
             asked = retrieve_identifier(query, model, study_instance_uid, series_instance_uid)
-            responses = assoc.send_c_move(asked, self.settings.ae_title, model)
+            responses = dimse.while_it_goes_on(
+                self.peer,
+                assoc.send_c_move(asked, self.settings.ae_title, model),
+                partial(self._last_arrival, study_instance_uid, series_instance_uid),
+                dimse.can_it_send(self.settings),
+            )
             return dimse.fetched(self.peer, self.settings, responses, "C-MOVE")
+
+    def _last_arrival(self, study_instance_uid: str, series_instance_uid: str | None) -> datetime | None:
+        with self.patients.database.reading() as connection:
+            return holdings.last_arrival(connection, study_instance_uid, series_instance_uid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
@@ -33,11 +34,22 @@ def count_here(
     return connection.execute(_counted(study_instance_uid, series_instance_uid, here)).scalar_one()
 
 
+def last_arrival(
+    connection: Connection, study_instance_uid: str, series_instance_uid: str | None = None
+) -> datetime | None:
+    """When the last of them was received; None where none was."""
+    query = _counted(study_instance_uid, series_instance_uid, of=func.max(instances.c.received_at))
+    return connection.execute(query).scalar_one()
+
+
 def _counted(
-    study_uid: str | ColumnElement[str], series_uid: str | None, *conditions: ColumnElement[bool]
-) -> Select[int]:
+    study_uid: str | ColumnElement[str],
+    series_uid: str | None,
+    *conditions: ColumnElement[bool],
+    of: ColumnElement[Any] | None = None,
+) -> Select[Any]:
     query = (
-        select(func.count())
+        select(func.count() if of is None else of)
         .select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies))
         .where(studies.c.study_instance_uid == study_uid, *conditions)
     )

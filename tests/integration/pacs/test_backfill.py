@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from archives import Orthanc
+from arriving import arrive
 from backfilling import EVERYTHING, FAST, JANUARY, backfill_of, run, study
 from crooked_pacs import CrookedPacs
 from dicom_factory import mr_instance, uid
@@ -21,7 +24,7 @@ from running import listens, pacs_cbir, wait_until
 from stored import rows
 from structlog.testing import capture_logs
 
-from pacs_cbir.backfill import run_backfill
+from pacs_cbir.backfill import run_backfill, study_dates
 from pacs_cbir.errors import BackfillRuns, PeerAway, PeerError, PeerRefuses, SettingsError
 from pacs_cbir.hours import Hours
 from pacs_cbir.pacs import pacing, retrieve
@@ -86,6 +89,18 @@ def test_all_studies_those_without_a_date_too(pacs: Orthanc, scp: Settings, data
     assert backfill.run() == {"waiting": 0, "done": 5, "parked": 0}
 
 
+def test_after_a_wrong_address_all_studies_are_asked_for_again(
+    pacs: Orthanc, scp: Settings, database: Database
+) -> None:
+    pacs.add(study("of no day", StudyDate=""))
+    wrong, _ = backfill_of(pacs.peer("dicomweb", dicomweb_url=f"{pacs.url}/dicom-wob"), scp, database, EVERYTHING)
+    with pytest.raises(PeerError, match="is dicomweb_url in PACS_CBIR_PEERS"):
+        wrong.run()
+    right, said = backfill_of(pacs.peer("dicomweb"), scp, database, EVERYTHING)
+    assert right.run() == {"waiting": 0, "done": 1, "parked": 0}
+    assert (right.incomplete(), said) == ([], [])
+
+
 def test_what_may_be_missing_of_all_studies_is_told(crooked: CrookedPacs, scp: Settings, database: Database) -> None:
     crooked.hold(study("of no day", 1, StudyDate=""))
     for day in range(1, 5):
@@ -126,6 +141,35 @@ def test_a_study_over_which_a_pacs_falls_silent_does_not_keep_the_others_there(
     counts, said = run(hurried, scp, database)
     assert counts["done"] == 2
     assert said == []
+
+
+def test_a_pacs_that_says_without_end_that_it_is_sending_is_given_up(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold(study("endless"))
+    crooked.endless = True
+    backfill, _ = backfill_of(crooked.peer(timeout_seconds=1), scp, database)
+    assert backfill.run() == {"waiting": 0, "done": 0, "parked": 1}
+    assert crooked.moved == {uid("endless"): scp.job_attempts}
+    [error] = backfill.parked().values()
+    assert "has said for 1 s that it is sending" in error
+    assert "does the PACS know our AE title" in error
+
+
+def test_a_pacs_that_does_not_count_is_waited_for_while_instances_arrive(
+    crooked: CrookedPacs, scp: Settings, database: Database
+) -> None:
+    crooked.hold(study("slow", 4))
+    crooked.endless = True
+    with ThreadPoolExecutor(1) as pool:
+        counts = pool.submit(run, crooked.peer(timeout_seconds=1), scp, database)
+        wait_until(lambda: crooked.moved.total() > 0, 30)
+        for ds in study("slow", 3):
+            time.sleep(0.8)
+            arrive(database, scp, ds)
+        crooked.endless = False
+        assert counts.result(60)[0] == {"waiting": 0, "done": 1, "parked": 0}
+    assert crooked.moved == {uid("slow"): 1}
 
 
 def test_a_body_part_is_a_series_attribute(pacs: Orthanc, scp: Settings, database: Database) -> None:
@@ -427,6 +471,13 @@ def test_a_range_that_is_none_leaves_no_backfill_behind(settings: Settings, data
     with pytest.raises(SettingsError, match="--study-date"):
         run(away, settings, database, Filter("pacs", wrong, "MR", ""))
     assert rows(database, backfills) == []
+
+
+def test_all_studies_are_asked_for_by_no_date_and_not_by_an_empty_one() -> None:
+    assert (study_dates(None), study_dates(" 20200101- ")) == ("", "20200101-")
+    for empty in ("", " "):
+        with pytest.raises(SettingsError, match="--study-date is empty"):
+            study_dates(empty)
 
 
 def test_ranges_of_days() -> None:
