@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from pacs_cbir.store.tables import instances, series, studies
+
+Selected = TypeVar("Selected", bound=Select[Any])
 
 
 def now(connection: Connection) -> datetime:
@@ -38,24 +40,22 @@ def last_arrival(
     connection: Connection, study_instance_uid: str, series_instance_uid: str | None = None
 ) -> datetime | None:
     """When the last of them was received; None where none was."""
-    query = _counted(study_instance_uid, series_instance_uid, of=func.max(instances.c.received_at))
-    return connection.execute(query).scalar_one()
+    query = _of_them(select(func.max(instances.c.received_at)), study_instance_uid, series_instance_uid)
+    last: datetime | None = connection.execute(query).scalar_one()
+    return last
 
 
 def _counted(
-    study_uid: str | ColumnElement[str],
-    series_uid: str | None,
-    *conditions: ColumnElement[bool],
-    of: ColumnElement[Any] | None = None,
-) -> Select[Any]:
-    query = (
-        select(func.count() if of is None else of)
-        .select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies))
-        .where(studies.c.study_instance_uid == study_uid, *conditions)
+    study_uid: str | ColumnElement[str], series_uid: str | None, *conditions: ColumnElement[bool]
+) -> Select[int]:
+    return _of_them(select(func.count()), study_uid, series_uid).where(*conditions)
+
+
+def _of_them(query: Selected, study_uid: str | ColumnElement[str], series_uid: str | None) -> Selected:
+    query = query.select_from(instances.join(series, series.c.id == instances.c.series_id).join(studies)).where(
+        studies.c.study_instance_uid == study_uid
     )
-    if series_uid is not None:
-        query = query.where(series.c.series_instance_uid == series_uid)
-    return query
+    return query if series_uid is None else query.where(series.c.series_instance_uid == series_uid)
 
 
 def senders(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> tuple[str, ...]:
