@@ -173,8 +173,12 @@ class Settings(BaseSettings):
         file = os.environ.get(SETTINGS_FILE_VARIABLE)
         if not file:
             return (init_settings, env_settings)
-        if not Path(file).is_file():
-            raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {file}, which is not a file")
+        try:
+            Path(file).open("rb").close()
+        except OSError as error:
+            raise SettingsError(
+                f"{SETTINGS_FILE_VARIABLE} names {file}, which cannot be read: {error.strerror}"
+            ) from error
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file)))
 
     @property

@@ -180,6 +180,9 @@ def test_a_file_that_cannot_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(tmp_path / "missing.toml"))
     with pytest.raises(SettingsError, match=r"missing\.toml"):
         load_settings()
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(tmp_path))
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load_settings()
     monkeypatch.setenv(SETTINGS_FILE_VARIABLE, write(tmp_path / "broken.toml", "ae_title = "))
     with pytest.raises(SettingsError, match=SETTINGS_FILE_VARIABLE):
         load_settings()
