@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 import typer.main
 
@@ -42,6 +44,33 @@ def test_every_command_is_in_the_reference_and_none_else() -> None:
 def test_every_command_says_what_it_does_and_shows_an_example() -> None:
     without = [name for name, command in COMMANDS.items() if "Example: `" not in (command.help or "")]  # type: ignore[attr-defined]
     assert without == []
+
+
+def _written_commands(page: Path) -> list[str]:
+    """Every `pacs-cbir …` of a page, in a line to be typed or within a sentence."""
+    text = page.read_text()
+    fenced = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    typed = "\n".join([*fenced, *re.findall(r"^ {4,}.*$", text, re.MULTILINE)])
+    lines = re.findall(r"^ *(?:[A-Z_]+=\S+ )*(?:\S*/bin/|echo y \| )?pacs-cbir +(\S.*)$", typed, re.MULTILINE)
+    return [*lines, *(" ".join(found.split()) for found in re.findall(r"`pacs-cbir +([^`|…]+)`", text))]
+
+
+def test_the_documents_tell_commands() -> None:
+    assert sum(len(_written_commands(page)) for page in PAGES) > 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_can_be_typed_as_they_are_written(page: Path) -> None:
+    for written in _written_commands(page):
+        words = shlex.split(written.replace("COMMAND", "serve"), comments=True)
+        name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+        if name is None:
+            assert any(known.startswith(f"{' '.join(words)} ") for known in COMMANDS), f"{page.name}: {written}"
+            continue
+        command: click.Command = COMMANDS[name]  # type: ignore[assignment]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        given = words[len(name.split()) :]
+        assert {word.partition("=")[0] for word in given if word.startswith("--")} <= {*options, "--help"}, written
 
 
 def test_every_setting_is_in_the_reference_with_its_default_and_meaning() -> None:
