@@ -107,7 +107,8 @@ def peer() -> Callable[[str], str]:
     def find(program: str) -> str:
         found = which(program)
         if found is None:
-            reason = f"{program} is not installed (Debian: apt install dcmtk orthanc orthanc-dicomweb chromium)"
+            packages = "dcmtk orthanc orthanc-dicomweb chromium nginx npm"
+            reason = f"{program} is not installed (Debian: apt install {packages})"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)

@@ -22,6 +22,7 @@ from pacs_cbir.serve.labels import labels_router
 from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.page import page_router
 from pacs_cbir.serve.patient_deletions import patient_deletions_router
+from pacs_cbir.serve.prefix import Prefix
 from pacs_cbir.serve.rendered import rendered_router
 from pacs_cbir.serve.similar import similar_router
 from pacs_cbir.serve.stow import stow_router
@@ -70,4 +71,5 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(health_router(database, searcher, metrics))
     problems.install(app)
     app.add_middleware(Access, metrics=metrics)
+    app.add_middleware(Prefix)
     return app

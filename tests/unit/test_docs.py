@@ -19,7 +19,12 @@ REFERENCE = (ROOT / "deploy" / "reference.md").read_text()
 TREE = (ROOT / "pacs_cbir" / "README.md").read_text()
 PAGES = [
     ROOT / "README.md",
-    *(path for name in ("deploy", "results", "pacs_cbir") for path in (ROOT / name).rglob("*.md")),
+    *(
+        path
+        for name in ("deploy", "results", "pacs_cbir")
+        for path in (ROOT / name).rglob("*.md")
+        if "node_modules" not in path.parts
+    ),
 ]
 
 
