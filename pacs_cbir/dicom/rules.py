@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from pacs_cbir.dicom.frames import first_number
 from pacs_cbir.dicom.sequence import SequenceEvidence, classify_header
@@ -135,12 +136,17 @@ def read_rules(path: Path | None) -> SiteRules:
     try:
         return SiteRules.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_problem(one["loc"], one["msg"]) for one in error.errors(include_url=False))
+        problems = "; ".join(_problem(one) for one in error.errors(include_url=False))
         raise SettingsError(f"{VARIABLE}: {path}: {problems}") from None
 
 
-def _problem(place: tuple[int | str, ...], message: str) -> str:
+def _problem(error: ErrorDetails) -> str:
+    place, message = error["loc"], error["msg"].removeprefix("Value error, ")
     names = [str(one) for one in place if one != "[key]"]
-    if len(place) > 1 and isinstance(place[1], int):
-        names = [f"rule {place[1] + 1}", *names[2:]]
-    return f"{' '.join(names)}: {message.removeprefix('Value error, ')}"
+    in_rule = len(place) > 1 and isinstance(place[1], int)
+    if in_rule:
+        names = [f"rule {int(place[1]) + 1}", *names[2:]]
+    if error["type"] == "extra_forbidden":
+        keys = " and ".join(Rule.model_fields) if in_rule else "[[rule]] alone"
+        message = f"there is no such key; {'a rule' if in_rule else 'the file'} has {keys}"
+    return f"{' '.join(names)}: {message}"

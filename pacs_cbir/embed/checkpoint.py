@@ -141,14 +141,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         described = card_path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path.name} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"the card of {path.name} cannot be read: {error.strerror}; it lies beside it, as {card_path.name}"
+        ) from error
     if rb"\u0000" in described:
         raise CheckpointError(f"{card_path} is no checkpoint's card: it holds a NUL character")
     try:
         card = Card.model_validate_json(described)
     except ValidationError as error:
         raise CheckpointError(
-            f"{card_path} is no checkpoint's card: {_faults(error)}; copy both files again"
+            f"{card_path} is no checkpoint's card: {_faults(error)}; correct it, or copy both files again"
         ) from error
     return with_weights(card, path)
 
@@ -174,7 +176,7 @@ def with_weights(card: Card, path: Path) -> Checkpoint:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise CheckpointError(f"{path} is not the file its card describes: the SHA-256 differs; copy both files again")
     if card.preprocessing.revision != REVISION:
@@ -196,7 +198,10 @@ def _not_finite(weights: Mapping[str, npt.NDArray[np.generic]]) -> list[str]:
 
 
 def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'as a whole'}: {e['msg']}" for e in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'as a whole'}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    )
 
 
 def save_checkpoint(

@@ -20,6 +20,7 @@ from pacs_cbir.embed.network import build_network
 from pacs_cbir.errors import CheckpointError
 
 CPU_BATCH = 32
+SHOWN_MISFITS = 3
 GPU_BATCH = 512
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a component of an embedding between two batches the same slice is in, on a CPU."""
@@ -175,4 +176,6 @@ def _load_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.gener
     try:
         network.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()})
     except (RuntimeError, TypeError) as error:
-        raise CheckpointError(f"the weights do not fit the card's architecture: {error}") from error
+        told = [line.strip() for line in str(error).splitlines()]
+        few = "; ".join(told[1 : 1 + SHOWN_MISFITS] or told)
+        raise CheckpointError(f"architecture: the weights are not those of the card's: {few}") from error

@@ -69,9 +69,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse values that `draw_slices` cannot work with, with ValueError."""
-        lengths = (self.field_of_view_mm, self.size, self.slice_spacing_mm, self.reslice_max_spacing_mm)
-        if not all(np.isfinite(lengths)) or min(lengths) <= 0:
-            raise ValueError(f"Preprocessing needs positive lengths, not {self}")
+        for name in ("field_of_view_mm", "size", "slice_spacing_mm", "reslice_max_spacing_mm"):
+            length = getattr(self, name)
+            if not (np.isfinite(length) and length > 0):
+                raise ValueError(f"{name} is a length above 0, not {length}")
         if self.size > LARGEST_SIZE:
             raise ValueError(f"slices have at most {LARGEST_SIZE} pixels along an edge, not {self.size}")
 

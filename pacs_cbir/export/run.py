@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pacs_cbir.embed.decode import Decoder
-from pacs_cbir.errors import DiskUnavailable, InstanceError, SettingsError, VolumeError
+from pacs_cbir.errors import DiskUnavailable, InstanceError, InvalidQuery, SettingsError, VolumeError
 from pacs_cbir.export.instance import Belonging, why_not, write_deidentified
 from pacs_cbir.export.query import Order
 from pacs_cbir.export.report import Done, Left, save_manifest, save_report, show
@@ -40,6 +40,7 @@ def export(order: Order, out: Path, settings: Settings, database: Database, cons
         whether every series that was asked for has left.
 
     Raises:
+        InvalidQuery: nothing here is asked for; an earlier export of the same order is empty now.
         SettingsError: `out` is something else, or another process writes it.
         DiskUnavailable: `out` cannot be written; what is in it is whole.
         DatabaseUnavailable, ManifestError.
@@ -63,6 +64,8 @@ def export(order: Order, out: Path, settings: Settings, database: Database, cons
             notes.append(f"left out: {rejected} instances that rejection notes took out of use")
         save_report(out, order, done, pseudonyms, [f"manifest: {len(rows)} rows", *notes])
     show(done, console)
+    if not chosen:
+        raise InvalidQuery("--query: nothing that is here matches it, so nothing was exported")
     return not done.left
 
 

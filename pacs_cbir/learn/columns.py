@@ -22,6 +22,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """
     try:
         parquet = _is_parquet(path)
+        if not parquet:
+            _require_commas(path)
         if parquet:
             names = pyarrow.parquet.read_schema(path).names
         else:
@@ -39,6 +41,15 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         raise ManifestError(path.name, [f"cannot be read: {error}: save it in UTF-8"]) from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(path.name, [f"cannot be read: {error}"]) from error
+
+
+def _require_commas(path: Path) -> None:
+    """Some spreadsheets part columns otherwise, where a comma is the decimal point."""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if sign in first and "," not in first:
+            raise ManifestError(path.name, [f"row 1: its columns are parted by {name}: save it with commas"])
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def corrections_router(database: Database) -> APIRouter:
     """Routes of corrections."""
     router = APIRouter(prefix="/corrections", tags=["corrections"])
 
-    @router.post("/patient-update", responses=problems(400, 404, 503))
+    @router.post("/patient-update", responses=problems(400, 404, 415, 503))
     def update_patient(given: PatientUpdate) -> Corrected:
         """Correct a patient's name, birth date or sex, in all studies that are here and those that come.
 
@@ -138,7 +138,7 @@ def corrections_router(database: Database) -> APIRouter:
             found = corrections.update_patient(connection, given.patient.identifier(), given.values(), DOOR)
         return Corrected(studies=found)
 
-    @router.post("/patient-merge", responses=problems(400, 409, 503))
+    @router.post("/patient-merge", responses=problems(400, 409, 415, 503))
     def merge_patients(given: PatientMerge) -> Corrected:
         """Make two patients one: what is here of the prior one, or comes, is the surviving one's from now on.
 
@@ -150,7 +150,7 @@ def corrections_router(database: Database) -> APIRouter:
             found = corrections.merge_patients(connection, prior, surviving, given.values(), DOOR)
         return Corrected(studies=found)
 
-    @router.post("/study", responses=problems(400, 404, 409, 503))
+    @router.post("/study", responses=problems(400, 404, 409, 415, 503))
     def correct_study(given: StudyCorrection) -> Corrected:
         """Say whose a study is, and what it is; its conflicts count as looked at, rejection notes if you say so.
 

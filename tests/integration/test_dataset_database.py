@@ -145,3 +145,6 @@ def test_a_series_of_which_pixel_data_has_left_is_no_part_of_a_manifest(
     rows, notes = database_rows(settings, database)
     assert len(rows) == 3
     assert any("1 series whose pixel data is no longer here" in note for note in notes)
+    let_go(database, settings)
+    with pytest.raises(ManifestError, match=r"(?s)nothing of what is embedded can be listed.*2 series.*RETENTION"):
+        database_rows(settings, database)

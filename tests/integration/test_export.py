@@ -292,6 +292,16 @@ def test_a_query_that_cannot_be_understood_says_so(query: str, says: str) -> Non
         read_order(query, retain_longitudinal=False, clean_pixel=False)
 
 
+def test_a_query_that_nothing_matches_says_so(
+    settings: Settings, database: Database, receive: Receive, tmp_path: Path
+) -> None:
+    slices(receive, "MEIER-1", "a")
+    order = read_order("StudyDate=19990101", retain_longitudinal=False, clean_pixel=False)
+    with pytest.raises(InvalidQuery, match="--query: nothing that is here matches it"):
+        export(order, tmp_path / "out", settings, database, Console(quiet=True))
+    assert report(tmp_path / "out")["instances"] == 0
+
+
 def test_other_folders_are_left_alone(settings: Settings, database: Database, receive: Receive, tmp_path: Path) -> None:
     slices(receive, "P1", "a")
     (tmp_path / "full").mkdir()

@@ -89,6 +89,8 @@ def test_what_cannot_be_changed_says_why_and_changes_nothing(
     [
         ("study,label\n1.1,glioma\n", "column 'StudyInstanceUID' is missing"),
         ("StudyInstanceUID,label\n", "no rows"),
+        ("StudyInstanceUID;label\n1.1;glioma, left\n", "its columns are parted by semicolons: save it with commas"),
+        ("StudyInstanceUID\tlabel\n1.1\tglioma\n", "its columns are parted by tabs: save it with commas"),
         (f"StudyInstanceUID,label\n1.1,glioma\n1.2,{'x' * 65}\n", "study 1.2: a label is text of 1 to 64"),
     ],
 )

@@ -35,7 +35,10 @@ def database_rows(settings: Settings, database: Database) -> tuple[list[Row], li
         notes.insert(0, f"{waiting} series wait for a worker, or were given up: see pacs-cbir status")
     notes = [f"left out: {count} x stack: {reason}" for reason, count in state.not_embedded.items()] + notes
     if not rows:
-        raise ManifestError("the database", ["nothing is embedded: run pacs-cbir worker first", *notes])
+        why = (
+            "nothing of what is embedded can be listed" if found else "nothing is embedded: run pacs-cbir worker first"
+        )
+        raise ManifestError("the database", [why, *notes])
     return rows, notes
 
 
@@ -71,7 +74,8 @@ def pseudonymous_rows(
     ]
     if gone:
         notes.append(
-            f"left out: {len(gone)} series whose pixel data is no longer here: let the archive send them again"
+            f"left out: {len(gone)} series whose pixel data is no longer here: set PACS_CBIR_RETENTION so that it "
+            "stays, and let the archive send them again"
         )
     if conflicts:
         notes.append(f"left out: {len(conflicts)} studies that hold several patients: see pacs-cbir status")

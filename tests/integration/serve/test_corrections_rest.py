@@ -118,6 +118,14 @@ def test_what_cannot_be_corrected_says_so_and_names_no_one(
     assert not any(word in f"{answer.text}{lines}" for word in ("4711", "Roe", "19470229"))
 
 
+@pytest.mark.parametrize("given", [{}, {"Content-Type": "text/plain"}], ids=["none", "another"])
+@pytest.mark.parametrize("what", ["patient-update", "patient-merge", "study", "patient-deletion"])
+def test_a_body_of_another_type_is_told_which_is_wanted(api: Api, what: str, given: dict[str, str]) -> None:
+    answer = api.client.post(f"/corrections/{what}", content=b'{"patient": {"PatientID": "X-4711"}}', headers=given)
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["detail"]
+
+
 def test_the_history_is_listed_without_identities(api: Api) -> None:
     api.add("1.1", "1.1.1")
     post(api, "patient-update", patient={"PatientID": "P1.1"}, PatientName="Roe^Jane")

@@ -124,7 +124,7 @@ def test_without_a_file_there_are_no_rules() -> None:
     ("content", "complaint"),
     [
         ("rule =", "is not TOML"),
-        ("[[rules]]\nsequence = 'T1'", "rules: Extra inputs"),
+        ("[[rules]]\nsequence = 'T1'", "rules: there is no such key; the file has [[rule]] alone"),
         ("[[rule]]\nsequence = 'T3'\nwhen.Manufacturer = 'GE*'", "rule 1 sequence: Input should be 'T1', 'T1CE'"),
         ("[[rule]]\nsequence = 'T1'", "rule 1 when: Field required"),
         ("[[rule]]\nsequence = 'T1'\nwhen = {}", "rule 1 when: "),
@@ -141,7 +141,10 @@ def test_without_a_file_there_are_no_rules() -> None:
         ("[[rule]]\nsequence = 'T1'\nwhen.EchoTime = {min = 'a'}", "rule 1 when EchoTime: { min"),
         ("[[rule]]\nsequence = 'T1'\nwhen.EchoTime = {min = 2, max = 1}", "rule 1 when EchoTime: min is above max"),
         ("[[rule]]\nsequence = 'T1'\nwhen.EchoTime = {min = nan}", "rule 1 when EchoTime: min is above max"),
-        ("[[rule]]\nsequence = 'T1'\nif.EchoTime = {min = 1}", "rule 1 when: Field required; rule 1 if: Extra"),
+        (
+            "[[rule]]\nsequence = 'T1'\nif.EchoTime = {min = 1}",
+            "rule 1 if: there is no such key; a rule has sequence and when",
+        ),
     ],
 )
 def test_what_cannot_be_used_names_file_and_rule(tmp_path: Path, content: str, complaint: str) -> None:
