@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -58,6 +59,32 @@ def _range(values: tuple[str, ...]) -> str:
 
     least, most = min(values, key=size), max(values, key=size)
     return least if least == most else f"{least} to {most}"
+
+
+def print_changes(settings: Settings, database: Database, console: Console) -> None:
+    """What `re_sort_all` would read otherwise, of the encoder that answers: a row for each change, reason and name.
+
+    Raises:
+        as `re_sort_all`.
+    """
+    rules = read_rules(settings.sequence_rules)
+    with database.transaction() as connection:
+        active = encoders.active(connection)
+        total = sequences.count_series(connection)
+    changes: Counter[tuple[str, ...]] = Counter()
+    cards = {} if active is None else {active.id: card_of(active.card)}
+    for _, found in track(_by_series(database, cards), "Reading headers", total=total, console=Console(stderr=True)):
+        for stack in found:
+            if (anew := _read_anew(stack, rules)) is not None:
+                told = anew.told
+                name = told.evidence.get("SeriesDescription", "")
+                changes[stack.sequence, told.sequence.value, told.evidence["rule"], name] += 1
+    table = Table("Now", "Then", "Stacks")
+    for name in ("Because of", "SeriesDescription"):
+        table.add_column(name, overflow="fold")
+    for (before, after, reason, name), count in changes.most_common():
+        table.add_row(before, after, str(count), escape(reason), escape(name))
+    console.print(table if changes else "nothing would be read otherwise")
 
 
 def re_sort_all(settings: Settings, database: Database, console: Console) -> None:

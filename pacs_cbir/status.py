@@ -37,7 +37,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     _print_rows(
         console,
         "Parked; the next instance of the series, or `pacs-cbir reindex --encoder NAME`, tries again",
-        ("StudyInstanceUID", "SeriesInstanceUID", "Encoder", "Since", "Error"),
+        ("Study", "Series", "Encoder", "Since", "Error"),
         [
             (
                 job.study_instance_uid,
@@ -53,7 +53,7 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     _print_rows(
         console,
         "Conflicts; `POST /corrections/study` says what is true",
-        ("StudyInstanceUID", "What", "Instances", "Since"),
+        ("Study", "What", "Instances", "Since"),
         [(c.study_instance_uid, c.kind, str(c.instances), f"{c.since:%Y-%m-%d %H:%M}") for c in state.conflicts],
     )
     deletions = [(str(number),) for number in state.pending_deletions]
@@ -62,11 +62,11 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
     _print_rows(
         console,
         "Storage commitments whose senders were not told; PACS_CBIR_PEERS says where they are",
-        ("AE title", "TransactionUID", "Instances", "Since", "Attempts", "State", "Error"),
+        ("AE title", "Transaction", "Instances", "Since", "State", "Error"),
         [_commitment(one) for one in untold],
     )
     nameless = [(uid,) for uid in state.studies_without_patient_id]
-    _print_rows(console, "No PatientID: each study a patient of its own", ("StudyInstanceUID",), nameless)
+    _print_rows(console, "No PatientID: each study a patient of its own", ("Study",), nameless)
 
 
 def _print_counts(settings: Settings, state: Status, console: Console) -> None:
@@ -88,24 +88,26 @@ def _print_counts(settings: Settings, state: Status, console: Console) -> None:
 def _print_backfills(database: Database, console: Console) -> None:
     with database.transaction() as connection:
         listed = backfills.summaries(connection)
-    columns = ("PACS", "StudyDate", "Modality", "Body part", "Searched to", "Found", "Here", "Failed", "Ended")
+    columns = ("PACS", "Studies", "Searched to", "Found", "Here", "Failed", "Ended")
     rows = []
     for one in listed:
         wanted, counts = one.filter, one.counts
-        which = (wanted.peer, wanted.study_date or "any", wanted.modality or "any", wanted.body_part or "any")
+        which = f"{wanted.study_date or 'any date'}, {wanted.modality or 'any modality'}"
+        which += f", {wanted.body_part}" if wanted.body_part else ""
         numbers = (str(sum(counts.values())), str(counts["done"]), str(counts["parked"]))
         ended = "not yet" if one.finished_at is None else f"{one.finished_at:%Y-%m-%d %H:%M}"
-        rows.append((*which, str(one.searched_to or "not yet"), *numbers, ended))
+        rows.append((wanted.peer, which, str(one.searched_to or "not yet"), *numbers, ended))
     _print_rows(console, "Backfills; the same `pacs-cbir backfill` goes on", columns, rows)
     unknown = [(one.filter.peer, what) for one in listed for what in one.incomplete]
     _print_rows(console, "What a backfill may lack studies of", ("PACS", "What"), unknown)
     failed = [(one.filter.peer, uid, error) for one in listed for uid, error in one.parked.items()]
-    _print_rows(console, "Studies that a backfill could not fetch", ("PACS", "StudyInstanceUID", "Error"), failed)
+    _print_rows(console, "Studies that a backfill could not fetch", ("PACS", "Study", "Error"), failed)
 
 
 def _commitment(one: commitments.Open) -> tuple[str, ...]:
     since, state = f"{one.requested_at:%Y-%m-%d %H:%M}", "given up" if one.given_up else "tried again"
-    return one.ae_title, one.transaction_uid, str(one.instances), since, str(one.attempts), state, one.error
+    state = f"{one.attempts} attempts, {state}"
+    return one.ae_title, one.transaction_uid, str(one.instances), since, state, one.error
 
 
 def _disk(settings: Settings) -> str:
@@ -125,13 +127,17 @@ def print_encoders(database: Database, console: Console) -> None:
     """
     with database.transaction() as connection:
         listed = [(row, encoders.progress(connection, row.id)) for row in encoders.listed(connection)]
-    # Names are typed again; all else may break over lines.
-    columns = ("State", "Precision", "Series", "Waiting", "Running", "Parked", "Hours", "Workers", "From")
-    table = Table(Column("Encoder", no_wrap=True), *(Column(name, overflow="fold") for name in columns))
+    # Names are typed again; all else may break over lines, and has those that fit beside it on 80 columns.
+    table = Table(Column("Encoder", no_wrap=True), Column("State", overflow="fold"), show_lines=True)
     for row, now in listed:
-        counts = (f"{now.series} of {now.all_series}", str(now.waiting), str(now.running), str(now.parked))
-        how = (row.hours or "always", str(row.workers or "all"), "PACS" if row.from_pacs else "disk")
-        table.add_row(row.name, row.state, row.precision, *counts, *how)
+        source = "PACS" if row.from_pacs else "disk"
+        state = (
+            f"{row.state}, {row.precision}",
+            f"{now.series} of {now.all_series} series",
+            f"{now.waiting} waiting, {now.running} running, {now.parked} parked",
+            f"reindexed {row.hours or 'always'} by {row.workers or 'all'} workers from {source}",
+        )
+        table.add_row(row.name, "\n".join(state))
     console.print(table)
 
 

@@ -23,7 +23,7 @@ from untrained import TWO_NUMBERS, Untrained, save_untrained
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.errors import SettingsError
 from pacs_cbir.search.follow import Follower
-from pacs_cbir.sequences import print_sequences, re_sort_all
+from pacs_cbir.sequences import print_changes, print_sequences, re_sort_all
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import encoders
 from pacs_cbir.store import sequences as sequence_rows
@@ -117,6 +117,20 @@ def test_a_worker_reads_what_comes_by_the_sites_rules(settings: Settings, databa
     rule(settings, "[[rule]]")
     with pytest.raises(SettingsError, match="rule 1 sequence: Field required"):
         Worker(settings, database, decoder)
+
+
+def test_rules_can_be_tried_without_changing_anything(settings: Settings, database: Database, decoder: Decoder) -> None:
+    receive(settings, database, "a")
+    receive(settings, database, "b", EchoTime="120")
+    assert work(settings, database, decoder) == 2
+    before = table(database, "SELECT * FROM stacks ORDER BY id")
+    for content, told in ((FLAIR_RULE, ["T2", "FLAIR", "1", "site rule 1", "t2_tse_tra"]), ("", None)):
+        rule(settings, content)
+        said = io.StringIO()
+        print_changes(settings, database, Console(file=said, width=80))
+        lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.getvalue().splitlines()]
+        assert (told in lines) if told else "nothing would be read otherwise" in said.getvalue()
+    assert table(database, "SELECT * FROM stacks ORDER BY id") == before
 
 
 def test_rules_hold_for_what_is_here_within_seconds_and_without_embedding_it(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from rich.console import Console
 from rows import add_patient, add_series
 from sqlalchemy import insert, text
 from stack_rows import DIMENSION, add_encoder, new_stack, not_embedded, save
 
-from pacs_cbir.store import conflicts
+from pacs_cbir.settings import Settings
+from pacs_cbir.status import print_encoders, print_status
+from pacs_cbir.store import backfills, conflicts
 from pacs_cbir.store.conflicts import Kind
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.status import service_status
@@ -52,3 +55,37 @@ def test_status_counts_and_lists_what_needs_a_look(database: Database) -> None:
     assert (found.encoder, found.encoder_identity) == ("test-aaaaaaaa", "a" * 64)
     assert "Doe" not in repr(found)
     assert "P1" not in repr(found)
+
+
+def test_on_80_columns_nothing_is_cut_or_broken_within_a_word(settings: Settings, database: Database) -> None:
+    row_uid = "1.2.840.113619.2.55.3.604688119.971.4467"
+    name, wanted = "our-hospital-2026-with-a-long-name", backfills.Filter("orthanc", "20200101-20231231", "MR", "BRAIN")
+    with database.transaction() as connection:
+        encoder = add_encoder(connection)
+        connection.execute(
+            text("UPDATE encoders SET name = :name, hours = 'Mon-Fri 19:00-06:00', workers = 2 WHERE id = :id"),
+            {"name": name, "id": encoder},
+        )
+        backfills.begin(connection, wanted)
+        row = add_series(connection, row_uid.removesuffix(".4467"), row_uid)
+        connection.execute(
+            insert(jobs).values(
+                series_id=row.series_id, not_before=text("clock_timestamp()"), status="parked", error="DecodingError: x"
+            )
+        )
+    said = Console(record=True, width=80)
+    print_status(settings, database, said)
+    print_encoders(database, said)
+    lines = said.export_text().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    cells = " ".join(word for line in lines for word in line.replace("│", " ").replace("┃", " ").split())
+    for whole in (name, "0 waiting, 0 running, 0 parked", "0 of 1 series", "19:00-06:00", "2 workers", "orthanc"):
+        assert whole in cells
+    for word in ("20200101-20231231,", "MR,", "BRAIN", "Searched", "Study", "DecodingError:"):
+        assert word in cells.split()
+    # UIDs may fold.
+    head = next(number for number, line in enumerate(lines) if "Series" in line and "Error" in line)
+    place = [cell.strip() for cell in lines[head].split("┃")].index("Series")
+    folded = [line.split("│")[place].strip() for line in lines[head + 2 :] if line.count("│") == lines[head].count("┃")]
+    assert folded[0] != row_uid
+    assert "".join(folded) == row_uid
