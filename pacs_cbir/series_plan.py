@@ -105,6 +105,7 @@ def _embed_stack(stack: DrawnStack, encoder: Encoder) -> NewStack:
         sop_instance_uids=stack.sop_instance_uids,
         embeddings=vectors,
         thumbnails=stack.thumbnails,
+        missing_slices=stack.missing_slices,
     )
 
 

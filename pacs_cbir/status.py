@@ -34,6 +34,9 @@ def print_status(settings: Settings, database: Database, console: Console) -> No
         console.print(f"corrections: {'; '.join(told) or 'none yet'}")
     _print_rows(console, "Rejected", ("Reason", "Instances"), [(r, str(n)) for r, n in state.rejected.items()])
     _print_rows(console, "Not embedded", ("Reason", "Stacks"), [(r, str(n)) for r, n in state.not_embedded.items()])
+    gaps = [(study, series, str(missing)) for study, series, missing in state.with_gaps]
+    title = "Embedded without slices that are missing between others: rejected, or never sent"
+    _print_rows(console, title, ("Study", "Series", "Missing"), gaps)
     _print_rows(
         console,
         "Parked; the next instance of the series, or `pacs-cbir reindex --encoder NAME`, tries again",

@@ -63,6 +63,7 @@ class Api:
         *,
         sequence: str = "T1",
         in_domain: bool = True,
+        missing_slices: int = 0,
         study: Given | None = None,
         attributes: Given | None = None,
     ) -> int:
@@ -88,6 +89,7 @@ class Api:
                 in_domain=in_domain,
                 instance_uids=[f"{series_uid}.1"],
             )
+            stack = replace(stack, missing_slices=missing_slices)
             encoder = encoders.active(connection)
             encoder_id = encoder.id if encoder else make_active(connection, self.encoder).id
             save(connection, added.series_id, encoder_id, stack)

@@ -4,7 +4,8 @@ Of an answer, over HTTP and DIMSE alike:
 
     (0075,xx01)  FD  similarity        cosine, at most 1, higher is closer; of a study the mean over its sequences
     (0075,xx02)  FD  coverage          share of the example's sequences that were compared like with like, 0 to 1
-    (0075,xx03)  LO  note              `outside-encoder-domain`: the encoder was not trained for such series
+    (0075,xx03)  LO  note              `outside-encoder-domain`: the encoder was not trained for such series;
+                                      `slices-missing`: between others, they were rejected or never sent
     (0075,xx04)  LO  MR sequence       of a series: T1, T1CE, T2, FLAIR, …, unknown
     (0075,xx05)  UI  like              Series Instance UID of the example's series that it is like
     (0075,xx06)  UI  slice             of a series: SOP Instance UID of the picture to look at

@@ -77,6 +77,11 @@ class Volume:
     frames: tuple[FrameReference | None, ...]
 
     @property
+    def missing_slices(self) -> int:
+        """How many are missing between others."""
+        return self.frames.count(None)
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels in mm: (slices, rows, columns)."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)

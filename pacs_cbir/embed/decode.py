@@ -46,6 +46,7 @@ class DrawnStack:
         sop_instance_uids: the instances it is made of.
         slices: None where `not_embedded` says why.
         thumbnails: of the frames that the slices were drawn from, where they were asked for.
+        missing_slices: how many are missing between others.
     """
 
     sequence: str
@@ -56,6 +57,7 @@ class DrawnStack:
     slices: Slices | None
     not_embedded: str | None
     thumbnails: tuple[Thumbnail, ...] = ()
+    missing_slices: int = 0
 
 
 def draw_series(
@@ -97,11 +99,12 @@ def draw_stack(paths: Sequence[Path], separated_by: Mapping[str, Any], preproces
 
 
 def _draw(stack: Stack, preprocessing: Preprocessing, *, with_thumbnails: bool = False) -> DrawnStack:
-    slices, reason = None, stack.reason
+    slices, reason, missing = None, stack.reason, 0
     thumbnails: tuple[Thumbnail, ...] = ()
     if reason is None:
         try:
             volume = build_volume(stack)
+            missing = volume.missing_slices
             slices = draw_slices(volume, preprocessing)
             thumbnails = draw_thumbnails(stack, volume, slices) if with_thumbnails else ()
         except NotAVolume as error:
@@ -115,6 +118,7 @@ def _draw(stack: Stack, preprocessing: Preprocessing, *, with_thumbnails: bool =
         slices=slices,
         not_embedded=reason,
         thumbnails=thumbnails,
+        missing_slices=missing,
     )
 
 

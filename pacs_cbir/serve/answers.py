@@ -37,6 +37,7 @@ from pacs_cbir.store.embeddings import Source
 OUTCOME_KEYS = ("PatientSex", "PatientAge", "StudyDescription")
 UNKNOWN = Outcome()
 OUTSIDE_DOMAIN = "outside-encoder-domain"
+SLICES_MISSING = "slices-missing"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def study_model(
         {
             (SIMILARITY, "FD"): match.similarity,
             (COVERAGE, "FD"): match.coverage,
-            (NOTE, "LO"): None if match.in_domain else OUTSIDE_DOMAIN,
+            (NOTE, "LO"): _notes(match, uids) or None,
             (DAYS, "SL"): outcome.days,
             (REPORT, "UR"): outcome.report,
             (LABELS, "LO"): list(outcome.labels) or None,
@@ -100,7 +101,7 @@ def series_model(match: SeriesMatch, series: Attributes, uids: Uids, keys: Retur
 def _series_block(match: SeriesMatch, uids: Uids) -> Model:
     values: dict[tuple[int, str], Any] = {
         (SIMILARITY, "FD"): match.similarity,
-        (NOTE, "LO"): None if match.in_domain else OUTSIDE_DOMAIN,
+        (NOTE, "LO"): _notes(match, uids) or None,
         (SEQUENCE, "LO"): match.sequence,
         (LIKE, "UI"): match.like or None,
         (PARTS, "LO"): [f"{part}:{cosine:.3f}" for part, cosine in match.parts.items()],
@@ -128,7 +129,7 @@ def study_plain(
         **plain(study, keys.of(study, ["StudyInstanceUID", "StudyDate", *OUTCOME_KEYS])),
         "similarity": match.similarity,
         "coverage": match.coverage,
-        **_notes(match.in_domain),
+        **_plain_notes(match, uids),
         **({} if outcome.days is None else {"days": outcome.days}),
         **({} if outcome.report is None else {"report": outcome.report}),
         "labels": list(outcome.labels),
@@ -163,7 +164,7 @@ def _series_plain(match: SeriesMatch, uids: Uids) -> dict[str, Any]:
     pair = uids.pair(match)
     if match.slices is not None and pair is not None:
         found["slice"] = _pair_plain(match.slices, pair)
-    return found | _notes(match.in_domain)
+    return found | _plain_notes(match, uids)
 
 
 def _pair_plain(slices: SliceMatch, named: tuple[Source, Source]) -> dict[str, Any]:
@@ -177,5 +178,13 @@ def _source_plain(source: Source) -> dict[str, Any]:
     return {"SOPInstanceUID": source.sop_instance_uid, "frame": source.frame_number}
 
 
-def _notes(in_domain: bool) -> dict[str, Sequence[str]]:
-    return {} if in_domain else {"notes": [OUTSIDE_DOMAIN]}
+def _plain_notes(match: StudyMatch | SeriesMatch, uids: Uids) -> dict[str, Sequence[str]]:
+    notes = _notes(match, uids)
+    return {"notes": notes} if notes else {}
+
+
+def _notes(match: StudyMatch | SeriesMatch, uids: Uids) -> list[str]:
+    """What a reader must know before trusting a match."""
+    pairs = [uids.pair(one) for one in (match.series if isinstance(match, StudyMatch) else (match,))]
+    with_gaps = any(pair is not None and pair[1].with_gaps for pair in pairs)
+    return [*([] if match.in_domain else [OUTSIDE_DOMAIN]), *([SLICES_MISSING] if with_gaps else [])]

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _INCLUDED = ConfigDict(extra="allow")
 
+_NOTES = (
+    "`outside-encoder-domain`: not what the encoder was trained for. `slices-missing`: between others, they were "
+    "rejected or never sent, and it was compared without them."
+)
+
 
 class Picture(BaseModel):
     """A picture in the archive."""
@@ -42,7 +47,7 @@ class ComparedSeries(BaseModel):
         description="Series Instance UID of the example's series that it is like; a PNG or JPEG has none.",
     )
     slice: MatchingSlice | None = Field(None, description="Of the two series' slices, the pair that they owe most to.")
-    notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
+    notes: list[str] | None = Field(None, description=_NOTES)
 
 
 class SimilarStudy(BaseModel):
@@ -64,7 +69,7 @@ class SimilarStudy(BaseModel):
     coverage: float = Field(
         description="Share, by weight, of the example's sequences that were compared like with like, 0 to 1."
     )
-    notes: list[str] | None = Field(None, description="`outside-encoder-domain`: not what the encoder was trained for.")
+    notes: list[str] | None = Field(None, description=_NOTES)
     series: list[ComparedSeries] = Field(description="Its series that were compared, best first.")
 
 

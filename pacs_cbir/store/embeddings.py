@@ -48,10 +48,15 @@ class SliceEmbedding:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture as the archive knows it; frames count from 1."""
+    """A picture as the archive knows it; frames count from 1.
+
+    Attributes:
+        with_gaps: whether of its stack slices are missing between others.
+    """
 
     sop_instance_uid: str
     frame_number: int
+    with_gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class NewStack:
     sop_instance_uids: tuple[str, ...]
     embeddings: tuple[SliceEmbedding, ...]
     thumbnails: tuple[Thumbnail, ...] = ()
+    missing_slices: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ def _insert(connection: Connection, series_id: int, encoder_id: int, stack: NewS
             separated_by=stack.separated_by,
             evidence=stack.evidence,
             sop_instance_uids=list(stack.sop_instance_uids),
+            missing_slices=stack.missing_slices,
         )
     )
     if stack.embeddings:
@@ -285,8 +292,9 @@ def load(connection: Connection, encoder_id: int, ids: Collection[uuid.UUID]) ->
 SOURCES = Prepared(
     "sources",
     """
-    SELECT stack_id, slice, sop_instance_uid, frame_number
+    SELECT stack_id, slice, sop_instance_uid, frame_number, missing_slices > 0 AS with_gaps
     FROM embeddings JOIN unnest($1, $2) AS named (stack_id, slice) USING (stack_id, slice)
+    JOIN stacks ON stacks.id = stack_id
     """,
     "uuid[]",
     "smallint[]",
@@ -297,7 +305,10 @@ def sources(connection: Connection, slices: Collection[tuple[uuid.UUID, int]]) -
     """(stack, slice) → the picture that it was drawn from; slices that are gone are left out."""
     stack_ids, numbers = zip(*slices, strict=True) if slices else ((), ())
     rows = SOURCES.rows(connection, list(stack_ids), list(numbers))
-    return {(row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number) for row in rows}
+    return {
+        (row.stack_id, row.slice): Source(row.sop_instance_uid, row.frame_number, with_gaps=row.with_gaps)
+        for row in rows
+    }
 
 
 @dataclass(frozen=True)

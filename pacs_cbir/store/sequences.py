@@ -94,9 +94,10 @@ _IS_THERE = text("SELECT EXISTS (SELECT FROM series WHERE id = :series_id)")
 # The embeddings are as old as they were: what arrived since then is still to be embedded.
 _COPY = text("""
     INSERT INTO stacks (id, series_id, encoder_id, sequence, plane, body_part, in_domain, not_embedded, separated_by,
-                        evidence, sop_instance_uids, created_at)
+                        evidence, sop_instance_uids, missing_slices, created_at)
     SELECT :new_id, series_id, encoder_id, :sequence, CASE WHEN CAST(:not_embedded AS text) IS NULL THEN plane END,
-           body_part, :in_domain, :not_embedded, separated_by, CAST(:evidence AS jsonb), sop_instance_uids, created_at
+           body_part, :in_domain, :not_embedded, separated_by, CAST(:evidence AS jsonb), sop_instance_uids,
+           missing_slices, created_at
       FROM stacks WHERE id = :id
 """)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, func, select, text
 
 from pacs_cbir.store import conflicts, deletion, encoders, rejections
 from pacs_cbir.store.conflicts import Conflict
@@ -48,6 +48,8 @@ class Status:
         stacks, embedded, embedded_series, not_embedded: of the encoder whose embeddings are searched.
         embedded: stacks that have embeddings.
         embedded_series: series with at least one such stack.
+        with_gaps: (Study Instance UID, Series Instance UID, how many) of embedded stacks with slices missing between
+            others; the first `MAX_LISTED`.
         rejected: reason → instances that rejection notes took out of use; `instances` counts the others.
         not_embedded: reason → stacks.
         jobs: `waiting`, `running` and `parked` → how many.
@@ -71,6 +73,7 @@ class Status:
     embedded: int
     embedded_series: int
     not_embedded: dict[str, int]
+    with_gaps: tuple[tuple[str, str, int], ...]
     jobs: dict[str, int]
     parked: tuple[ParkedJob, ...]
     conflicts: tuple[Conflict, ...]
@@ -108,6 +111,7 @@ def service_status(connection: Connection) -> Status:
             select(func.count(stacks.c.series_id.distinct())).where(searched, stacks.c.not_embedded.is_(None))
         ).scalar_one(),
         not_embedded=not_embedded,
+        with_gaps=_with_gaps(connection, searched),
         jobs=count_jobs(connection),
         parked=_parked(connection),
         conflicts=conflicts.flagged(connection, MAX_LISTED),
@@ -116,6 +120,17 @@ def service_status(connection: Connection) -> Status:
         encoder=None if encoder is None else encoder.name,
         encoder_identity=None if encoder is None else encoder.identity,
     )
+
+
+def _with_gaps(connection: Connection, searched: ColumnElement[bool]) -> tuple[tuple[str, str, int], ...]:
+    rows = connection.execute(
+        select(studies.c.study_instance_uid, series.c.series_instance_uid, stacks.c.missing_slices)
+        .select_from(stacks.join(series, series.c.id == stacks.c.series_id).join(studies))
+        .where(searched, stacks.c.not_embedded.is_(None), stacks.c.missing_slices > 0)
+        .order_by(series.c.id, stacks.c.id)
+        .limit(MAX_LISTED)
+    )
+    return tuple((study, one, missing) for study, one, missing in rows)
 
 
 def count_jobs(connection: Connection) -> dict[str, int]:

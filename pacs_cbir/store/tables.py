@@ -349,6 +349,13 @@ stacks = Table(
     Column("separated_by", JSONB, nullable=False, comment="what tells this stack from the series' others"),
     Column("evidence", JSONB, nullable=False, comment="the header values that named the sequence"),
     Column("sop_instance_uids", ARRAY(Text), nullable=False),
+    Column(
+        "missing_slices",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="between others: rejected, or never sent",
+    ),
     _now("created_at"),
     # Which series an encoder lacks is told without reading the rows.
     Index("ix_stacks_encoder_id_series_id", "encoder_id", "series_id"),

@@ -142,7 +142,9 @@ def test_rules_hold_for_what_is_here_within_seconds_and_without_embedding_it(
     receive(settings, database, "c", PixelSpacing=None)
     assert work(settings, database, decoder) == 3
     vectors, pictures = table(database, VECTORS), table(database, "SELECT * FROM thumbnails ORDER BY 1, 2")
-    created = table(database, "SELECT created_at FROM stacks ORDER BY 1")
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE stacks SET missing_slices = 2"))
+    created = table(database, "SELECT created_at, missing_slices FROM stacks ORDER BY 1")
     assert len(vectors) == 2 * 2 * 4
     assert len(pictures) == 2 * 3
     with following(Follower(database, settings.index_dir)) as follower:
@@ -157,7 +159,7 @@ def test_rules_hold_for_what_is_here_within_seconds_and_without_embedding_it(
         wait_until(lambda: answered(follower) == ["T2", "T2"], PROMISED_SECONDS)
     assert table(database, VECTORS) == vectors
     assert table(database, "SELECT * FROM thumbnails ORDER BY 1, 2") == pictures
-    assert table(database, "SELECT created_at FROM stacks ORDER BY 1") == created
+    assert table(database, "SELECT created_at, missing_slices FROM stacks ORDER BY 1") == created
     assert table(database, "SELECT id FROM jobs") == []
 
 

@@ -247,8 +247,8 @@ def test_a_series_of_which_a_slice_is_rejected_is_embedded_from_the_others(
     assert work(worker) == 2
     left = [str(ds.SOPInstanceUID) for ds in placed if ds is not placed[1]]
     of_images = stacks.c.sequence == "T2"
-    query = select(stacks.c.not_embedded, stacks.c.sop_instance_uids).where(of_images)
-    assert rows(database, query) == [(None, left)]
+    query = select(stacks.c.not_embedded, stacks.c.sop_instance_uids, stacks.c.missing_slices).where(of_images)
+    assert rows(database, query) == [(None, left, 1)]
     found = rows(
         database, select(embeddings.c.sop_instance_uid, embeddings.c.position_mm).order_by(embeddings.c.slice).offset(1)
     )

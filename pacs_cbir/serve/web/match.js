@@ -73,9 +73,12 @@ export async function heat(pair, question, waits, signal) {
 
 /** Badges of what a reader must know before trusting a match. */
 export function notes(match) {
-  return match.notes?.includes('outside-encoder-domain')
-    ? el('span', { class: 'badge warn', title: 'The encoder was not trained for such pictures: take this ranking with care.' }, 'outside domain')
-    : null;
+  return [
+    ['outside-encoder-domain', 'outside domain', 'The encoder was not trained for such pictures: take this ranking with care.'],
+    ['slices-missing', 'slices missing', 'Slices between others were rejected or never sent: it was compared without them.'],
+  ]
+    .filter(([note]) => match.notes?.includes(note))
+    .map(([, words, title]) => el('span', { class: 'badge warn', title }, words));
 }
 
 /** Bars of what was compared, each from what unrelated patients usually reach to 1, where that is known, else from 0;

@@ -35,6 +35,21 @@ def plain(api: Api, path: str, **parameters: Any) -> Any:
     return answer.json()
 
 
+def test_what_lacks_slices_is_marked(api: Api) -> None:
+    api.add("1", "1.1")
+    api.add("2", "2.1", 0, missing_slices=2)
+    api.add("3", "3.1", 10, missing_slices=1, in_domain=False)
+    api.add("4", "4.1", 20)
+    marks = [["slices-missing"], ["outside-encoder-domain", "slices-missing"], None]
+    found = plain(api, "/similar/studies", example="1")
+    assert [one.get("notes") for one in found] == [one["series"][0].get("notes") for one in found] == marks
+    assert [one.get("notes") for one in plain(api, "/similar/series", example="1/1.1")] == marks
+    as_dicom = api.client.get("/similar/studies", params={"example": "1"}).json()
+    assert [one.get("00751003", {}).get("Value") for one in as_dicom] == marks
+    status = api.client.get("/status").json()
+    assert status["with_gaps"] == [["2", "2.1", 2], ["3", "3.1", 1]]
+
+
 def test_studies_best_first_without_the_own_patient(cohort: Api) -> None:
     first, second = plain(cohort, "/similar/studies", example="1")
     assert first == {
