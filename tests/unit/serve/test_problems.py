@@ -29,6 +29,7 @@ NOT_OVER_HTTP = (
     errors.ManifestError,
     errors.NotMeasurable,
     errors.RecipeError,
+    errors.Unhealthy,
     errors.WrongLevel,
 )
 
