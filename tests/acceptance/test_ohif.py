@@ -223,6 +223,19 @@ def test_a_match_that_the_pacs_has_not_got_is_said_so(hospital: Hospital, browse
             client.post("/instances", content=archive).raise_for_status()
 
 
+def test_the_services_own_page_is_there_under_the_prefix(hospital: Hospital, browser: Browser) -> None:
+    ports = {"pacs_port": hospital.pacs.http_port, "service_port": hospital.service_port}
+    with (
+        viewer_site(hospital.peer, hospital.folder / "page", STOCK, **ports) as url,
+        watched(browser, f"{url}/pacs-cbir/") as seen,
+    ):
+        seen.open()
+        expect(seen.page.get_by_role("row")).to_have_count(PATIENTS + 1)
+        seen.page.get_by_role("row").nth(1).get_by_role("button").click()
+        seen.drawn()
+        assert seen.page.evaluate("window.crossOriginIsolated")
+
+
 def ranked(viewer: Viewer, found: list[dict[str, object]], example_study: str) -> None:
     """What was answered is shown in its order, each with its slice, and the example's own patient is not in it."""
     assert found

@@ -17,7 +17,7 @@ export function addressOf({ view, study, current, shown, question }) {
   }
   // A comparison is reached from the answers that it is one of.
   if (question) return written('similar', { example: nameOf(question.example), region: question.region });
-  return '/';
+  return './';
 }
 
 /** The view that an address names; null where it names none, or not in our words. */
@@ -37,7 +37,7 @@ export function viewAt(hash) {
 function written(view, values) {
   const kept = Object.entries(values).filter(([, value]) => value !== undefined && value !== null);
   // Slashes and commas may stand in a fragment as they are (RFC 3986 3.5).
-  return `/#${view}?${kept.map(([name, value]) => `${name}=${value}`).join('&')}`;
+  return `./#${view}?${kept.map(([name, value]) => `${name}=${value}`).join('&')}`;
 }
 
 function uid(text) {

@@ -17,7 +17,8 @@ export class Problem extends Error {
 export async function request(path, { accept = 'application/json', ...options } = {}) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: { Accept: accept, ...options.headers } });
+    // Relative: a proxy may have put the service below a path.
+    answer = await fetch(`.${path}`, { ...options, headers: { Accept: accept, ...options.headers } });
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Problem({

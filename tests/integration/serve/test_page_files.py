@@ -52,7 +52,7 @@ def test_nothing_comes_from_elsewhere_or_stands_inline() -> None:
 
 def test_every_module_is_fetched_at_once() -> None:
     page = (WEB / "index.html").read_text()
-    named = set(re.findall(r'"/page/([a-z-]+\.js)"', page))
+    named = set(re.findall(r'"page/([a-z-]+\.js)"', page))
     assert named == {name for name in FILES if name.endswith(".js")}
 
 
