@@ -107,6 +107,10 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Assigning authority in HL7 → IssuerOfPatientID as instances have it; others keep their names.",
     )
+    scp_metrics_port: Port | None = Field(
+        default=None,
+        description="TCP port, on the API's address, of what Prometheus reads of the SCP; without it nothing is read.",
+    )
     api_url: Annotated[str, AfterValidator(web_url)] | None = Field(
         default=None,
         description="Where the SCP asks for queries by example; without it the API of this machine, by its settings.",

@@ -18,6 +18,7 @@ from pacs_cbir.pacs.association import AT_ONCE
 from pacs_cbir.pacs.transfer import TransferFile, received_file
 from pacs_cbir.receive.commitment import Commitments
 from pacs_cbir.receive.find import Answer, find
+from pacs_cbir.receive.metrics import Metrics
 from pacs_cbir.receive.status import SUCCESS, answer, status_of
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.ingest import Source, ingest
@@ -27,15 +28,21 @@ log = structlog.get_logger()
 
 
 def handlers(
-    database: Database, settings: Settings, api: httpx.Client, commitments: Commitments
+    database: Database, settings: Settings, api: httpx.Client, commitments: Commitments, metrics: Metrics
 ) -> list[tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]]:
     """pynetdicom's event handlers."""
 
     def store(event: Event) -> Dataset:
-        return _store(event, database, settings)
+        answered = _store(event, database, settings)
+        metrics.answered(answered.Status)
+        return answered
 
     def answers(event: Event) -> Iterator[Answer]:
         return find(event, database, api)
+
+    def rejected(event: Event) -> None:
+        metrics.rejected()
+        log.warning("association rejected", calling_ae_title=str(event.assoc.requestor.ae_title).strip())
 
     return [
         (evt.EVT_C_FIND, answers),
@@ -47,7 +54,7 @@ def handlers(
         (evt.EVT_ABORTED, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _discard_transfer),
         (evt.EVT_CONN_CLOSE, _free_association),
-        (evt.EVT_REJECTED, _log_rejected),
+        (evt.EVT_REJECTED, rejected),
     ]
 
 
@@ -87,7 +94,3 @@ def _free_association(event: Event) -> None:
     if event.assoc.requestor.primitive is None:
         waiting: Any = event.assoc.dul.to_user_queue
         waiting.put(None)  # what a time-out gives
-
-
-def _log_rejected(event: Event) -> None:
-    log.warning("association rejected", calling_ae_title=str(event.assoc.requestor.ae_title).strip())

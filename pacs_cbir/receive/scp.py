@@ -22,6 +22,7 @@ from pacs_cbir.pacs.transfer import stream_transfers
 from pacs_cbir.receive.commitment import Commitments
 from pacs_cbir.receive.find import BoundedBuffer
 from pacs_cbir.receive.handlers import handlers
+from pacs_cbir.receive.metrics import Metrics
 from pacs_cbir.settings import Settings
 from pacs_cbir.store import files, retention
 from pacs_cbir.store.session import Database
@@ -73,7 +74,7 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     """Serve until `stop` is set; transfers under way are finished first.
 
     Raises:
-        SettingsError: the address is taken or not ours, or the data directory is another database's.
+        SettingsError: an address is taken or not ours, or the data directory is another database's.
         DiskUnavailable: the data directory cannot be written.
     """
     files.prepare(settings)
@@ -82,15 +83,22 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
     stream_transfers(settings)
     # Without a limit a peer could fill the memory with one request.
     setattr(pynetdicom.dimse_messages, "BytesIO", BoundedBuffer)  # noqa: B010 - as in transfer.py
-    ae = application_entity(settings)
+    metrics = Metrics()
     # No proxy of the environment stands between the processes of one service.
-    api = httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False)
-    commitments = Commitments(settings, database)
+    with (
+        metrics.served(settings),
+        httpx.Client(base_url=settings.asked_api, timeout=API_SECONDS, trust_env=False) as api,
+    ):
+        _serve(settings, database, api, metrics, stop)
+
+
+def _serve(settings: Settings, database: Database, api: httpx.Client, metrics: Metrics, stop: threading.Event) -> None:
+    ae, commitments = application_entity(settings), Commitments(settings, database)
     try:
         server = ae.start_server(
             (settings.dicom_host, settings.dicom_port),
             block=False,
-            evt_handlers=handlers(database, settings, api, commitments),
+            evt_handlers=handlers(database, settings, api, commitments, metrics),
         )
     except OSError as error:
         raise SettingsError(
@@ -113,7 +121,6 @@ def run_scp(settings: Settings, database: Database, stop: threading.Event) -> No
         # One that is under way is taken up again, should it take longer.
         commitments.end()
         reports.join(FAREWELL_SECONDS)
-    api.close()
 
 
 def _sweep(settings: Settings, database: Database) -> None:

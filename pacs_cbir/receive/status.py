@@ -49,7 +49,8 @@ STATUS: dict[type[PacsCbirError], int] = {
     WrongLevel: DOES_NOT_MATCH_SOP_CLASS,
     QueryError: CANNOT_UNDERSTAND,
 }
-
+STORE_STATUSES = frozenset({SUCCESS, OUT_OF_RESOURCES, DOES_NOT_MATCH_SOP_CLASS, CANNOT_UNDERSTAND, PROCESSING_FAILURE})
+"""All that a C-STORE is answered with."""
 
 ACTION_STATUS: dict[type[PacsCbirError], int] = {
     InvalidCommitment: INVALID_ARGUMENT,

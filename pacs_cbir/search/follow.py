@@ -53,6 +53,7 @@ class Follower:
         self._open: Mapping[int, EncoderIndex] = {}
         self._wanted: frozenset[int] = frozenset()
         self._wanting = threading.Lock()
+        self._caught_up_at = time.monotonic()
         empty = StackIndex(_NONE.embedding_dimension)
         self._current = Current(None, _NONE, Unrelated(), empty, loaded=False)
 
@@ -65,6 +66,11 @@ class Follower:
     def ready(self) -> bool:
         """Whether it is loaded; it is, too, where there is nothing to load yet."""
         return self._current.loaded
+
+    @property
+    def behind_seconds(self) -> float:
+        """Seconds since all that was committed by then was in the indexes."""
+        return time.monotonic() - self._caught_up_at
 
     def named(self, name: str) -> Current:
         """The index of an encoder by its name, which is loaded once it is asked for.
@@ -125,6 +131,7 @@ class Follower:
         Raises:
             DatabaseUnavailable: the indexes stay as they are.
         """
+        begun = time.monotonic()
         with self._database.reading() as connection:
             rows = {row.id: row for row in encoders.kept(connection)}
         self._let_go(rows)
@@ -138,6 +145,7 @@ class Follower:
             wanted, self._wanted = self._wanted, frozenset()
         for id_ in wanted & rows.keys():
             self._opened(rows[id_])
+        self._caught_up_at = begun
 
     def rebuild(self) -> None:
         """Build the indexes from the table alone, and write their snapshots; the old ones answer until it is done.

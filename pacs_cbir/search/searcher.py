@@ -72,6 +72,11 @@ class Searcher:
         """Slices in the index."""
         return self._follower.current.index.slices if self.ready else 0
 
+    @property
+    def behind_seconds(self) -> float:
+        """Seconds since all that was committed by then was in the index."""
+        return self._follower.behind_seconds
+
     def current(self, encoder: str | None = None) -> Current:
         """What answers: an encoder's index by its name, or the active one's; the whole of a request is to use one.
 

@@ -61,7 +61,7 @@ def create_app(settings: Settings, database: Database, searcher: Searcher, decod
     app.include_router(similar_router(settings, database, searcher, embedder))
     app.include_router(explain_router(database, searcher, embedder))
     app.include_router(search_router(database))
-    app.include_router(stow_router(settings, database))
+    app.include_router(stow_router(settings, database, metrics))
     app.include_router(labels_router(database))
     app.include_router(corrections_router(database))
     app.include_router(patient_deletions_router(settings, database))

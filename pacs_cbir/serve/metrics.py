@@ -12,10 +12,12 @@ from prometheus_client.registry import Collector
 
 from pacs_cbir.errors import DatabaseUnavailable, DiskUnavailable
 from pacs_cbir.search.searcher import Searcher
+from pacs_cbir.serve.stored_parts import STATUSES
 from pacs_cbir.settings import Settings
+from pacs_cbir.store.presence import count_workers
 from pacs_cbir.store.room import room
 from pacs_cbir.store.session import Database
-from pacs_cbir.store.status import count_jobs
+from pacs_cbir.store.status import count_jobs, queue_seconds
 
 _METHODS = frozenset(HTTPMethod)
 
@@ -35,6 +37,17 @@ class Metrics:
         self._seconds = Histogram(
             "pacs_cbir_http_request_seconds", "Seconds until the answer was sent.", ["route"], registry=self._registry
         )
+
+        self._stores = Counter(
+            "pacs_cbir_stores", "Instances that came, by the status that they got.", ["status"], registry=self._registry
+        )
+        for code in STATUSES:
+            # Of a first refusal Prometheus sees an increase only where there was a zero before.
+            self._stores.labels(f"{code:04X}")
+
+    def stored(self, status: int) -> None:
+        """Count an instance that was sent by STOW-RS, by what would be its DIMSE status."""
+        self._stores.labels(f"{status:04X}").inc()
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
@@ -61,20 +74,32 @@ class _State(Collector):
         """The index and, where the database answers, the jobs."""
         yield GaugeMetricFamily("pacs_cbir_index_slices", "Embedded slices in the index.", self._searcher.size)
         yield GaugeMetricFamily("pacs_cbir_index_ready", "1 once the index is loaded.", int(self._searcher.ready))
+        yield GaugeMetricFamily(
+            "pacs_cbir_index_behind_seconds",
+            "Since all that was committed by then was in the index.",
+            self._searcher.behind_seconds,
+        )
         with contextlib.suppress(DiskUnavailable):
             disk = room(self._settings)
             yield GaugeMetricFamily("pacs_cbir_disk_free_bytes", "Free on the data directory's disk.", disk.free)
             yield GaugeMetricFamily(
                 "pacs_cbir_disk_reserve_bytes", "While less is free, nothing is received.", disk.reserve
             )
-        try:
-            with self._database.transaction() as connection:
-                counted = count_jobs(connection)
-        except DatabaseUnavailable:
-            counted = None
-        yield GaugeMetricFamily("pacs_cbir_database_up", "1 while the database answers.", int(counted is not None))
-        if counted is not None:
-            jobs = GaugeMetricFamily("pacs_cbir_jobs", "Jobs by state; parked ones need a person.", labels=["state"])
-            for state, count in counted.items():
-                jobs.add_metric([state], count)
-            yield jobs
+        told: list[GaugeMetricFamily] = []
+        with contextlib.suppress(DatabaseUnavailable):
+            told = self._in_the_database()
+        yield GaugeMetricFamily("pacs_cbir_database_up", "1 while the database answers.", int(bool(told)))
+        yield from told
+
+    def _in_the_database(self) -> list[GaugeMetricFamily]:
+        with self._database.transaction() as connection:
+            counted = count_jobs(connection)
+            seconds, workers = queue_seconds(connection), count_workers(connection)
+        jobs = GaugeMetricFamily("pacs_cbir_jobs", "Jobs by state; parked ones need a person.", labels=["state"])
+        for state, count in counted.items():
+            jobs.add_metric([state], count)
+        return [
+            jobs,
+            GaugeMetricFamily("pacs_cbir_queue_seconds", "What arrived and is due waits at most for so long.", seconds),
+            GaugeMetricFamily("pacs_cbir_workers", "Worker processes that are connected.", workers),
+        ]

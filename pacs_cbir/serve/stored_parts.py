@@ -24,6 +24,8 @@ MAX_INSTANCES = 20_000
 """In one request: its answer names each, and is made in memory."""
 MAX_INSTANCE_BYTES = 4 << 30
 
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
 PROCESSING_FAILURE = 0x0110
 FAILURE_REASONS: dict[type[PacsCbirError], int] = {
     WrongIdentifier: 0xA900,
@@ -31,6 +33,8 @@ FAILURE_REASONS: dict[type[PacsCbirError], int] = {
     InvalidIdentifier: 0xC000,
 }
 """Failure Reason (PS3.18 Table I.2-2): the same as the Status of a C-STORE response."""
+STATUSES = frozenset({SUCCESS, OUT_OF_RESOURCES, PROCESSING_FAILURE, *FAILURE_REASONS.values()})
+"""All that an instance may come to; the request is answered with an error where database or disk are away (A700)."""
 
 log = structlog.get_logger()
 
@@ -48,6 +52,11 @@ class Stored:
     stored: list[Identity] = field(default_factory=list)
     failed: list[tuple[Identity, int]] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
+
+    @property
+    def statuses(self) -> list[int]:
+        """What each came to, as the Status of a C-STORE response."""
+        return [SUCCESS] * len(self.stored) + [reason for _, reason in self.failed] + self.unreadable
 
     def __len__(self) -> int:
         return len(self.stored) + len(self.failed) + len(self.unreadable)

@@ -14,12 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pacs_cbir.dicom.instance import Identity
-from pacs_cbir.errors import InvalidQuery
+from pacs_cbir.errors import InvalidQuery, StoreError
 from pacs_cbir.serve.accept import DICOM_JSON, JSON, negotiate
+from pacs_cbir.serve.metrics import Metrics
 from pacs_cbir.serve.multipart import DICOM, RELATED, media_type, read_multipart
 from pacs_cbir.serve.places import Places
 from pacs_cbir.serve.schemas import problems
-from pacs_cbir.serve.stored_parts import MAX_INSTANCES, STOW_RS, Stored, StoredParts
+from pacs_cbir.serve.stored_parts import MAX_INSTANCES, OUT_OF_RESOURCES, STOW_RS, Stored, StoredParts
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.value_tests import is_uid
@@ -30,7 +31,7 @@ SILENT_SECONDS = 60.0
 """A sender that says nothing for longer is let go; one that goes on may take as long as a study does."""
 
 
-def stow_router(settings: Settings, database: Database) -> APIRouter:
+def stow_router(settings: Settings, database: Database, metrics: Metrics) -> APIRouter:
     """Routes of STOW-RS."""
     router = APIRouter(prefix="/dicom-web", tags=["STOW-RS"])
     places = Places(MAX_STORES, "requests that store instances")
@@ -42,8 +43,13 @@ def stow_router(settings: Settings, database: Database) -> APIRouter:
         async with places.one():
             try:
                 await _receive(request, parts)
+            except StoreError:
+                metrics.stored(OUT_OF_RESOURCES)
+                raise
             finally:
                 await run_in_threadpool(parts.close)
+                for status in parts.became.statuses:
+                    metrics.stored(status)
         if not len(parts.became):
             raise HTTPException(HTTPStatus.BAD_REQUEST, "The body brings no instance.")
         content = await run_in_threadpool(_answer, parts.became, str(request.base_url))

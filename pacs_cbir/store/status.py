@@ -139,6 +139,17 @@ def count_jobs(connection: Connection) -> dict[str, int]:
     return {"waiting": 0, "running": 0, "parked": 0} | {row[0]: row[1] for row in rows}
 
 
+_QUEUE_SECONDS = text("""
+    SELECT coalesce(greatest(extract(epoch FROM clock_timestamp() - min(not_before)), 0), 0)
+    FROM jobs WHERE status = 'waiting' AND encoder_id IS NULL
+""")
+
+
+def queue_seconds(connection: Connection) -> float:
+    """How long the arrival that is due longest has been waiting for a worker, in seconds; 0 where none is due."""
+    return float(connection.execute(_QUEUE_SECONDS).scalar_one())
+
+
 def _count(connection: Connection, table: Table) -> int:
     return connection.execute(select(func.count()).select_from(table)).scalar_one()
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import time
+from types import SimpleNamespace
 from typing import cast
 
 import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from archives import as_file
+from dicom_factory import mr_instance
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
 from served import Api, listening
@@ -20,7 +25,7 @@ from pacs_cbir.search.follow import Follower
 from pacs_cbir.search.searcher import Searcher
 from pacs_cbir.serve.app import create_app
 from pacs_cbir.settings import Settings
-from pacs_cbir.store import schema
+from pacs_cbir.store import jobs, schema
 from pacs_cbir.store.session import Database
 
 NOWHERE = "postgresql://nobody@/nothing?host=/tmp/no-such-folder"
@@ -108,11 +113,61 @@ def test_metrics_name_routes_and_no_one(api: Api) -> None:
     }
     assert "pacs_cbir_index_slices 1.0" in metrics
     assert 'pacs_cbir_jobs{state="parked"} 0.0' in metrics
+    assert "pacs_cbir_workers 0.0" in metrics
     assert 'pacs_cbir_http_request_seconds_count{route="/similar/studies"} 1.0' in metrics
     assert re.search(r"^pacs_cbir_disk_free_bytes [1-9]", metrics, re.MULTILINE)
     assert "pacs_cbir_disk_reserve_bytes 1.073741824e+09" in metrics
     assert "Doe" not in metrics
     assert "1.2.3" not in metrics
+
+
+def gauge(api: Api, name: str) -> float:
+    """A metric's value."""
+    found = re.search(rf"^{name} ([-0-9.e+]+)$", api.client.get("/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+def test_the_queue_is_as_old_as_the_arrival_that_is_due_longest(api: Api) -> None:
+    assert gauge(api, "pacs_cbir_queue_seconds") == 0
+    with api.database.transaction() as connection:
+        jobs.enqueue(connection, api.add("1.2.3", "1.2.3.1"), 300)
+    assert gauge(api, "pacs_cbir_queue_seconds") == 0
+    with api.database.transaction() as connection:
+        connection.execute(text("UPDATE jobs SET not_before = clock_timestamp() - interval '100 seconds'"))
+    assert 100 <= gauge(api, "pacs_cbir_queue_seconds") < 200
+    with api.database.transaction() as connection:
+        connection.execute(text("UPDATE jobs SET status = 'running'"))
+    assert gauge(api, "pacs_cbir_queue_seconds") == 0
+
+
+def test_instances_are_counted_by_status(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = ("0000", "0110", "A700", "A900", "C000")
+
+    def counted() -> list[float]:
+        return [gauge(api, rf'pacs_cbir_stores_total\{{status="{status}"\}}') for status in statuses]
+
+    def store(content: bytes, study: str = "") -> int:
+        headers = {"Content-Type": "application/dicom"}
+        return api.client.post(f"/dicom-web/studies{study}", content=content, headers=headers).status_code
+
+    assert counted() == [0, 0, 0, 0, 0]
+    instance = as_file(mr_instance())
+    assert [store(instance), store(b"nothing"), store(instance, "/1.2.3")] == [200, 409, 409]
+    assert counted() == [1, 0, 0, 1, 1]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert store(as_file(mr_instance(number=2))) == 507
+    assert counted() == [1, 0, 1, 1, 1]
+
+
+def test_the_index_says_how_far_it_is_behind(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.follower.catch_up()
+    assert gauge(api, "pacs_cbir_index_behind_seconds") < 50
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+    assert 100 <= gauge(api, "pacs_cbir_index_behind_seconds") < 200
+    api.follower.catch_up()
+    assert gauge(api, "pacs_cbir_index_behind_seconds") < 50
 
 
 def test_status(api: Api) -> None:
