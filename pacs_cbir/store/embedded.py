@@ -39,6 +39,14 @@ _starting = threading.Lock()
 log = structlog.get_logger()
 
 
+def unusable(data_dir: Path, error: OSError) -> DiskUnavailable:
+    """What is said of a data directory that cannot be made or written."""
+    return DiskUnavailable(
+        f"the data directory {data_dir} cannot be used: {error.strerror}; set PACS_CBIR_DATA_DIR to a folder that this "
+        "user can make and write"
+    )
+
+
 class EmbeddedPostgres:
     """A handle on the server of one data directory; use as a context manager.
 
@@ -66,10 +74,7 @@ class EmbeddedPostgres:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._users.acquire_read_lock()
         except OSError as error:
-            raise DiskUnavailable(
-                f"the data directory {self.folder.parent} cannot be used: {error.strerror}; set PACS_CBIR_DATA_DIR to "
-                "a folder that this user can make and write"
-            ) from error
+            raise unusable(self.folder.parent, error) from error
         self.ensure_running()
         return self
 

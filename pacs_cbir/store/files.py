@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from pacs_cbir.errors import DiskUnavailable, SettingsError
 from pacs_cbir.settings import Settings
+from pacs_cbir.store.embedded import unusable
 from pacs_cbir.store.session import Database
 from pacs_cbir.store.tables import installation, instances
 
@@ -43,7 +44,7 @@ def prepare(settings: Settings) -> None:
     Raises:
         DiskUnavailable: they cannot be made.
     """
-    with disk_errors():
+    try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         folders = settings.incoming_dir, settings.instances_dir, settings.uploads_dir
         for folder in (*folders, settings.orphans_dir, settings.index_dir, settings.encoders_dir):
@@ -51,6 +52,8 @@ def prepare(settings: Settings) -> None:
         for name in FOLDERS:
             (settings.instances_dir / name).mkdir(mode=0o700, exist_ok=True)
         _sync_folder(settings.instances_dir)
+    except OSError as error:
+        raise unusable(settings.data_dir, error) from error
 
 
 def keep(received: Path, instances_dir: Path) -> str:

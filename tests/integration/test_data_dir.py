@@ -13,6 +13,8 @@ from typer.main import get_command
 
 from pacs_cbir.cli import app
 from pacs_cbir.errors import DiskUnavailable
+from pacs_cbir.settings import load_settings
+from pacs_cbir.store import files
 from pacs_cbir.store.embedded import EmbeddedPostgres
 
 WITH_DATA_DIR = {
@@ -87,8 +89,14 @@ def test_every_command_is_listed_here() -> None:
 )
 def test_a_folder_that_cannot_be_is_no_data_directory(tmp_path: Path, folder: str, reason: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DiskUnavailable, match=f"the data directory .* cannot be used: {reason}; set PACS_CBIR_DATA"):
-        EmbeddedPostgres(tmp_path / folder / "postgres").__enter__()
+    for use in (
+        EmbeddedPostgres(tmp_path / folder / "postgres").__enter__,
+        lambda: files.prepare(load_settings(data_dir=tmp_path / folder)),
+    ):
+        with pytest.raises(
+            DiskUnavailable, match=f"the data directory .* cannot be used: {reason}; set PACS_CBIR_DATA"
+        ):
+            use()
 
 
 @pytest.mark.slow
