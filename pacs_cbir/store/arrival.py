@@ -74,6 +74,8 @@ def upsert_study(connection: Connection, instance: Instance, calling_ae_title: s
                 .values(attributes=attributes, updated_at=func.clock_timestamp())
             )
     conflicts.join_study(connection, study_id, whose.patient.id, instance.sop_instance_uid)
+    if row is None:
+        conflicts.record_differing(connection, study_id, whose.patient.id, instance.sop_instance_uid)
     if not whose.expected:
         conflicts.record(connection, [study_id], Kind.UNEXPECTED_PATIENT, instance.sop_instance_uid)
     return Rows(whose.patient.id, study_id, _upsert_series(connection, instance, study_id))

@@ -28,7 +28,8 @@ class Kind(StrEnum):
     UNREADABLE_NOTE = "unreadable rejection note"
     """The instance is a Key Object Selection that cannot be read, and may reject others."""
     SEVERAL_BIRTH_DATES = "several birth dates"
-    """The study's patient was merged into one who was born on another day; the surviving one's is answered."""
+    """The study's patient was merged with one who was born on another day. At the merge the surviving one's day is
+    answered for both; what comes first later keeps its own."""
     SEVERAL_SEXES = "several sexes"
     """Likewise, of another sex."""
 
@@ -73,6 +74,18 @@ RECORD_MERGED = text("""
     INSERT INTO conflicts (study_id, kind, sop_instance_uid)
     SELECT study_id, :kind, min(sop_instance_uid) FROM instances JOIN series ON series.id = series_id
     WHERE study_id = ANY(:study_ids) GROUP BY study_id
+    ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
+""")
+
+# A value that was corrected is the same in all of a patient's studies.
+RECORD_DIFFERING = text("""
+    INSERT INTO conflicts (study_id, kind, sop_instance_uid)
+    SELECT own.id, told.kind, :sop_instance_uid
+    FROM studies AS own, unnest(CAST(:keywords AS text[]), CAST(:kinds AS text[])) AS told (keyword, kind)
+    WHERE own.id = :study_id AND EXISTS (SELECT FROM patients WHERE merged_into = :patient_id)
+      AND EXISTS (SELECT FROM study_patients JOIN studies AS other ON other.id = study_id
+                  WHERE study_patients.patient_id = :patient_id AND other.id <> own.id
+                    AND other.attributes -> told.keyword <> own.attributes -> told.keyword)
     ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
 """)
 
@@ -121,6 +134,12 @@ def record(connection: Connection, study_ids: Collection[int], kind: Kind, sop_i
 def record_merged(connection: Connection, study_ids: Collection[int], keyword: str) -> None:
     """Those studies' patient was merged into one of whom an attribute of `OF_KEYWORD` says otherwise."""
     connection.execute(RECORD_MERGED, {"study_ids": list(study_ids), "kind": OF_KEYWORD[keyword]})
+
+
+def record_differing(connection: Connection, study_id: int, patient_id: int, sop_instance_uid: str) -> None:
+    """A new study came of a patient; where somebody was merged into them, their studies may say one thing alone."""
+    named = {"study_id": study_id, "patient_id": patient_id, "sop_instance_uid": sop_instance_uid}
+    connection.execute(RECORD_DIFFERING, named | {"keywords": list(OF_KEYWORD), "kinds": list(OF_KEYWORD.values())})
 
 
 def resolve_merged(connection: Connection, study_ids: Collection[int], keywords: Collection[str]) -> None:

@@ -158,6 +158,23 @@ def test_of_a_surviving_patient_without_studies_the_prior_one_tells(database: Da
     assert flagged(database, "one") == []
 
 
+def test_what_comes_after_a_merge_and_says_another_birth_date_is_flagged(
+    database: Database, settings: Settings
+) -> None:
+    arrive(database, settings, patient="A", study="one", PatientBirthDate="19610203", PatientSex="F")
+    merge(database, A, B)
+    arrive(database, settings, patient="B", study="two", PatientBirthDate="19700707", PatientSex="F")
+    arrive(database, settings, patient="B", study="three", PatientBirthDate="", PatientSex="F")
+    for study, born in (("four", "19610203"), ("five", "19700707")):
+        arrive(database, settings, patient="C", study=study, PatientBirthDate=born)
+    found = [flagged(database, study) for study in ("one", "two", "three", "four", "five")]
+    assert found == [[], ["several birth dates"], [], [], []]
+    update(database, B, PatientBirthDate="19700707")
+    arrive(database, settings, patient="A", study="six", PatientBirthDate="19610203", PatientSex="F")
+    assert {said(database, study)["PatientBirthDate"] for study in ("one", "two", "three", "six")} == {"19700707"}
+    assert (flagged(database, "two"), flagged(database, "six")) == ([], [])
+
+
 def test_merges_chain_and_repeat_and_never_circle(database: Database, settings: Settings) -> None:
     arrive(database, settings, patient="A", study="one")
     merge(database, A, B)
