@@ -16,7 +16,7 @@ from deployed import COMMANDS, DEPLOY, VARIABLES
 from pacs_cbir import cli
 from pacs_cbir.settings import SETTINGS_FILE_VARIABLE
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 UNITS = DEPLOY / "systemd"
 INSTALLED = "/opt/pacs-cbir/bin/pacs-cbir"

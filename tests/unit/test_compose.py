@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from deployed import COMMANDS, DEPLOY, HEALTH_CHECKS, VARIABLES
 
+IMAGES = {"pacs-cbir:cpu", "pacs-cbir:gpu"}
 PROFILES = {"cpu": {"api", "worker"}, "gpu": {"api-gpu", "worker-gpu"}}
-SERVICES = {"postgres", "migrate", "scp", "orthanc"}
+SERVICES = {"postgres", "migrate", "scp", "orthanc", "ohif"}
 
 
 def compose(*profiles: str) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def everything() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def parts(everything: dict[str, Any]) -> dict[str, Any]:
-    """Services that are ours."""
-    return {name: one for name, one in everything["services"].items() if one["image"].startswith("pacs-cbir:")}
+    """Services that are parts of pacs-cbir."""
+    return {name: one for name, one in everything["services"].items() if one["image"] in IMAGES}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -69,7 +70,7 @@ def test_parts_can_write_to_the_volume_alone_and_have_no_rights(parts: dict[str,
 def test_an_image_is_built_once_in_a_profile() -> None:
     for profile in PROFILES:
         services = compose(profile)["services"].values()
-        ours = [one for one in services if one["image"].startswith("pacs-cbir:")]
+        ours = [one for one in services if one["image"] in IMAGES]
         assert sorted(one["image"] for one in ours if "build" in one) == sorted({one["image"] for one in ours})
         assert {one["pull_policy"] for one in ours} == {"never"}
 
