@@ -8,7 +8,7 @@ import socket
 from sqlalchemy import Connection, text
 
 WORKER = "pacs-cbir worker"
-# Postgres cuts names at 63 bytes, and the process's number is to stay.
+# Postgres cuts names at 63 bytes; of a pod its end tells it from the others.
 LONGEST_HOST = 36
 
 COUNT_WORKERS = text("""
@@ -44,4 +44,4 @@ def worker_silent_for(connection: Connection) -> float | None:
 
 
 def _here() -> str:
-    return f"{WORKER} {socket.gethostname()[:LONGEST_HOST]}:"
+    return f"{WORKER} {socket.gethostname()[-LONGEST_HOST:]}:"
