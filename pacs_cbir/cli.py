@@ -25,7 +25,7 @@ from pacs_cbir import (
     logs,
 )
 from pacs_cbir.cli_service import service
-from pacs_cbir.errors import PacsCbirError, SettingsError
+from pacs_cbir.errors import PacsCbirError, SettingsError, TableError
 from pacs_cbir.settings import load_settings
 
 EXIT_FAILURE = 1
@@ -57,7 +57,7 @@ def main() -> None:
     logs.catch_unforeseen()
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, TableError) as error:
         Console(stderr=True).print(f"pacs-cbir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_SETTINGS)
     except PacsCbirError as error:

@@ -42,6 +42,7 @@ PacsCbirError
 ├── EncoderBusy              too much waits to be embedded in this process; may be tried again
 ├── ManifestError            rows of a data set that cannot be used; lists every one and says what to do
 ├── RecipeError              a training recipe or table that cannot work, or not on these data; says what to change
+│   └── TableError           rows of a table that cannot work whatever the data; lists every one
 ├── NotMeasurable            data on which a ranking cannot be measured: no masks or labels, one patient alone
 └── QueryError
     ├── InvalidQuery         a parameter that cannot be understood; says which and what is accepted
@@ -241,6 +242,18 @@ class ManifestError(PacsCbirError):
 
 class RecipeError(PacsCbirError):
     """A training recipe or a table of them cannot work, or not on the data it is given."""
+
+
+class TableError(RecipeError):
+    """Rows of a table that cannot be trained or measured, whatever the data.
+
+    Attributes:
+        faults: each with its row.
+    """
+
+    def __init__(self, title: str, faults: Sequence[str]) -> None:
+        super().__init__("\n  ".join([f"the table {title} cannot be used:", *faults]))
+        self.faults = tuple(faults)
 
 
 class NotMeasurable(PacsCbirError):

@@ -124,8 +124,10 @@ class Experiment:
             measured.
 
         Raises:
+            TableError: rows name what is not there, or recipes that cannot work: all of them.
             RecipeError, NotMeasurable: no row could be measured on these data.
         """
+        self.rows.check()
         _ = self.folds  # what no row can be measured on is refused before the first is trained
         measured: dict[str, list[Measured]] = {protocol: [] for protocol in self.table.protocols}
         failed = {}
@@ -183,7 +185,7 @@ class Experiment:
         found: dict[str, list[Kept]] = {protocol: [] for protocol in self.table.protocols}
         for seed in self.table.seeds if entry.seeded else self.table.seeds[:1]:
             for fold in self.folds:
-                for protocol, kept in self._measure_run(row.name, entry, seed, fold):
+                for protocol, kept in self._measure_run(row, entry, seed, fold):
                     found[protocol].append(kept)
         patients = frozenset[str]().union(*(fold.measured for fold in self.folds))
         known = set[str]() if entry.training is None else entry.training.trained_on(patients)
@@ -196,8 +198,9 @@ class Experiment:
             )
         return {protocol: _merge([kept.result for kept in runs]) for protocol, runs in found.items()}
 
-    def _measure_run(self, name: str, entry: Entry, seed: int, fold: Fold) -> Iterator[tuple[str, Kept]]:
+    def _measure_run(self, row: TableRow, entry: Entry, seed: int, fold: Fold) -> Iterator[tuple[str, Kept]]:
         """Train, if anything is to be measured, and measure under each protocol."""
+        name, place = row.name, f"{self.table.rows.index(row) + 1}/{len(self.table.rows)}"
         stacks = self.cohort.stacks(entry.preprocessing)
         training = [stack for stack in stacks if stack.patient in fold.training]
         measured = [stack for stack in stacks if stack.patient in fold.measured]
@@ -208,7 +211,8 @@ class Experiment:
             path = self.results / "runs" / self.table.title / slug(name) / f"{protocol}-{slug(fold.name)}-{seed}.json"
             kept = _read_kept(path)
             if kept is None or kept.identity != identity:
-                method = method or entry.make(training, seed, self._weights_folder())
+                shown = f"{place}  {name}, fold {fold.name}, seed {seed}"
+                method = method or entry.make(training, seed, self._weights_folder(), shown)
                 match protocol:
                     case "labelled":
                         result: Measured = labelled(method, measured, training, fold=fold.name, seed=seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional
 
@@ -26,8 +25,9 @@ from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError, RecipeError
 from pacs_cbir.learn.augment import augment
 from pacs_cbir.learn.draw import Batch, Drawing
-from pacs_cbir.learn.drawn_masks import drawn_masks
+from pacs_cbir.learn.drawn_masks import drawn_masks, fingerprint_of
 from pacs_cbir.learn.losses import Contrast, Decoder, label_loss, lesion_loss, relevance_loss, relevances_of
+from pacs_cbir.learn.progress import progress
 from pacs_cbir.learn.recipe import Recipe, digest
 from pacs_cbir.learn.relevance import gfd_d95
 from pacs_cbir.learn.stacks import Stack
@@ -51,17 +51,19 @@ def train(
     out: Path,
     weights: Path | None = None,
     named_by_run: bool = False,
+    shown: str = "",
 ) -> dict[str, Checkpoint]:
     """Train, and write OUT.safetensors with its card OUT.json; OUT-t1.safetensors and so on of one for each sequence.
 
-    OUT.state holds the run until it is finished, and the run of the same recipe, stacks, weights and seed goes on from
-    it; what that run has finished is taken as it is.
+    OUT.state, and OUT.drawn where masks are drawn, hold the run until it is finished, and the run of the same recipe,
+    stacks, weights and seed goes on from them; what that run has finished is taken as it is.
 
     Args:
         stacks: as `recipe.preprocessing` draws them; every one is trained on.
         weights: see `initial_network`.
         named_by_run: OUT's name is of this run alone, as an experiment's is: what is finished there is taken as it is,
             and a state that another device or version left is begun anew.
+        shown: what its progress is called; empty for OUT's name.
 
     Returns:
         Sequence → its checkpoint; "" → that of all sequences.
@@ -82,8 +84,16 @@ def train(
         if not named_by_run and (done := _done(own, runs[sequence])):
             trained[sequence] = done
     for sequence in runs.keys() - trained.keys():
+        called = f"{shown}, {sequence}" if shown and sequence else shown or outs[sequence].name
         trained[sequence] = _train_one(
-            recipe, alike[sequence], seed, outs[sequence], weights, run_of=runs[sequence], anew=named_by_run
+            recipe,
+            alike[sequence],
+            seed,
+            outs[sequence],
+            weights,
+            run_of=runs[sequence],
+            anew=named_by_run,
+            shown=called,
         )
     return {sequence: trained[sequence] for sequence in outs}
 
@@ -132,14 +142,14 @@ def _done(out: Path, identity: str) -> Checkpoint | None:
             f"{path} is there, of another training: its recipe, data, seed, weights, device or program differ; "
             "remove it and its card to train anew, or name another OUT"
         )
-    out.with_name(f"{out.name}.state").unlink(missing_ok=True)  # the machine died between the two
+    _drop_unfinished(out)  # the machine died between the two
     return found
 
 
 def _identity(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights: Path | None) -> str:
     """What tells a run from others: 64 hex digits."""
     start = initial_network(recipe, stacks, seed, weights)
-    return digest(recipe, seed, _device(), fingerprint(stacks), _fingerprint_of(start))
+    return digest(recipe, seed, _device(), fingerprint(stacks), fingerprint_of(start))
 
 
 def _device() -> str:
@@ -165,11 +175,19 @@ class _Run:
 
 
 def _train_one(
-    recipe: Recipe, stacks: Sequence[Stack], seed: int, out: Path, weights: Path | None, *, run_of: str, anew: bool
+    recipe: Recipe,
+    stacks: Sequence[Stack],
+    seed: int,
+    out: Path,
+    weights: Path | None,
+    *,
+    run_of: str,
+    anew: bool,
+    shown: str,
 ) -> Checkpoint:
     network = initial_network(recipe, stacks, seed, weights)
     if recipe.masks == "drawn" and recipe.epochs:
-        stacks = drawn_masks(network, stacks)
+        stacks = drawn_masks(network, stacks, _drawn(out), shown)
     if not recipe.epochs:
         return save_trained(network.eval(), recipe, stacks, seed, out, weights=weights, run=run_of)
     device = _device()
@@ -180,23 +198,36 @@ def _train_one(
     state = out.with_name(f"{out.name}.state")
     finished = _resume(run, state, run_of, device, anew=anew)
     saved = -SAVE_SECONDS
-    with _progress() as progress:
-        task = progress.add_task(out.name, total=recipe.epochs * drawing.batches, completed=finished * drawing.batches)
+    with progress() as bar:
+        if finished:
+            bar.console.print(f"{shown}  going on from epoch {finished} of {recipe.epochs}", markup=False)
+        task = bar.add_task(shown, total=recipe.epochs * drawing.batches, completed=finished * drawing.batches)
         for epoch in range(finished, recipe.epochs):
             torch.manual_seed(int(digest(seed, epoch)[:15], 16))
             run.network.train()
             losses: list[float] = []
             for batch in drawing.epoch(seed, epoch):
                 losses.append(_step(run, batch, recipe, device, d95=d95, coarse=epoch < recipe.coarse_epochs))
-                progress.update(task, advance=1, description=f"{out.name}  loss {losses[-1]:.3f}")
+                bar.update(task, advance=1, description=f"{shown}  loss {losses[-1]:.3f}")
             mean = sum(losses) / len(losses)
-            progress.console.print(f"{out.name}  epoch {epoch + 1} of {recipe.epochs}  loss {mean:.3f}")
+            bar.console.print(f"{shown}  epoch {epoch + 1} of {recipe.epochs}  loss {mean:.3f}", markup=False)
             if time.monotonic() - saved >= SAVE_SECONDS and epoch + 1 < recipe.epochs:
                 _save(state, {"identity": run_of, "finished": epoch + 1, **run.state()})
                 saved = time.monotonic()
     checkpoint = save_trained(run.network.cpu().eval(), recipe, stacks, seed, out, weights=weights, run=run_of)
-    state.unlink(missing_ok=True)
+    _drop_unfinished(out)
     return checkpoint
+
+
+def _drawn(out: Path) -> Path:
+    """Folder of the masks that a run has drawn."""
+    return out.with_name(f"{out.name}.drawn")
+
+
+def _drop_unfinished(out: Path) -> None:
+    """What a run keeps until it is finished."""
+    shutil.rmtree(_drawn(out), ignore_errors=True)
+    out.with_name(f"{out.name}.state").unlink(missing_ok=True)
 
 
 def _be_deterministic(device: str) -> None:
@@ -293,14 +324,6 @@ def fingerprint(stacks: Sequence[Stack]) -> str:
     return sha256.hexdigest()
 
 
-def _fingerprint_of(network: nn.Module) -> str:
-    """Of the weights a run starts from: another file of them makes another run."""
-    sha256 = hashlib.sha256()
-    for tensor in network.state_dict().values():
-        sha256.update(tensor.cpu().contiguous().numpy().tobytes())
-    return sha256.hexdigest()
-
-
 def _save(path: Path, state: dict[str, Any]) -> None:
     with whole_file(path) as file:
         torch.save(state, file)
@@ -330,8 +353,3 @@ def _resume(run: _Run, path: Path, identity: str, device: str, *, anew: bool) ->
     run.resume(state)
     finished: int = state["finished"]
     return finished
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))

@@ -45,6 +45,24 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
         RecipeError: the weights are missing or belong to another network.
         CheckpointError: a checkpoint cannot be read.
     """
+    network, filled = _started(recipe, seed, weights)
+    if recipe.architecture.shape_landmarks and "landmarks" not in filled:
+        network.fit_shapes(_shapes(stacks, recipe.architecture.shape_landmarks, seed))
+    return network
+
+
+def check_start(recipe: Recipe, weights: Path | None) -> None:
+    """Whether a recipe finds the weights that it starts from, whatever the stacks.
+
+    Raises:
+        RecipeError, CheckpointError: as `initial_network`.
+    """
+    if recipe.init != "random":
+        _started(recipe, 0, weights)
+
+
+def _started(recipe: Recipe, seed: int, weights: Path | None) -> tuple[Network, set[str]]:
+    """The network, and which of its weights are not random."""
     torch.manual_seed(seed)
     network = build_network(recipe.architecture)
     appearance = network.appearance
@@ -59,9 +77,7 @@ def initial_network(recipe: Recipe, stacks: Sequence[Stack], seed: int, weights:
         filled = _fill(network, _pretrained(weights), str(weights or "torchvision's checkpoint"))
     if recipe.masks == "drawn" and "head.coarse.weight" not in filled:
         raise RecipeError('masks = "drawn" needs weights that draw lesions, as "shipped" does: these have no head')
-    if recipe.architecture.shape_landmarks and "landmarks" not in filled:
-        network.fit_shapes(_shapes(stacks, recipe.architecture.shape_landmarks, seed))
-    return network
+    return network, filled
 
 
 def training_of_start(recipe: Recipe, weights: Path | None) -> Training | None:

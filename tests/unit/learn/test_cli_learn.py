@@ -9,7 +9,7 @@ from painted_stacks import painted_stacks
 from PIL import Image
 from typer.testing import CliRunner
 
-from pacs_cbir.cli import app
+from pacs_cbir.cli import app, main
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn.manifest import Manifest, Row
@@ -74,6 +74,21 @@ def test_train_evaluate_and_experiment_from_a_manifest(folder: Path, tmp_path: P
     written = json.loads((tmp_path / "results" / "tiny-poster.json").read_text())
     assert [row["name"] for row in written["rows"]] == ["grey histogram", "trained"]
     assert written["dataset"] == "painted"
+
+
+def test_a_table_with_faults_ends_with_code_2_and_all_of_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 'rows = [{ name = "a", baseline = "x" }, { name = "b", recipe = "ours", changes = { size = 48 } }]'
+    (tmp_path / "table.toml").write_text(f'title = "faulty"\n{rows}\n')
+    told = ["experiment", tmp_path / "table.toml", "--manifest", folder / "painted.csv", "--results", tmp_path / "r"]
+    monkeypatch.setattr("sys.argv", ["pacs-cbir", *map(str, told)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "row 'a': there is no baseline 'x'" in said
+    assert "row 'b': a changed recipe: size:" in said
 
 
 def test_an_experiment_needs_its_data_named_once(folder: Path, tmp_path: Path) -> None:

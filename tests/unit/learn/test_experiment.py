@@ -13,7 +13,7 @@ from painted_stacks import painted_stacks
 from rich.console import Console
 
 from pacs_cbir.embed.preprocess import Preprocessing
-from pacs_cbir.errors import NotMeasurable, RecipeError
+from pacs_cbir.errors import NotMeasurable, RecipeError, TableError
 from pacs_cbir.learn import experiment as experiments
 from pacs_cbir.learn.comparison import Robustness
 from pacs_cbir.learn.experiment import Cohort, Experiment, halves_of, report_of
@@ -179,13 +179,46 @@ def test_rows_say_which_program_measured_them(tmp_path: Path) -> None:
     assert json.loads(unknown.read_text())["identity"] == kept["identity"]  # what an older version kept is not lost
 
 
-def test_a_row_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:
-    rows = [{"name": "none", "baseline": "nonsense"}, {"name": "lost", "checkpoint": "lost.safetensors"}, *ROWS[:2]]
-    run = experiment(tmp_path, rows=rows)
+def test_rows_that_cannot_work_are_all_named_before_anything_is_drawn_or_trained(tmp_path: Path) -> None:
+    changes = {"architecture": ARCHITECTURE}
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    rows = [
+        *ROWS[:2],
+        {"name": "none", "baseline": "nonsense"},
+        {"name": "lost", "checkpoint": "lost.safetensors"},
+        {"name": "odd size", "recipe": "plain", "changes": {"size": 48}},
+        {"name": "unknown word", "recipe": "plain", "changes": {"colour": 1}},
+        {"name": "no recipe", "recipe": "nowhere.toml"},
+        {"name": "damaged weights", "recipe": "plain", "changes": {**changes, "init": "pretrained"}},
+    ]
+    run = experiment(tmp_path / "results", rows=rows)
+    run.rows = replace(run.rows, weights=tmp_path / "weights.pth")
+    run.cohort = Cohort("painted", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(TableError) as refused:
+        run.run(QUIET)
+    for fault, (name, words) in zip(
+        refused.value.faults,
+        {
+            "none": "there are: random-order, grey-histogram",
+            "lost": "lost.safetensors",
+            "odd size": "size: Input should be a multiple of 32",
+            "unknown word": "colour",
+            "no recipe": "the package's own recipes are",
+            "damaged weights": "weights.pth cannot be read",
+        }.items(),
+        strict=True,
+    ):
+        assert fault.startswith(f"row '{name}': ")
+        assert words in fault
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_row_that_fails_on_these_data_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:
+    changes = {"architecture": ARCHITECTURE, "dimension": 16, "draws_a_stack": 1}
+    run = experiment(tmp_path, rows=[{"name": "none", "recipe": "plain", "changes": changes}, *ROWS[:2]])
     measured, failed = run.run(QUIET)
     assert [result.name for result in measured["service"]] == ["random order", "grey histogram"]
-    assert "grey-histogram" in failed["none"]
-    assert "lost.safetensors" in failed["lost"]
+    assert "dimension = 16" in failed["none"]
     write_report(report_of(run, "service", failed), measured["service"], tmp_path, "service")
     assert json.loads((tmp_path / "small-service.json").read_text())["failed"] == failed
     assert "left out: none" in (tmp_path / "small-service.md").read_text()
@@ -235,6 +268,14 @@ def test_pictures_are_published_of_simulated_patients_alone(tmp_path: Path) -> N
         "small-random-order.png",
         "small-grey-histogram.png",
     }
+
+
+def test_progress_says_which_row_fold_and_seed_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [ROWS[0], {**ROWS[2], "name": "[plain], trained"}]
+    experiment(tmp_path, rows=rows, protocols=["poster"], seeds=[7]).run(QUIET)
+    said = capsys.readouterr().err
+    for fold in (0, 1):
+        assert f"2/2  [plain], trained, fold {fold}, seed 7  epoch 1 of 1" in said
 
 
 def test_weights_of_patients_are_kept_out_of_git(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ import torch
 from painted_stacks import painted_stacks
 from torchvision.models import resnet18
 from typer.testing import CliRunner
+from untrained import save_untrained
 
 from pacs_cbir.cli import app
+from pacs_cbir.embed.architecture import Architecture
 from pacs_cbir.embed.checkpoint import load_checkpoint
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.embed.network import build_network
 from pacs_cbir.errors import RecipeError
 from pacs_cbir.learn import calibrate as calibration
+from pacs_cbir.learn import drawn_masks as masks
 from pacs_cbir.learn import train as training
 from pacs_cbir.learn.baselines import EncoderMethod
 from pacs_cbir.learn.order import train_and_calibrate
@@ -48,6 +52,7 @@ WHOLE: dict[str, Any] = {
     "lesion": 1.0,
     "slices": "tumour",
 }
+LESION_ALONE = Architecture(lesion_grid=4, weights={"lesion": 1})
 SHAKEN = {"flip": True, "turn": 0.2, "shift": 0.1, "scale": 0.1, "bend": 0.02, "gamma": 0.2, "noise": 0.02}
 
 
@@ -97,6 +102,61 @@ def test_an_encoder_teaches_itself_where_no_mask_is_known(tmp_path: Path) -> Non
         train(second, alone, seed=1, out=tmp_path / "third", weights=tmp_path / "plain.pth")
     with pytest.raises(ValueError, match="goes with a lesion loss"):
         recipe(PLAIN, masks="drawn")
+
+
+@pytest.mark.slow
+def test_a_kill_loses_no_drawn_mask_and_the_same_command_says_from_where_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    save_untrained(tmp_path / "start.safetensors", LESION_ALONE, size=32)
+    settings = recipe(WHOLE, architecture=LESION_ALONE, positives="none", init="pretrained", masks="drawn", epochs=3)
+    stacks = [replace(stack, masks=None, best=None, truth=None) for stack in painted_stacks(4)]
+    out, drawn = tmp_path / "own", tmp_path / "own.drawn"
+
+    def order(name: str = "own") -> dict[str, np.ndarray[Any, Any]]:
+        weights = tmp_path / "start.safetensors"
+        return dict(train(settings, stacks, seed=1, out=tmp_path / name, weights=weights)[""].weights)
+
+    whole = order("whole")
+    assert "drawing masks, patients" in capsys.readouterr().err
+    assert not (tmp_path / "whole.drawn").exists()
+
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    _interrupted_at_step(1, monkeypatch, order)  # before the first epoch is saved
+    assert len(list(drawn.iterdir())) == 4
+    with monkeypatch.context() as patched:
+        patched.setattr(masks, "_draw", lambda *_: pytest.fail("drawn again"))
+        steps = _interrupted_at_step(5, patched, order)
+        assert out.with_name("own.state").exists()
+        capsys.readouterr()
+        resumed = order()
+    assert f"own  going on from epoch {steps} of 3" in capsys.readouterr().err
+    assert not drawn.exists()
+    for name, weight in whole.items():
+        np.testing.assert_array_equal(weight, resumed[name], err_msg=name)
+
+
+def _interrupted_at_step(step: int, monkeypatch: pytest.MonkeyPatch, order: Callable[[], object]) -> int:
+    """Order a training that is interrupted in a step, from 1; the number of epochs that were saved."""
+    taken = 0
+
+    def counted(*arguments: Any, **options: Any) -> float:
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    real = training._step
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_step", counted)
+        saved: list[int] = []
+        save = training._save
+        patched.setattr(training, "_save", lambda path, state: (saved.append(state["finished"]), save(path, state)))
+        with pytest.raises(KeyboardInterrupt):
+            order()
+    return max(saved, default=0)
 
 
 def test_appearance_is_left_out_where_no_label_teaches_it(tmp_path: Path) -> None:
