@@ -13,7 +13,8 @@ test: .venv/test
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test-all: .venv/test
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) -m "not alone"
+	$(BIN)/pytest -m alone
 
 check: .venv/test
 	$(BIN)/ruff check

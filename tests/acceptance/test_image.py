@@ -23,7 +23,7 @@ from server_postgres import server_postgres
 
 from pacs_cbir.settings import Settings
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 WALK = ROOT / "deploy" / "README.md"
