@@ -93,16 +93,16 @@ class Watched:
         [found] = parse_qs(urlsplit(self.requests_to("/similar/studies")[-1]).query)["region"]
         return [int(number) for number in found.split(",")]
 
-    def accessible(self) -> None:
-        """axe-core finds nothing to complain of in what is shown now."""
+    def accessible(self, within: str | None = None) -> None:
+        """axe-core finds nothing to complain of in what is shown now, or in a part of it, by its selector."""
         self.page.wait_for_timeout(50)
-        found = Axe().run(self.page, options=AXE_RULES).response
+        found = Axe().run(self.page, within, AXE_RULES).response
         told = [
             f"{violation['id']}: {violation['help']}: {node['html'][:200]} {node['failureSummary']}"
             for violation in found["violations"]
             for node in violation["nodes"]
         ]
-        assert told == []
+        assert told == [], "\n".join(told)
         assert len(found["passes"]) > 10
 
     def shot(self, name: str) -> Path:

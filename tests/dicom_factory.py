@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom.dsutils import encode
 
 SPACING_MM = 4.0
@@ -81,6 +84,48 @@ def mr_instance(
             delattr(ds, keyword)
     ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", MRImageStorage)
     ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", uid("nothing"))
+    return ds
+
+
+def multi_frame(slices: Sequence[FileDataset], patient: str, study: str) -> FileDataset:
+    """The slices of one classic series as the frames of one Enhanced MR instance (PS3.3 A.36.2), of another patient.
+
+    Args:
+        slices: in the order that the frames are to have.
+        patient: PatientID.
+        study: named, and has its UID from its name.
+    """
+    ds = copy.deepcopy(slices[0])
+    moved = {
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    }
+    shared = Dataset()
+    for group, keywords in moved.items():
+        item = Dataset()
+        for keyword in keywords:
+            setattr(item, keyword, ds[keyword].value)
+            delattr(ds, keyword)
+        setattr(shared, group, [item])
+    transformation = Dataset()
+    transformation.RescaleIntercept, transformation.RescaleSlope, transformation.RescaleType = "0", "1", "US"
+    shared.PixelValueTransformationSequence = [transformation]
+    frames = []
+    for number, one in enumerate(slices, start=1):
+        position, content, frame = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", number, [number]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
+        frames.append(frame)
+    del ds.ImagePositionPatient
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], frames
+    ds.NumberOfFrames = len(frames)
+    ds.PixelData = b"".join(one.PixelData for one in slices)
+    ds.PatientID, ds.PatientName = patient, f"Test^{patient}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = uid(study), uid(study, "multi-frame")
+    ds.FrameOfReferenceUID = uid(study, "frame of reference")
+    ds.SOPClassUID, ds.SOPInstanceUID = EnhancedMRImageStorage, uid(study, "multi-frame", 1)
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     return ds
 
 

@@ -31,6 +31,8 @@ NPM_SECONDS = 600
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PATIENCE_MS = 90_000
 LOOK_MS = 100
+# Two clicks of a wheel; OHIF takes closer ones for one.
+WHEEL_MS = 60
 QUERY = "/pacs-cbir/similar/studies"
 # What OHIF shows, from itself: services and cornerstone are globals of its stock builds.
 _SHOWN = """() => [...window.services.viewportGridService.getState().viewports.keys()].map((id) => {
@@ -38,17 +40,21 @@ _SHOWN = """() => [...window.services.viewportGridService.getState().viewports.k
   const imageId = viewport?.getCurrentImageId?.();
   const instance = imageId && window.cornerstone.metaData.get('instance', imageId);
   return instance ? [instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID,
+                     Number(imageId.split('/').at(-1)),
                      window.cornerstone.metaData.get('imagePlaneModule', imageId).imagePositionPatient[2]] : null;
 })"""
+_INDEX = """() => window.services.cornerstoneViewportService.getCornerstoneViewport(
+  [...window.services.viewportGridService.getState().viewports.keys()][0]).getCurrentImageIdIndex()"""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What one viewport shows; `z` is its slice's position along the patient's axis, in mm."""
+    """What one viewport shows: a frame, from 1, and where it lies along the patient's axis, in mm."""
 
     study: str
     series: str
     instance: str
+    frame: int
     z: float
 
     @property
@@ -113,13 +119,14 @@ class Viewer:
         return self.there()[0]
 
     def scroll(self, slices: int) -> None:
-        """In the first viewport, by the wheel, one slice after the other."""
+        """In the first viewport, by the wheel."""
         page = self.seen.page
         page.locator(".cornerstone-viewport-element").first.hover()
+        wanted = page.evaluate(_INDEX) + slices
         for _ in range(slices):
-            before = self.there()[0]
             page.mouse.wheel(0, 100)
-            self.until(lambda before=before: self.there()[0] != before)  # type: ignore[misc]
+            page.wait_for_timeout(WHEEL_MS)
+        self.until(lambda: page.evaluate(_INDEX) == wanted)
 
     def draw_rectangle(self, corner: tuple[float, float], opposite: tuple[float, float]) -> None:
         """With OHIF's own tool, in shares of the first viewport's width and height."""

@@ -15,11 +15,13 @@ import archives
 import httpx
 import pytest
 from browser import chromium, pictures_folder, watched
+from dicom_factory import multi_frame, uid
 from playwright.sync_api import Browser, expect
+from pydicom import dcmread
 from running import command, listens, wait_until
 from viewer import BETA, PATIENCE_MS, STOCK, WEBGL, Viewer, viewer_site
 
-from pacs_cbir.learn.simulate import simulate_cohort
+from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
 from tests.conftest import free_port
 
 # The first run fetches two viewers of 50 MB, and the first test waits for the cohort too.
@@ -46,6 +48,25 @@ class Hospital:
     service_port: int
     folder: Path
     peer: Callable[[str], str]
+
+    def wait_for(self, instances: int) -> None:
+        """Until so many have been forwarded, and are embedded."""
+
+        def embedded() -> bool:
+            status = httpx.get(f"http://127.0.0.1:{self.service_port}/status", timeout=60).json()
+            return status["instances"] == instances and status["jobs"]["waiting"] == status["jobs"]["running"] == 0
+
+        wait_until(embedded, START_SECONDS)
+
+    @contextmanager
+    def without(self, study: str) -> Iterator[None]:
+        """Orthanc has not got a study within the block."""
+        with httpx.Client(base_url=self.pacs.url, timeout=60) as client:
+            [found] = client.post("/tools/find", json={"Level": "Study", "Query": {"StudyInstanceUID": study}}).json()
+            archive = client.get(f"/studies/{found}/archive").content
+            client.delete(f"/studies/{found}").raise_for_status()
+            yield
+            client.post("/instances", content=archive).raise_for_status()
 
     @contextmanager
     def viewer(self, browser: Browser, version: str) -> Iterator[Viewer]:
@@ -88,19 +109,15 @@ def hospital(peer: Callable[[str], str]) -> Iterator[Hospital]:
         httpx.Client(base_url=pacs.url, timeout=60) as client,
     ):
         wait_until(lambda: listens(http) and httpx.get(f"{url}/health/ready").is_success, START_SECONDS)
-        cohort = []
+        cohort: list[SimulatedStudy] = []
         for study in simulate_cohort(folder / "cohort", patients=PATIENTS, seed=20261123):
             for path in sorted(study.folder.rglob("*.dcm")):
                 client.post("/instances", content=path.read_bytes()).raise_for_status()
             cohort.append(study)
 
-        def embedded() -> bool:
-            status = httpx.get(f"{url}/status", timeout=60).json()
-            arrived = sum(study.instances for study in cohort)
-            return status["instances"] == arrived and status["jobs"]["waiting"] == status["jobs"]["running"] == 0
-
-        wait_until(embedded, START_SECONDS)
-        yield Hospital([study.study_instance_uid for study in cohort], pacs, http, folder, peer)
+        hospital = Hospital([study.study_instance_uid for study in cohort], pacs, http, folder, peer)
+        hospital.wait_for(sum(study.instances for study in cohort))
+        yield hospital
     shutil.rmtree(folder)
 
 
@@ -158,7 +175,9 @@ def test_a_rectangle_is_the_example_and_its_heat_map_is_shown(hospital: Hospital
         viewer.shot(pictures_folder() / "ohif.png")
 
 
-def test_by_the_whole_study_with_filters_and_dislikes(hospital: Hospital, browser: Browser) -> None:
+def test_by_the_whole_study_with_filters_unlike_and_a_match_that_the_pacs_lacks(
+    hospital: Hospital, browser: Browser
+) -> None:
     with hospital.viewer(browser, STOCK) as viewer:
         viewer.open(hospital.studies[1])
         viewer.find()
@@ -170,6 +189,8 @@ def test_by_the_whole_study_with_filters_and_dislikes(hospital: Hospital, browse
         expect(bars).to_have_count(len(sequences))
 
         viewer.panel.locator("summary").click()
+        viewer.seen.settled()
+        viewer.seen.accessible(".pacs-cbir")
         everything = viewer.answer(lambda: viewer.panel.get_by_label("Similarity of at least").fill("-1"))
         assert len(everything) == PATIENTS - 1
         some = viewer.answer(viewer.panel.get_by_label("T1CE", exact=True).uncheck)
@@ -190,9 +211,14 @@ def test_by_the_whole_study_with_filters_and_dislikes(hospital: Hospital, browse
         viewer.answer(viewer.panel.get_by_role("button", name="Take back").click)
         assert "unlike" not in viewer.asked[-1]
 
-        bar = bars.nth(1)
-        bar.click()
+        bars.nth(1).click()
         two_up(viewer, found[0], found[0]["series"][1]["like"], index=1)
+
+        lost = str(found[-1]["StudyInstanceUID"])
+        with hospital.without(lost):
+            viewer.matches.last.get_by_role("button", name="beside the example").click()
+            viewer.seen.page.get_by_text("has not got this series").wait_for()
+        assert lost not in {shown.study for shown in viewer.there()}
 
 
 def test_the_beta_loads_the_same_bundle(hospital: Hospital, browser: Browser) -> None:
@@ -206,23 +232,6 @@ def test_the_beta_loads_the_same_bundle(hospital: Hospital, browser: Browser) ->
         two_up(viewer, found[0], example.series)
 
 
-def test_a_match_that_the_pacs_has_not_got_is_said_so(hospital: Hospital, browser: Browser) -> None:
-    with hospital.viewer(browser, STOCK) as viewer:
-        viewer.open(hospital.studies[1])
-        viewer.load(SERIES, SLICES_DOWN)
-        best = viewer.find()[0]["StudyInstanceUID"]
-        with httpx.Client(base_url=hospital.pacs.url, timeout=60) as client:
-            query = {"Level": "Study", "Query": {"StudyInstanceUID": best}}
-            [study] = client.post("/tools/find", json=query).json()
-            archive = client.get(f"/studies/{study}/archive").content
-            client.delete(f"/studies/{study}").raise_for_status()
-        viewer.matches.first.get_by_role("button", name="beside the example").click()
-        viewer.seen.page.get_by_text("has not got this series").wait_for()
-        assert len(viewer.shown()) == 1
-        with httpx.Client(base_url=hospital.pacs.url, timeout=60) as client:
-            client.post("/instances", content=archive).raise_for_status()
-
-
 def test_the_services_own_page_is_there_under_the_prefix(hospital: Hospital, browser: Browser) -> None:
     ports = {"pacs_port": hospital.pacs.http_port, "service_port": hospital.service_port}
     with (
@@ -234,6 +243,29 @@ def test_the_services_own_page_is_there_under_the_prefix(hospital: Hospital, bro
         seen.page.get_by_role("row").nth(1).get_by_role("button").click()
         seen.drawn()
         assert seen.page.evaluate("window.crossOriginIsolated")
+
+
+def test_frames_of_one_instance_are_told_apart(hospital: Hospital, browser: Browser) -> None:
+    """Enhanced MR: the same head once more, of another patient, whose slices are frames."""
+    folders = sorted(path for path in (hospital.folder / "cohort").iterdir() if path.is_dir())
+    slices = [dcmread(path) for path in sorted((folders[1] / "FLAIR").glob("*.dcm"))]
+    assert slices[0].StudyInstanceUID == hospital.studies[1]
+    hospital.pacs.add([multi_frame(slices, "MULTI", "multi-frame")])
+    hospital.wait_for(sum(len(list(folder.rglob("*.dcm"))) for folder in folders) + 1)
+    with hospital.viewer(browser, STOCK) as viewer:
+        viewer.open(hospital.studies[1])
+        example = viewer.load(SERIES, SLICES_DOWN)
+        [slice_] = [number for number, one in enumerate(slices, start=1) if one.SOPInstanceUID == example.instance]
+        found = viewer.find()
+        assert found[0]["StudyInstanceUID"] == str(uid("multi-frame"))
+        viewer.matches.first.get_by_role("button", name="beside the example").click()
+        two_up(viewer, found[0], example.series)
+        viewer.until(lambda: viewer.there()[1].frame == slice_)
+        scrolled_together(viewer)
+        there = viewer.there()[1]
+        viewer.seen.page.locator(".cornerstone-viewport-element").nth(1).click()
+        viewer.find()
+        assert viewer.asked[-1]["example"] == [f"{there.name}/{there.frame}"]
 
 
 def ranked(viewer: Viewer, found: list[dict[str, object]], example_study: str) -> None:
