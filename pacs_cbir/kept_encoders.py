@@ -165,7 +165,8 @@ def _checked(path: Path, name: str | None) -> tuple[NewEncoder, Path]:
     # Whether the weights fit the architecture, and embed, is seen here, and not first by a worker.
     encoder = Encoder(checkpoint)
     encoder.try_out()
-    card = checkpoint.card.model_dump(mode="json")
+    # Nothing here asks whom it was trained on, and every look at the row would carry thousands of digests.
+    card = checkpoint.card.model_dump(mode="json", exclude={"training": {"patient_digests"}})
     return NewEncoder(name, encoder.identity, encoder.precision, checkpoint.card.weights_sha256, card), path
 
 

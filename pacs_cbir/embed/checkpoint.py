@@ -49,8 +49,8 @@ class Training(_CardPart):
 
     Attributes:
         patient_digests: whom the weights were trained on: salt → digests, sorted; one salt for each training that led
-            here. None where it is not known. Whoever knows a name can ask for it: this hides no patient of a manifest
-            with real names.
+            here. None where it is not known. A patient who goes by several names has a digest of each. Whoever knows a
+            name can ask for it: this hides no patient of a manifest with real names.
         run: SHA-256 of recipe, data, seed, device and the weights it started from: equal for the same training alone;
             empty where it is not known.
     """

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select, text
 from stored import let_go
 
 from pacs_cbir import worker as worker_module
-from pacs_cbir.embed.checkpoint import DEFAULT_NAME, default_checkpoint_path, load_checkpoint, save_checkpoint
+from pacs_cbir.embed.checkpoint import DEFAULT_NAME, card_of, default_checkpoint_path, load_checkpoint, save_checkpoint
 from pacs_cbir.embed.decode import Decoder
 from pacs_cbir.embed.encoder import Encoder
 from pacs_cbir.errors import CheckpointError, DecodingError, EncoderRefused
@@ -347,7 +347,12 @@ def test_workers_that_start_first_at_once_agree(settings: Settings, database: Da
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: activate_first(settings, database), range(4)))
     with database.transaction() as connection:
-        assert [row.state for row in encoders.listed(connection)] == [State.ACTIVE]
+        [row] = encoders.listed(connection)
+    assert row.state is State.ACTIVE
+    # All of the card but whom it was trained on, which every look at the row would carry along.
+    packaged = load_checkpoint(default_checkpoint_path()).card
+    unknown = packaged.training.model_copy(update={"patient_digests": None})
+    assert card_of(row.card) == packaged.model_copy(update={"training": unknown})
 
 
 def test_what_arrives_is_embedded_by_all_encoders_and_what_is_here_by_reindexing(

@@ -145,21 +145,26 @@ def test_a_checkpoint_that_knows_the_measured_patients_is_named(tmp_path: Path) 
     train(recipe, stacks[:6], seed=0, out=tmp_path / "mine")
     rows = [{"name": "mine", "checkpoint": str(tmp_path / "mine.safetensors")}, *ROWS[:1]]
     rows.append({"name": "shipped", "checkpoint": "shipped"})
+    train(recipe, stacks[:6], seed=1, out=tmp_path / "older")
+    card = json.loads((tmp_path / "older.json").read_text())
+    card["training"]["patient_digests"] = None
+    (tmp_path / "older.json").write_text(json.dumps(card))
+    rows.append({"name": "older", "checkpoint": str(tmp_path / "older.safetensors")})
     run = experiment(tmp_path, rows=rows, protocols=["service"])
     said = StringIO()
     measured, failed = run.run(Console(file=said, width=300))
     [line] = [line for line in said.getvalue().splitlines() if "of the 8" in line]
     assert "mine was trained on 3 of the 8 patients" in line
     write_report(report_of(run, "service", failed), measured["service"], tmp_path, "service")
-    mine, chance, shipped = json.loads((tmp_path / "small-service.json").read_text())["rows"]
+    mine, chance, shipped, older = json.loads((tmp_path / "small-service.json").read_text())["rows"]
     assert (mine["trained_on"], mine["measured"]) == (3, 8)
-    assert chance["trained_on"] == 0
-    assert shipped["trained_on"] is None
-    assert "shipped: whether it was trained on the patients it is measured on is not known" in said.getvalue()
+    assert chance["trained_on"] == shipped["trained_on"] == 0
+    assert older["trained_on"] is None
+    assert "older: whether it was trained on the patients it is measured on is not known" in said.getvalue()
     notes = [line for line in (tmp_path / "small-service.md").read_text().splitlines() if line.startswith("- ")]
     assert len(notes) == 2
     assert "mine was trained on 3 of the 8 patients" in notes[0]
-    assert "shipped: whether it was trained on the patients it is measured on is not known" in notes[1]
+    assert "older: whether it was trained on the patients it is measured on is not known" in notes[1]
 
 
 def test_rows_say_which_program_measured_them(tmp_path: Path) -> None:

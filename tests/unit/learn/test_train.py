@@ -496,12 +496,16 @@ def test_the_card_tells_whom_the_weights_were_trained_on_that_it_started_from(tm
     assert second.training.method.startswith(f"{first.training.method}; then 1 epochs, init pretrained")
     shipped = recipe({"epochs": 0, "init": "shipped"}, architecture=PLAIN["architecture"])
     of_shipped = train(shipped, painted_stacks(3), seed=6, out=tmp_path / "third")[""].card
-    assert of_shipped.training.trained_on(["p000"]) is None
+    assert of_shipped.training.trained_on(["p000", "figshare-0"]) == {"figshare-0"}
 
 
 def test_who_was_trained_on_stays_unknown_after_more_training(tmp_path: Path) -> None:
-    settings = recipe(PLAIN, init="shipped")
-    trained = train(settings, painted_stacks(3), seed=6, out=tmp_path / "more")[""].card
+    train(recipe(PLAIN), painted_stacks(3, first=9), seed=6, out=tmp_path / "first")
+    card = json.loads((tmp_path / "first.json").read_text())
+    card["training"]["patient_digests"] = None
+    (tmp_path / "first.json").write_text(json.dumps(card))
+    settings, start = recipe(PLAIN, init="pretrained"), tmp_path / "first.safetensors"
+    trained = train(settings, painted_stacks(3), seed=6, out=tmp_path / "more", weights=start)[""].card
     assert trained.training.trained_on(["p000", "p009"]) is None
     saved = json.loads((tmp_path / "more.json").read_text())
     assert saved["training"]["patient_digests"] is None
