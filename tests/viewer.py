@@ -101,10 +101,14 @@ class Viewer:
         """In their order."""
         return self.panel.get_by_role("list", name="Matches", exact=True).locator("> li")
 
-    def open(self, study: str) -> None:
-        """A study, as a person comes to it for the first time, with OHIF's tour and its notice closed."""
+    def open(self, study: str, token: str = "") -> None:
+        """A study, as a person comes to it for the first time, with OHIF's tour and its notice closed.
+
+        Args:
+            token: of whoever is logged in, as a portal hands it to OHIF.
+        """
         page = self.seen.page
-        page.goto(f"{self.seen.url}/viewer?StudyInstanceUIDs={study}")
+        page.goto(f"{self.seen.url}/viewer?StudyInstanceUIDs={study}{token and f'&token={token}'}")
         page.get_by_text("Skip all").click()
         page.get_by_text("Confirm and hide").click()
         self.until(lambda: self.shown() != [None])

@@ -19,7 +19,7 @@ from dicom_factory import multi_frame, uid
 from playwright.sync_api import Browser, expect
 from pydicom import dcmread
 from running import command, listens, wait_until
-from viewer import BETA, PATIENCE_MS, STOCK, WEBGL, Viewer, viewer_site
+from viewer import BETA, EXTENSION, PATIENCE_MS, STOCK, WEBGL, Viewer, viewer_site
 
 from pacs_cbir.learn.simulate import SimulatedStudy, simulate_cohort
 from tests.conftest import free_port
@@ -230,6 +230,20 @@ def test_the_beta_loads_the_same_bundle(hospital: Hospital, browser: Browser) ->
         ranked(viewer, found, hospital.studies[1])
         viewer.matches.first.get_by_role("button", name="beside the example").click()
         two_up(viewer, found[0], example.series)
+
+
+def test_the_site_says_where_it_is_asked_and_ohif_by_whom(hospital: Hospital, browser: Browser) -> None:
+    ports = {"pacs_port": hospital.pacs.http_port, "service_port": hospital.service_port}
+    config = (EXTENSION / "app-config.js").read_text().replace("$set: '/pacs-cbir'", "$set: '/elsewhere'")
+    with viewer_site(hospital.peer, hospital.folder / "site", STOCK, **ports) as url, watched(browser, url) as seen:
+        seen.page.route("**/app-config.js", lambda route: route.fulfill(body=config, content_type="text/javascript"))
+        viewer = Viewer(seen)
+        viewer.open(hospital.studies[0], token="t0k3n")
+        with seen.page.expect_request("**/elsewhere/similar/studies") as asked:
+            seen.page.locator("[data-cy='SimilarStudies']").click()
+        assert asked.value.headers["authorization"] == "Bearer t0k3n"
+        # Nothing answers there, and the panel says so.
+        expect(viewer.panel.get_by_role("alert")).to_contain_text("pacs-cbir refused")
 
 
 def test_the_services_own_page_is_there_under_the_prefix(hospital: Hospital, browser: Browser) -> None:

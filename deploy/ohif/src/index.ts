@@ -18,7 +18,7 @@ export default {
   getPanelModule: (ohif: Ohif) => [
     {
       name: 'similar',
-      iconName: 'icon-search',
+      iconName: 'icon-multiple-patients',
       iconLabel: 'Similar',
       label: 'Similar studies',
       component: panelOf(() => sessionOf(ohif)),

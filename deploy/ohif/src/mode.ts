@@ -20,7 +20,7 @@ const button = {
   id: BUTTON,
   uiType: 'ohif.toolButton',
   props: {
-    icon: 'icon-search',
+    icon: 'icon-multiple-patients',
     label: 'Similar studies',
     tooltip: 'Studies that look like this slice, or like the last rectangle drawn on it',
     commands: COMMAND,
