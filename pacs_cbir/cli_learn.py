@@ -71,8 +71,11 @@ def evaluate(
     """
     from pacs_cbir.embed.whole_file import whole_file
     from pacs_cbir.learn.alone import alone
+    from pacs_cbir.learn.comparison import Robustness
     from pacs_cbir.learn.experiment import Experiment
+    from pacs_cbir.learn.results import Result, small_galleries
     from pacs_cbir.learn.rows import Rows
+    from pacs_cbir.learn.summary import figures_table
     from pacs_cbir.learn.table import make_table
 
     kind = "checkpoint" if encoder == "shipped" or encoder.endswith(".safetensors") else "baseline"
@@ -82,11 +85,14 @@ def evaluate(
     with alone(experiment.lock, out.parent):
         measured = experiment.measure(table.rows[0])[protocol]
     origin = experiment.origins[protocol][row["name"]]
-    if warning := origin.warning(row["name"]):
+    plain = measured.unchanged if isinstance(measured, Robustness) else measured
+    small = small_galleries(plain) if isinstance(plain, Result) else None
+    for warning in filter(None, (origin.warning(row["name"]), small)):
         typer.secho(f"pacs-cbir: {warning}", err=True, fg="yellow")
     with whole_file(out) as file:
         described = measured.model_dump(mode="json") | origin.model_dump(mode="json")
         file.write((json.dumps(described, indent=1) + "\n").encode())
+    Console().print(figures_table(measured))
     typer.echo(str(out))
 
 

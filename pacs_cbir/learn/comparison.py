@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pacs_cbir.errors import NotMeasurable
 from pacs_cbir.learn.metrics import bootstrap
-from pacs_cbir.learn.results import Figure, Frozen, Result, figure_of, merge
+from pacs_cbir.learn.results import Figure, Frozen, Result, figure_of, has_no_more, merge
 
 _Key = tuple[str, str, str, str]
 """Fold, patient, study, sequence."""
@@ -56,9 +56,10 @@ def paired(row: Result, other: Result) -> Difference:
 
 def _by_query(result: Result) -> dict[_Key, float]:
     scores: defaultdict[_Key, list[float]] = defaultdict(list)
-    for query in result.queries:
+    for query, small in zip(result.queries, has_no_more(result.queries, 5), strict=True):
         if query.ndcg5 is not None:
-            scores[query.fold, query.patient, query.study, query.sequence].append(query.ndcg5)
+            score = float("nan") if small else query.ndcg5
+            scores[query.fold, query.patient, query.study, query.sequence].append(score)
     return {key: float(np.mean(values)) for key, values in scores.items()}
 
 

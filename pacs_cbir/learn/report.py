@@ -20,7 +20,7 @@ from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
 from pacs_cbir.learn.manifest import UNKNOWN_PATIENT
 from pacs_cbir.learn.method import Method
-from pacs_cbir.learn.results import Figure, Origin, Result
+from pacs_cbir.learn.results import Figure, Origin, Result, small_galleries
 from pacs_cbir.learn.stacks import Stack
 
 SHEET_QUERIES, SHEET_MATCHES = 4, 5
@@ -91,7 +91,9 @@ def write_report(
         table = _robustness_table(changed)
         words = f"{words}; how far nDCG@5 falls when the query's picture is changed (95 %), relevance staying"
     head = f"{report.dataset}, {words}; seeds {report.seeds}; {report.device}."
-    notes = [warning for name, origin in origins.items() if (warning := origin.warning(name))]
+    plain = [*ranked, *(result.unchanged for result in changed)]
+    notes = list(dict.fromkeys(note for result in plain if (note := small_galleries(result))))
+    notes += [warning for name, origin in origins.items() if (warning := origin.warning(name))]
     notes += [f"left out: {name}: {reason}" for name, reason in report.failed.items()]
     listed = "".join(f"\n- {note}" for note in notes)
     with whole_file(base.with_suffix(".md")) as file:
@@ -126,13 +128,11 @@ def _ranked_table(results: Sequence[Result], above: Mapping[str, Difference | No
         lines.append(
             [
                 result.name,
-                f"{_show(result.ndcg5)} ({_show(result.interval[0])}–{_show(result.interval[1])})",
-                *(_show(figure) for figure in (result.ndcg10, result.ndcg20, result.skill5)),
-                *(_show(result.by_component[c].ndcg5 if c in result.by_component else None) for c in components),
-                *(_show(result.by_sequence[s].ndcg5 if s in result.by_sequence else None) for s in sequences),
-                NO_FIGURE
-                if difference is None
-                else f"{_show(difference.ndcg5)} ({_show(difference.interval[0])} to {_show(difference.interval[1])})",
+                show_with_interval(result.ndcg5, result.interval),
+                *(show(figure) for figure in (result.ndcg10, result.ndcg20, result.skill5)),
+                *(show(result.by_component[c].ndcg5 if c in result.by_component else None) for c in components),
+                *(show(result.by_sequence[s].ndcg5 if s in result.by_sequence else None) for s in sequences),
+                NO_FIGURE if difference is None else show_with_interval(difference.ndcg5, difference.interval, " to "),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -141,9 +141,8 @@ def _ranked_table(results: Sequence[Result], above: Mapping[str, Difference | No
 def _labelled_table(results: Sequence[LabelledResult]) -> str:
     lines = [["", "mAP (95 %)", "P@5", "P@10", "queries"], ["---"] * 5]
     for result in results:
-        low, high = result.intervals["map"]
-        figures = [f"{_show(result.map)} ({_show(low)}–{_show(high)})", _show(result.precision5)]
-        lines.append([result.name, *figures, _show(result.precision10), str(result.queries)])
+        figures = [show_with_interval(result.map, result.intervals["map"]), show(result.precision5)]
+        lines.append([result.name, *figures, show(result.precision10), str(result.queries)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -152,13 +151,19 @@ def _robustness_table(results: Sequence[Robustness]) -> str:
     lines = [["", "unchanged", *changes], ["---"] * (len(changes) + 2)]
     for result in results:
         falls = (result.falls[change] for change in changes)
-        shown = [f"{_show(f.ndcg5)} ({_show(f.interval[0])} to {_show(f.interval[1])})" for f in falls]
-        lines.append([result.unchanged.name, _show(result.unchanged.ndcg5), *shown])
+        shown = [show_with_interval(fall.ndcg5, fall.interval, " to ") for fall in falls]
+        lines.append([result.unchanged.name, show(result.unchanged.ndcg5), *shown])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _show(figure: Figure) -> str:
+def show(figure: Figure) -> str:
+    """Three places, or that there is none."""
     return NO_FIGURE if figure is None else f"{figure:.3f}"
+
+
+def show_with_interval(figure: Figure, interval: tuple[Figure, Figure], between: str = "–") -> str:
+    """A figure and, where there is one, its interval."""
+    return NO_FIGURE if figure is None else f"{show(figure)} ({show(interval[0])}{between}{show(interval[1])})"
 
 
 def _plot_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from pacs_cbir.errors import NotMeasurable
 from pacs_cbir.learn.metrics import bootstrap, mean_of_groups, skill
 
+RANKS = (5, 10, 20)
 Figure = float | None
 """None where there was nothing to measure."""
+_SMALL = "queries with a gallery of {n} or fewer"
 
 
 class Frozen(BaseModel):
@@ -81,7 +84,9 @@ class Query(Frozen):
 
 
 class Part(Frozen):
-    """Means over queries; `left_out` queries have no relevant stack in the gallery and are not among `queries`."""
+    """Means over queries; `left_out` queries have nothing relevant in the gallery, or five stacks at most, and are not
+    among `queries`.
+    """
 
     ndcg5: Figure
     random5: Figure
@@ -103,7 +108,8 @@ class Result(Frozen):
         protocol: what was compared with what, in words.
         skill5: (ndcg5 - random5) / (1 - random5).
         interval: 95 % bootstrap interval of ndcg5 over patients.
-        left_out: stacks without a mask, neither query nor gallery, and queries with nothing relevant in the gallery.
+        left_out: stacks without a mask, neither query nor gallery; queries with nothing relevant in the gallery; and,
+            where there are any, queries that are left out of nDCG@n since their gallery has no more than n.
     """
 
     name: str
@@ -129,7 +135,7 @@ def summarise(name: str, protocol: str, queries: Sequence[Query], without_mask: 
     if not queries:
         raise NotMeasurable(f"{name}: no stack has a lesion mask: add masks to the manifest, or measure by label")
     cells, patients = _cells(queries), np.array([query.patient for query in queries])
-    five = _column(queries, lambda query: query.ndcg5)
+    five = _column(queries, lambda query: query.ndcg5, 5)
     interval = bootstrap(five, cells, patients)
     whole = _part(queries, lambda query: query)
     sequences = sorted({query.sequence for query in queries})
@@ -138,15 +144,45 @@ def summarise(name: str, protocol: str, queries: Sequence[Query], without_mask: 
         name=name,
         protocol=protocol,
         ndcg5=whole.ndcg5,
-        ndcg10=figure_of(mean_of_groups(_column(queries, lambda query: query.ndcg10), cells)),
-        ndcg20=figure_of(mean_of_groups(_column(queries, lambda query: query.ndcg20), cells)),
+        ndcg10=figure_of(mean_of_groups(_column(queries, lambda query: query.ndcg10, 10), cells)),
+        ndcg20=figure_of(mean_of_groups(_column(queries, lambda query: query.ndcg20, 20), cells)),
         random5=whole.random5,
         skill5=whole.skill5,
         interval=(figure_of(interval.low), figure_of(interval.high)),
         by_sequence={s: _part([q for q in queries if q.sequence == s], lambda query: query) for s in sequences},
         by_component={component: _component(queries, component) for component in components},
-        left_out={"stacks without mask": without_mask, "queries without relevant stacks": whole.left_out},
+        left_out={
+            "stacks without mask": without_mask,
+            "queries without relevant stacks": sum(query.ndcg5 is None for query in queries),
+            **{_SMALL.format(n=n): count for n in RANKS if (count := int(has_no_more(queries, n).sum()))},
+        },
         queries=tuple(queries),
+    )
+
+
+def has_no_more(queries: Sequence[Query], n: int) -> npt.NDArray[np.bool_]:
+    """Which queries are ranked over no more than n stacks: any order has all of them among its first n.
+
+    The queries of a fold, seed and sequence are one another's gallery.
+    """
+    alike = Counter((query.fold, query.seed, query.sequence) for query in queries)
+    own = Counter((query.fold, query.seed, query.sequence, query.patient) for query in queries)
+    sizes = [
+        alike[query.fold, query.seed, query.sequence] - own[query.fold, query.seed, query.sequence, query.patient]
+        for query in queries
+    ]
+    return np.array(sizes) <= n
+
+
+def small_galleries(result: Result) -> str | None:
+    """What must be known of figures that miss queries since their galleries are small; None where there is nothing."""
+    found = [(n, result.left_out[_SMALL.format(n=n)]) for n in RANKS if _SMALL.format(n=n) in result.left_out]
+    if not found:
+        return None
+    figures = ", ".join(f"nDCG@{n} {count}" for n, count in found)
+    return (
+        f"of {len(result.queries)} queries left out of {figures}: their galleries have no more, and every order has "
+        "all of them; measure more patients"
     )
 
 
@@ -171,7 +207,7 @@ def merge(results: Sequence[Result]) -> Result:
 
 def _component(queries: Sequence[Query], name: str) -> Component:
     part = _part(queries, lambda query: query.components[name])
-    five, cells = _column(queries, lambda query: query.components[name].ndcg5), _cells(queries)
+    five, cells = _column(queries, lambda query: query.components[name].ndcg5, 5), _cells(queries)
     sequence = np.array([query.sequence for query in queries])
     by_sequence = {
         str(s): figure_of(mean_of_groups(five[sequence == s], cells[sequence == s])) for s in np.unique(sequence)
@@ -182,8 +218,8 @@ def _component(queries: Sequence[Query], name: str) -> Component:
 def _part(queries: Sequence[Query], scores: Callable[[Query], Query | Scores]) -> Part:
     cells = _cells(queries)
     five, random = (
-        _column(queries, lambda query: scores(query).ndcg5),
-        _column(queries, lambda query: scores(query).random5),
+        _column(queries, lambda query: scores(query).ndcg5, 5),
+        _column(queries, lambda query: scores(query).random5, 5),
     )
     score, expected = mean_of_groups(five, cells), mean_of_groups(random, cells)
     left_out = int(np.isnan(five).sum())
@@ -200,8 +236,10 @@ def _cells(queries: Sequence[Query]) -> npt.NDArray[np.str_]:
     return np.array([f"{query.fold}\n{query.sequence}" for query in queries])
 
 
-def _column(queries: Sequence[Query], figure: Callable[[Query], Figure]) -> npt.NDArray[np.float64]:
-    return np.array([figure(query) for query in queries], dtype=np.float64)
+def _column(queries: Sequence[Query], figure: Callable[[Query], Figure], n: int) -> npt.NDArray[np.float64]:
+    """A figure over the first n; NaN where the gallery has no more."""
+    figures = np.array([figure(query) for query in queries], dtype=np.float64)
+    return np.where(has_no_more(queries, n), np.nan, figures)
 
 
 def figure_of(value: float) -> Figure:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from hashlib import sha1
 from io import StringIO
 from pathlib import Path
@@ -39,8 +40,8 @@ TABLE: dict[str, Any] = {
 }
 
 
-def draw(preprocessing: Preprocessing, change: str | None) -> list[Stack]:
-    stacks = painted_stacks(8, size=preprocessing.size)
+def draw(preprocessing: Preprocessing, change: str | None, patients: int = 8) -> list[Stack]:
+    stacks = painted_stacks(patients, size=preprocessing.size)
     if change is None:
         return stacks
     # Upside down: another picture for everything that looks at one.
@@ -56,6 +57,11 @@ def experiment(results: Path, *, simulated: bool = False, **changes: Any) -> Exp
         content["changes"] = {}
     table = make_table(content)
     return Experiment(table, Cohort("painted", draw, ("upside down",), simulated), Rows(table, Path(), None), results)
+
+
+def _of_14() -> Cohort:
+    """Enough for folds with galleries of more than five."""
+    return Cohort("painted", partial(draw, patients=14), ("upside down",))
 
 
 def kept(results: Path) -> dict[str, int]:
@@ -230,10 +236,11 @@ def test_a_row_that_fails_on_these_data_is_named_and_does_not_end_the_others(tmp
 
 
 def test_changed_queries_are_ranked_against_the_unchanged_gallery(tmp_path: Path) -> None:
-    run = experiment(tmp_path, protocols=["poster", "robustness"])
+    run, second = (experiment(tmp_path, protocols=["poster", "robustness"]) for _ in range(2))
+    run.cohort, second.cohort = (_of_14() for _ in range(2))
     measured, failed = run.run(QUIET)
     assert not failed
-    again, _ = experiment(tmp_path, protocols=["poster", "robustness"]).run(QUIET)
+    again, _ = second.run(QUIET)
     assert again == measured
     for plain, changed in zip(measured["poster"], measured["robustness"], strict=True):
         assert isinstance(changed, Robustness)
@@ -242,7 +249,7 @@ def test_changed_queries_are_ranked_against_the_unchanged_gallery(tmp_path: Path
     assert isinstance(of_chance, Robustness)
     assert isinstance(of_histogram, Robustness)
     assert of_chance.falls["upside down"].ndcg5 == pytest.approx(0)
-    assert abs(of_histogram.falls["upside down"].ndcg5 or 0) > 0.01
+    assert abs(of_histogram.falls["upside down"].ndcg5 or 0) > 0.001
     write_report(report_of(run, "robustness", failed), measured["robustness"], tmp_path, "robustness")
     rows = json.loads((tmp_path / "small-robustness.json").read_text())["rows"]
     assert rows[1]["falls"]["upside down"]["ndcg5"] == of_histogram.falls["upside down"].ndcg5
@@ -297,7 +304,9 @@ def test_rows_that_are_measured_otherwise_share_what_was_trained(tmp_path: Path)
         {"name": "projected", "recipe": "plain", "changes": {**trained, "dimension": 4}},
         {"name": "no such part", "recipe": "plain", "changes": {**trained, "parts": {"lesion": 1}}},
     ]
-    measured, failed = experiment(tmp_path, rows=rows).run(QUIET)
+    run = experiment(tmp_path, rows=rows)
+    run.cohort = _of_14()
+    measured, failed = run.run(QUIET)
     assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 2
     whole, grey, projected = (result.ndcg5 for result in measured["poster"] if isinstance(result, Result))
     assert len({whole, grey, projected}) == 3

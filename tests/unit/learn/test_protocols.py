@@ -27,11 +27,11 @@ from pacs_cbir.learn.protocols import (
     service,
 )
 from pacs_cbir.learn.relevance import gfd_d95, relevance
-from pacs_cbir.learn.results import Result
+from pacs_cbir.learn.results import Result, small_galleries
 from pacs_cbir.learn.stacks import Stack
 
 
-def cohort(seed: int, patients: int = 12, sequences: Sequence[str] = ("FLAIR", "T1")) -> list[Stack]:
+def cohort(seed: int, patients: int = 24, sequences: Sequence[str] = ("FLAIR", "T1")) -> list[Stack]:
     """One lesion a patient, shown in every sequence, at a level of its own in each."""
     rng = np.random.default_rng(seed)
     stacks = []
@@ -105,13 +105,38 @@ def test_what_cannot_be_measured_is_left_out_and_counted() -> None:
     middle = [lesion_stack(str(k), disc(4 + k), grey=0.4 + 0.1 * k) for k in range(6)]
     stacks = [*middle, *lonely, lesion_stack("blind"), lesion_stack("alone", disc(5), sequence="T2")]
     found = poster(GreyHistogram(), stacks, 2.0)
-    assert found.left_out == {"stacks without mask": 1, "queries without relevant stacks": 1}
+    assert found.left_out == {
+        "stacks without mask": 1,
+        "queries without relevant stacks": 1,
+        "queries with a gallery of 5 or fewer": 1,
+        "queries with a gallery of 10 or fewer": 9,
+        "queries with a gallery of 20 or fewer": 9,
+    }
     assert found.by_component["iou"].left_out == 3
     assert found.by_component["iou"].queries == 6
     assert found.by_component["histogram"].left_out == 1
     assert found.by_sequence["T2"].ndcg5 is None
     with pytest.raises(NotMeasurable, match="no stack has a lesion mask"):
         poster(GreyHistogram(), [lesion_stack("blind")], 2.0)
+
+
+def test_queries_whose_gallery_is_not_larger_than_n_are_left_out_of_ndcg_at_n() -> None:
+    """11 of FLAIR, each ranked over 10, and 4 of T1: of those nothing is measured, of no figure but nDCG@5 of FLAIR."""
+    stacks = [*cohort(13, 11, ["FLAIR"]), *cohort(14, 4, ["T1"])]
+    grey, chance = (poster(method, stacks, 2.0) for method in (GreyHistogram(), RandomOrder()))
+    assert grey.ndcg5 == pytest.approx(poster(GreyHistogram(), of(stacks, "FLAIR"), 2.0).ndcg5)
+    assert (grey.by_sequence["FLAIR"].queries, grey.by_sequence["FLAIR"].ndcg5) == (11, grey.ndcg5)
+    assert (grey.by_sequence["T1"].queries, grey.by_sequence["T1"].ndcg5) == (0, None)
+    assert (grey.by_component["iou"].queries, grey.by_component["iou"].by_sequence["T1"]) == (11, None)
+    assert (grey.ndcg10, grey.ndcg20) == (None, None)
+    assert grey.left_out["queries with a gallery of 5 or fewer"] == 4
+    assert grey.left_out["queries with a gallery of 10 or fewer"] == 15
+    assert str(small_galleries(grey)).startswith("of 15 queries left out of nDCG@5 4, nDCG@10 15, nDCG@20 15: their")
+    difference = paired(grey, chance)
+    assert (difference.by_sequence["T1"].ndcg5, difference.by_sequence["FLAIR"].ndcg5) == (None, difference.ndcg5)
+    nothing = poster(GreyHistogram(), of(stacks, "T1"), 2.0)
+    assert (nothing.ndcg5, nothing.skill5, nothing.interval) == (None, None, (None, None))
+    assert small_galleries(poster(GreyHistogram(), cohort(15, 22), 2.0)) is None
 
 
 def test_components_are_measured_each() -> None:
@@ -131,7 +156,7 @@ def test_simulated_lesions_are_measured_by_their_true_parameters() -> None:
             stack,
             parameters={f"place_{axis}_mm": float(k) for axis in "xyz"} | {"radius_mm": 5.0 + k, "enhancement": 0.0},
         )
-        for k, stack in enumerate(cohort(5, 6, ["FLAIR"]))
+        for k, stack in enumerate(cohort(5, 7, ["FLAIR"]))
     ]
     near = {(a.patient, b.patient): -abs(i - j) for i, a in enumerate(stacks) for j, b in enumerate(stacks)}
     found = poster(Given(near), stacks, 2.0)
@@ -142,7 +167,7 @@ def test_simulated_lesions_are_measured_by_their_true_parameters() -> None:
 
 
 def test_folds_and_seeds_merge() -> None:
-    one, two = cohort(6), cohort(7, 5)
+    one, two = cohort(6), cohort(7, 7)
     d95 = gfd_d95([*one, *two])
     parts = [
         poster(GreyHistogram(), stacks, d95, fold=fold, seed=seed)
@@ -195,19 +220,19 @@ def test_seeds_are_averaged_before_they_are_paired() -> None:
 
 
 def test_the_services_protocol_ranks_whole_series() -> None:
-    stacks = cohort(10, 5)
+    stacks = cohort(10, 7)
     d95 = gfd_d95(stacks)
     method = EncoderMethod("as shipped", Encoder(load_checkpoint(default_checkpoint_path()), "cpu"))
     found = service(method, stacks, d95)
     assert "no slice chosen" in found.protocol
     alike = of(stacks, "T1")
     pooled = np.stack([method.encoder.pool(method.encoder.embed(stack.pixels)) for stack in alike])
-    scores = ndcg(pooled @ pooled.T, relevance(alike, alike, d95).mean, ~np.eye(5, dtype=bool), 5)
+    scores = ndcg(pooled @ pooled.T, relevance(alike, alike, d95).mean, ~np.eye(7, dtype=bool), 5)
     assert found.by_sequence["T1"].ndcg5 == pytest.approx(scores.mean())
     grey = ndcg(
         GreyHistogram().series_similarities(alike, alike),
         relevance(alike, alike, d95).mean,
-        ~np.eye(5, dtype=bool),
+        ~np.eye(7, dtype=bool),
         5,
     )
     assert service(GreyHistogram(), stacks, d95).by_sequence["T1"].ndcg5 == pytest.approx(grey.mean())
@@ -248,7 +273,7 @@ def test_changed_queries_meet_the_unchanged_gallery_and_relevance() -> None:
 
 
 def test_robustness_merges() -> None:
-    one, two = cohort(12, 6), cohort(13, 6)
+    one, two = cohort(12, 7), cohort(13, 7)
     parts = [
         robustness(GreyHistogram(), stacks, {"swapped": stacks[::-1]}, 2.0, fold=fold)
         for fold, stacks in (("0", one), ("1", two))

@@ -74,6 +74,19 @@ def test_the_table_has_a_line_a_row_and_a_column_a_figure(
     assert dict(zip(titles, cells[3], strict=True))[titles[-1]] == "–"
 
 
+def test_small_galleries_leave_figures_out_and_are_told(report: Report, tmp_path: Path) -> None:
+    few = painted_stacks(2)  # galleries of one: every order is the ideal one
+    of_few = [poster(method, few, 2.0) for method in (RandomOrder(), GreyHistogram(), OracleIou())]
+    write_report(report, of_few, tmp_path, "poster")
+    told = (tmp_path / "some-poster.md").read_text()
+    lines = [line for line in told.splitlines() if line.startswith("|")][2:]
+    assert {cell.strip() for line in lines for cell in line.strip("|").split("|")[1:]} == {"–"}
+    assert told.count("queries left out of nDCG@5 4, nDCG@10 4, nDCG@20 4") == 1
+    for row in json.loads((tmp_path / "some-poster.json").read_text())["rows"]:
+        assert (row["ndcg5"], row["ndcg10"], row["ndcg20"], row["skill5"]) == (None, None, None, None)
+        assert row["left_out"]["queries with a gallery of 5 or fewer"] == 4
+
+
 def test_plots_are_pictures(results: list[Result], report: Report, tmp_path: Path) -> None:
     write_report(report, results, tmp_path, "poster")
     for name in ("some-poster.png", "some-poster-sequences.png"):
