@@ -14,7 +14,8 @@ COPY deploy/ohif/src src
 RUN npm run build
 
 FROM ${BASE}
-# Debian keeps no former versions, so none can be asked for by number. nginx writes below its folder: all that is in /tmp.
+# Debian keeps no former versions, so none can be asked for by number. What nginx writes below its folder is in /tmp, and its
+# logs are the container's output, which Docker and Kubernetes give to the container's user.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get upgrade -y \
