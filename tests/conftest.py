@@ -107,7 +107,7 @@ def peer() -> Callable[[str], str]:
     def find(program: str) -> str:
         found = which(program)
         if found is None:
-            packages = "dcmtk orthanc orthanc-dicomweb chromium nginx npm"
+            packages = "dcmtk orthanc orthanc-dicomweb chromium nginx npm prometheus systemd buildah debootstrap"
             reason = f"{program} is not installed (Debian: apt install {packages})"
             if os.environ.get("CI"):
                 pytest.fail(reason)
