@@ -16,13 +16,14 @@ from pacs_cbir.embed.preprocess import Preprocessing
 from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.errors import CheckpointError, NotMeasurable, RecipeError
 from pacs_cbir.learn.comparison import Robustness, merge_robustness
+from pacs_cbir.learn.contact_sheet import draw_contact_sheet
 from pacs_cbir.learn.disturb import CHANGES, change_queries
 from pacs_cbir.learn.labelled import LabelledResult, labelled, merge_labelled
 from pacs_cbir.learn.methods import Ranking
 from pacs_cbir.learn.protocols import check_measurable, poster, robustness, service
 from pacs_cbir.learn.recipe import digest
 from pacs_cbir.learn.relevance import gfd_d95
-from pacs_cbir.learn.report import Report, commit_of_program, device_in_words, draw_contact_sheet
+from pacs_cbir.learn.report import Report, commit_of_program, device_in_words
 from pacs_cbir.learn.results import Frozen, Origin, Result, merge
 from pacs_cbir.learn.rows import Entry, Rows
 from pacs_cbir.learn.stacks import Stack
@@ -227,7 +228,8 @@ class Experiment:
                     file.write(kept.model_dump_json().encode())
             yield protocol, kept
         if method is not None and self.cohort.simulated and fold is self.folds[0]:
-            draw_contact_sheet(method, measured, self.results / "sheets" / f"{self.table.title}-{slug(name)}.png")
+            path = self.results / "sheets" / f"{self.table.title}-{slug(name)}.png"
+            draw_contact_sheet(method, measured, self._d95, path, dataset=f"{self.cohort.name}, fold {fold.name}")
 
     def _changed_of(self, preprocessing: Preprocessing, fold: Fold) -> dict[str, list[Stack | None]]:
         """Each change's queries of the patients that a fold measures."""
@@ -256,6 +258,7 @@ def report_of(experiment: Experiment, protocol: str, failed: dict[str, str]) -> 
         rows=[],
         failed=failed,
         origins=experiment.origins.get(protocol, {}),
+        against={row.name: row.against for row in experiment.table.rows if row.against is not None},
     )
 
 

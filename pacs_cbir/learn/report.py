@@ -1,4 +1,4 @@
-"""Measured rows → what people read: JSON, a table in markdown, plots, and contact sheets of simulated patients."""
+"""Measured rows → what people read: JSON, a table in markdown, and plots."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ from pacs_cbir.embed.whole_file import whole_file
 from pacs_cbir.learn.comparison import Difference, Robustness, paired
 from pacs_cbir.learn.labelled import LabelledResult
 from pacs_cbir.learn.manifest import UNKNOWN_PATIENT
-from pacs_cbir.learn.method import Method
 from pacs_cbir.learn.results import Figure, Origin, Result, small_galleries
-from pacs_cbir.learn.stacks import Stack
 
-SHEET_QUERIES, SHEET_MATCHES = 4, 5
-SHEET_SEQUENCE = "FLAIR"
-"""Shown if it is there: lesions stand out in it."""
 NO_FIGURE = "–"
+HISTOGRAM = "grey histogram"
+"""The row that all others of a table are compared with."""
 
 
 class Report(BaseModel):
@@ -38,9 +35,10 @@ class Report(BaseModel):
         commit: of the program that wrote it; with "+" where files differ from it.
         table: digest of the table.
         rows: figures without the single queries, and the row's `Origin`; `above_histogram` is the paired difference to
-            the grey histogram.
+            the grey histogram, `above_row` that to the row which `against` names.
         failed: rows that could not be measured, and why.
         origins: of the rows, by name; written with them.
+        against: row → the other that the table compares it with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +54,7 @@ class Report(BaseModel):
     rows: list[dict[str, Any]]
     failed: dict[str, str]
     origins: dict[str, Origin] = Field(default_factory=dict, exclude=True)
+    against: dict[str, str] = Field(default_factory=dict, exclude=True)
 
 
 def write_report(
@@ -70,12 +69,18 @@ def write_report(
     by_label = [result for result in results if isinstance(result, LabelledResult)]
     ranked = [result for result in results if isinstance(result, Result)]
     changed = [result for result in results if isinstance(result, Robustness)]
-    above = _above_histogram(ranked)
+    above = _above(ranked, {result.name: HISTOGRAM for result in ranked if result.name != HISTOGRAM})
+    above_row = _above(ranked, report.against)
     rows = [result.model_dump(mode="json", exclude={"per_query"}) for result in by_label]
-    for result in ranked:
-        difference = above[result.name]
-        shown = None if difference is None else difference.model_dump(mode="json")
-        rows.append({**result.model_dump(mode="json", exclude={"queries"}), "above_histogram": shown})
+    rows += [
+        {
+            **result.model_dump(mode="json", exclude={"queries"}),
+            "above_histogram": _plain(above.get(result.name)),
+            "against": report.against.get(result.name),
+            "above_row": _plain(above_row.get(result.name)),
+        }
+        for result in ranked
+    ]
     for robust in changed:
         falls = {name: fall.model_dump(mode="json") for name, fall in robust.falls.items()}
         rows.append({**robust.unchanged.model_dump(mode="json", exclude={"queries"}), "falls": falls})
@@ -85,7 +90,7 @@ def write_report(
     )
     with whole_file(base.with_suffix(".json")) as file:
         file.write((full.model_dump_json(indent=1) + "\n").encode())
-    table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above)
+    table = _labelled_table(by_label) if by_label else _ranked_table(ranked, above, report.against, above_row)
     words = next((r.unchanged.protocol if isinstance(r, Robustness) else r.protocol for r in results), protocol)
     if changed:
         table = _robustness_table(changed)
@@ -110,21 +115,31 @@ def write_report(
         _plot_sequences(ranked, base.with_name(f"{base.name}-sequences.png"))
 
 
-def _above_histogram(results: Sequence[Result]) -> Mapping[str, Difference | None]:
-    histogram = next((result for result in results if result.name == "grey histogram"), None)
+def _above(results: Sequence[Result], against: Mapping[str, str]) -> dict[str, Difference]:
+    """Row → its paired difference to the other, of those that are both there."""
+    there = {result.name: result for result in results}
     return {
-        result.name: None if histogram is None or result is histogram else paired(result, histogram)
-        for result in results
+        name: paired(there[name], there[other]) for name, other in against.items() if name in there and other in there
     }
 
 
-def _ranked_table(results: Sequence[Result], above: Mapping[str, Difference | None]) -> str:
+def _plain(difference: Difference | None) -> dict[str, Any] | None:
+    return None if difference is None else difference.model_dump(mode="json")
+
+
+def _ranked_table(
+    results: Sequence[Result],
+    above: Mapping[str, Difference],
+    against: Mapping[str, str],
+    above_row: Mapping[str, Difference],
+) -> str:
     sequences = sorted({sequence for result in results for sequence in result.by_sequence})
     components = list(results[0].by_component) if results else []
-    titles = ["", "nDCG@5 (95 %)", "@10", "@20", "skill@5", *components, *sequences, "above grey histogram (95 %)"]
+    titles = ["", "nDCG@5 (95 %)", "@10", "@20", "skill@5", *components, *sequences, f"above {HISTOGRAM} (95 %)"]
+    titles += ["above another row (95 %)"] if above_row else []
     lines = [titles, ["---"] * len(titles)]
     for result in results:
-        difference = above[result.name]
+        others = [_show_difference(above_row.get(result.name), against.get(result.name, ""))] if above_row else []
         lines.append(
             [
                 result.name,
@@ -132,10 +147,18 @@ def _ranked_table(results: Sequence[Result], above: Mapping[str, Difference | No
                 *(show(figure) for figure in (result.ndcg10, result.ndcg20, result.skill5)),
                 *(show(result.by_component[c].ndcg5 if c in result.by_component else None) for c in components),
                 *(show(result.by_sequence[s].ndcg5 if s in result.by_sequence else None) for s in sequences),
-                NO_FIGURE if difference is None else show_with_interval(difference.ndcg5, difference.interval, " to "),
+                _show_difference(above.get(result.name)),
+                *others,
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _show_difference(difference: Difference | None, other: str = "") -> str:
+    if difference is None:
+        return NO_FIGURE
+    shown = show_with_interval(difference.ndcg5, difference.interval, " to ")
+    return f"{other}: {shown}" if other else shown
 
 
 def _labelled_table(results: Sequence[LabelledResult]) -> str:
@@ -209,31 +232,6 @@ def _plot_falls(results: Sequence[Robustness], path: Path) -> None:
     axes.set_xticks(range(len(changes)), changes, rotation=40, ha="right")
     axes.set_yticks(range(len(results)), [result.unchanged.name for result in results])
     axes.set_title("fall of nDCG@5 with the query changed")
-    _save_plot(plot, path)
-
-
-def draw_contact_sheet(method: Method, stacks: Sequence[Stack], path: Path) -> None:
-    """A row a query: the query first, then its nearest, each with the outline of its lesion.
-
-    For simulated patients alone: a sheet is published, and pictures of real ones are not ours to publish.
-    """
-    sequences = {stack.sequence for stack in stacks}
-    shown = SHEET_SEQUENCE if SHEET_SEQUENCE in sequences else min(sequences)
-    gallery = [stack for stack in stacks if stack.sequence == shown and stack.picture is not None]
-    queries = gallery[:SHEET_QUERIES]
-    similarities = np.array(method.similarities(queries, gallery))
-    plot = Plot(figsize=(1.6 * (SHEET_MATCHES + 1), 1.7 * len(queries)), layout="constrained")
-    grid = plot.subplots(len(queries), SHEET_MATCHES + 1, squeeze=False)
-    for row, query, alike in zip(grid, queries, similarities, strict=True):
-        others = [i for i in np.argsort(-alike, kind="stable") if gallery[i].patient != query.patient]
-        nearest = [gallery[i] for i in others[:SHEET_MATCHES]]
-        for axes in row:
-            axes.set_axis_off()
-        for axes, stack in zip(row, [query, *nearest], strict=False):
-            axes.imshow(stack.picture, cmap="gray", vmin=0, vmax=1)
-            if stack.truth is not None and stack.truth.any():
-                axes.contour(stack.truth, levels=[0.5], colors="C1", linewidths=0.8)
-        row[0].set_title("query", fontsize=8)
     _save_plot(plot, path)
 
 

@@ -22,6 +22,7 @@ class TableRow(Frozen):
         recipe: a file beside the table, or a name of the package's own.
         changes: settings of the recipe that this row has otherwise.
         checkpoint: a .safetensors file, or "shipped".
+        against: another row, such as what this one starts from: rankings show the paired difference to it.
     """
 
     name: str = Field(min_length=1)
@@ -29,6 +30,7 @@ class TableRow(Frozen):
     recipe: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
+    against: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -79,6 +81,9 @@ class Table(Frozen):
             raise ValueError(
                 f"rows are kept under their letters a-z and digits, and these have none of their own: {alike}"
             )
+        lost = sorted({row.against for row in self.rows if row.against is not None} - set(names))
+        if self.rows_of is None and lost:
+            raise ValueError(f"against names rows that the table has not: {', '.join(lost)}")
         recipes = {row.recipe for row in self.rows}
         if self.rows_of is None and (unused := sorted(set(self.changes) - recipes)):
             raise ValueError(f"changes names recipes that no row is of: {', '.join(unused)}")

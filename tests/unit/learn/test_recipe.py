@@ -135,6 +135,7 @@ PIXELS = {"name": "a", "baseline": "pixels"}
         {"rows": [PIXELS], "seeds": [2**64]},
         {"rows": [PIXELS], "seeds": [1, 1]},
         {"rows": [PIXELS], "simulated": {"seed": -1, "patients": 4}},
+        {"rows": [PIXELS | {"against": "another"}]},
         {"rows": [{"name": "a"}]},
         {"rows": [{"name": "a", "baseline": "pixels", "recipe": "ours"}]},
         {"rows": [{"name": "a", "baseline": "pixels"}, {"name": "a", "baseline": "pixels"}]},

@@ -11,7 +11,7 @@ from PIL import Image
 from pacs_cbir.learn.baselines import GreyHistogram, OracleIou, RandomOrder
 from pacs_cbir.learn.protocols import paired, poster
 from pacs_cbir.learn.relevance import gfd_d95
-from pacs_cbir.learn.report import Report, commit_of_program, draw_contact_sheet, write_report
+from pacs_cbir.learn.report import Report, commit_of_program, write_report
 from pacs_cbir.learn.results import Result
 from pacs_cbir.learn.table import slug
 
@@ -87,20 +87,31 @@ def test_small_galleries_leave_figures_out_and_are_told(report: Report, tmp_path
         assert row["left_out"]["queries with a gallery of 5 or fewer"] == 4
 
 
+def test_a_row_stands_beside_the_one_that_its_table_compares_it_with(
+    results: list[Result], report: Report, tmp_path: Path
+) -> None:
+    compared = report.model_copy(update={"against": {"oracle IoU": "random order", "grey histogram": "left out"}})
+    write_report(compared, results, tmp_path, "poster")
+    chance, histogram, oracle = json.loads((tmp_path / "some-poster.json").read_text())["rows"]
+    difference = paired(results[2], results[0])
+    assert oracle["against"] == "random order"
+    assert oracle["above_row"]["interval"] == list(difference.interval)
+    assert oracle["above_row"]["by_sequence"]["T1"]["ndcg5"] == difference.by_sequence["T1"].ndcg5
+    assert (histogram["against"], histogram["above_row"]) == ("left out", None)
+    assert (chance["against"], chance["above_row"]) == (None, None)
+    lines = [line for line in (tmp_path / "some-poster.md").read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][-1] == "above another row (95 %)"
+    low, high = difference.interval
+    shown = f"random order: {difference.ndcg5:.3f} ({low:.3f} to {high:.3f})"
+    assert [row[-1] for row in cells[2:]] == ["–", "–", shown]
+
+
 def test_plots_are_pictures(results: list[Result], report: Report, tmp_path: Path) -> None:
     write_report(report, results, tmp_path, "poster")
     for name in ("some-poster.png", "some-poster-sequences.png"):
         with Image.open(tmp_path / name) as image:
             assert np.asarray(image.convert("L")).std() > 5
-
-
-def test_a_contact_sheet_shows_each_query_beside_others(tmp_path: Path) -> None:
-    draw_contact_sheet(OracleIou(), STACKS, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as image:
-        shown = np.asarray(image.convert("L"))
-    assert shown.shape[0] < shown.shape[1] * 1.2
-    columns = np.array_split(shown, 6, axis=1)
-    assert all(column.std() > 10 for column in columns)
 
 
 def test_slugs_are_names_of_files_and_checkpoints() -> None:
