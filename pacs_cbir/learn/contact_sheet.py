@@ -19,7 +19,7 @@ from pacs_cbir.learn.stacks import Stack
 QUERIES, MATCHES = 4, 5
 SHOWN = "FLAIR"
 """Shown if it is there: lesions stand out in it."""
-TONES = 64
+TONES = 48
 """Of the file: enough for grey levels and one colour, and a third of its size."""
 
 
