@@ -18,7 +18,8 @@ Out = Annotated[Path, typer.Argument(help="The manifest to write, .csv or .parqu
 
 @commands.command()
 def brats(folder: Folder, out: Out) -> None:
-    """List BraTS cases in the layout of 2021 or 2023.
+    """List BraTS cases in the layout of 2021 or 2023, below links too. Headers are read; NaN among the voxels is found
+    when they are read for training.
 
     Example: `pacs-cbir dataset brats BraTS2021_Training_Data brats.csv`
     """
@@ -45,7 +46,8 @@ def images(
     table: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Columns path, label, and a manifest's.")],
     out: Out,
 ) -> None:
-    """List any pictures that a table with the column `path` names, such as those of another organ with a label.
+    """List any pictures that a table with the column `path` names, such as those of another organ with a label. Headers
+    are read; NaN, or a picture that is cut short, is found when it is read for training.
 
     Example: `pacs-cbir dataset images ovaries/labels.csv ovaries.csv`
     """

@@ -35,16 +35,22 @@ def check(manifest: Manifest, name: str) -> None:
 
 
 def _file_faults(row: Row) -> Iterable[str]:
-    for path in (row.path, row.mask):
+    for path in filter(None, (row.path, row.mask)):
         try:
-            missing = path is not None and not path.is_file()
+            missing = not path.is_file()
+            empty = not missing and not path.stat().st_size
         except OSError as error:
             yield f"{path} cannot be looked for: {error.strerror}: correct the path or remove the row"
             return
         if missing:
             yield f"{path} is missing: correct the path or remove the row"
             return
+        if empty:
+            yield f"{path} is empty (0 bytes): copy it again, or remove the row"
+            return
     try:
+        if format_of(row.path) is not Format.DICOM:
+            shape_of(row.path)  # whether its header can be read
         yield from _channel_faults(row)
         yield from _mask_faults(row)
     except ManifestError as error:

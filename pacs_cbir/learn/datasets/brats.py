@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pacs_cbir.errors import ManifestError
+from pacs_cbir.learn.datasets.files import files_below
 from pacs_cbir.learn.manifest import Row
 
 _SEQUENCES = {
@@ -34,7 +35,7 @@ def brats_rows(folder: Path) -> tuple[list[Row], list[str]]:
         ManifestError: there is none.
     """
     cases: dict[Path, dict[str, Path]] = {}
-    for path in sorted(folder.rglob("*.nii*")):
+    for path in files_below(folder):
         if found := _FILE.fullmatch(path.name):
             part = found["of2021"] or found["of2023"]
             cases.setdefault(path.with_name(found["case"]), {})[part] = path

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.columns import read_table
 from pacs_cbir.learn.manifest import Row
 from pacs_cbir.learn.manifest_file import parse_rows
+
+MOST_LABELS = 20
 
 
 def images_rows(table: Path) -> tuple[list[Row], list[str]]:
@@ -18,16 +21,28 @@ def images_rows(table: Path) -> tuple[list[Row], list[str]]:
     without `sequence` it is "unknown".
 
     Returns:
-        the rows, and which columns were not used.
+        the rows, and which columns were not used, above all where one may be the label.
 
     Raises:
         ManifestError: the table cannot be read, or rows are at fault.
     """
     records = read_table(table)
-    unused = sorted(set(records[0]) - Row.model_fields.keys()) if records else []
+    columns = list(records[0]) if records else []
+    if columns and "path" not in columns:
+        raise ManifestError(table.name, [f"row 1: no column path; it has {', '.join(columns)}: rename one, or add it"])
+    unused = sorted(set(columns) - Row.model_fields.keys())
     known = [{name: value for name, value in record.items() if name not in unused} for record in records]
     rows = parse_rows([_completed(record) for record in known], table)
-    return rows, [f"columns not used: {', '.join(unused)}"] if unused else []
+    notes = [f"columns not used: {', '.join(unused)}"] if unused else []
+    if all(row.label is None for row in rows) and (labels := _like_labels(records, unused)):
+        notes.append(f"no row has a label, and {', '.join(labels)} may be one: rename that column to label")
+    return rows, notes
+
+
+def _like_labels(records: list[dict[str, Any]], columns: list[str]) -> list[str]:
+    """Columns of a few values, of which some come again."""
+    values = {column: [record[column] for record in records if record[column] is not None] for column in columns}
+    return [column for column, of in values.items() if 2 <= len(set(of)) <= min(MOST_LABELS, len(of) - 1)]
 
 
 def _completed(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pacs_cbir.errors import ManifestError
+from pacs_cbir.learn.datasets.files import files_below
 from pacs_cbir.learn.manifest import Row
 from pacs_cbir.learn.pictures import read_picture
 
@@ -31,7 +32,7 @@ def kaggle3m_rows(folder: Path) -> tuple[list[Row], list[str]]:
         ManifestError: there is none, or a picture cannot be read or has fewer channels.
     """
     patients: dict[str, list[tuple[int, Path]]] = defaultdict(list)
-    for path in folder.rglob("TCGA_*.tif"):
+    for path in files_below(folder):
         if found := _SLICE.fullmatch(path.name):
             patients[found["patient"]].append((int(found["number"]), path))
     if not patients:

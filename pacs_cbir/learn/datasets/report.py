@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.manifest import Manifest, Row, missing_sequences
 from pacs_cbir.learn.manifest_check import check
 from pacs_cbir.learn.manifest_file import write_manifest
+from pacs_cbir.learn.pictures import Format, format_of, read_picture_mask
 
 
 def save(rows: Iterable[Row], notes: Iterable[str], out: Path, console: Console) -> None:
@@ -22,15 +24,28 @@ def save(rows: Iterable[Row], notes: Iterable[str], out: Path, console: Console)
     """
     manifest = Manifest(tuple(rows))
     check(manifest, out.name)
+    table = _table(manifest, out.name)
     write_manifest(manifest, out)
-    console.print(_table(manifest))
+    console.print(table)
     for line in [*notes, *missing_sequences(manifest)]:
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(str(out), highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(manifest: Manifest) -> Table:
-    table = Table("sequence", caption="A row is a slice, a volume, or a DICOM instance.")
+def _table(manifest: Manifest, called: str) -> Table:
+    masked: set[Path] = set()
+    faults: list[str] = []
+    for mask in sorted({row.mask for row in manifest.rows if row.mask is not None}):
+        try:
+            if _shows_lesion(mask):
+                masked.add(mask)
+        except ManifestError as error:
+            faults += error.faults
+    if faults:
+        raise ManifestError(called, faults)
+    table = Table(
+        "sequence", caption="A row is a slice, a volume, or a DICOM instance. Pictures' empty masks count not."
+    )
     for name in ("patients", "studies", "rows", "with mask", "with label"):
         table.add_column(name, justify="right")
     for sequence in [*sorted({row.sequence for row in manifest.rows}), "all"]:
@@ -39,8 +54,13 @@ def _table(manifest: Manifest) -> Table:
             len({row.owner for row in rows}),
             len({(row.owner, row.study) for row in rows}),
             len(rows),
-            sum(row.mask is not None for row in rows),
+            sum(row.mask in masked for row in rows),
             sum(row.label is not None for row in rows),
         )
         table.add_row(escape(sequence), *map(str, counts))
     return table
+
+
+def _shows_lesion(mask: Path) -> bool:
+    """Of a volume not looked at: that would take as long as to read the data set."""
+    return format_of(mask) is not Format.PICTURE or bool(read_picture_mask(mask).any())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from pacs_cbir.errors import ManifestError
 from pacs_cbir.learn.datasets.dicom import dicom_rows
 from tests.dicom_factory import mr_instance
+
+FIRST = ("good 1", "scout 1", "gap 0")
+"""Of each series."""
 
 
 def write(folder: Path, name: str, *arguments: object, **attributes: object) -> Path:
@@ -52,7 +56,7 @@ def test_rows_say_what_the_headers_say_of_the_body(tmp_path: Path) -> None:
     assert found == {("head", "BRAIN"), ("nothing", None), ("several", None)}
 
 
-def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
+def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path, f"good {number}", "p", "s", "good", number)
         write(tmp_path, f"scout {number}", "p", "s", "scout", number, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
@@ -60,12 +64,26 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
         write(tmp_path, f"gap {number}", "p", "s", "gap", number, ImagePositionPatient=["-120", "-120", position])
     (tmp_path / "README.txt").write_text("no DICOM")
     rows, notes = dicom_rows(tmp_path)
+    by_uid = sorted((str(pydicom.dcmread(tmp_path / name).SeriesInstanceUID), name) for name in FIRST)
+    named = {name: f"study 00001, series {place}" for place, (_, name) in enumerate(by_uid, 1)}
     assert {row.path.name for row in rows} == {"good 1", "good 2"}
+    distances = "the distances between slices vary from 4.00 to 26.00 mm, more than 5% from their mean"
     assert notes == [
-        "left out: 1 x file: no DICOM prefix at byte 128",
-        "left out: 1 x stack: not embedded: localiser",
-        "left out: 1 x stack: the distances between slices vary from 4.00 to 26.00 mm, more than 5% from their mean",
+        "left out: 1 x file: no DICOM prefix at byte 128: README.txt",
+        f"left out: 1 x stack: not embedded: localiser: {named['scout 1']} (scout 1)",
+        f"left out: 1 x stack: {distances}: {named['gap 0']} (gap 0)",
     ]
+    assert sorted(named.values()) == [f"study 00001, series {number}" for number in (1, 2, 3)]
+
+
+def test_of_many_that_are_left_out_the_first_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "good 1", "p", "s", "good", 1)
+    write(tmp_path, "good 2", "p", "s", "good", 2)
+    for number in range(12):
+        (tmp_path / f"{number:02}.txt").write_text("no DICOM")
+    _, [note] = dicom_rows(tmp_path)
+    assert note.startswith("left out: 12 x file: no DICOM prefix at byte 128: 00.txt; 01.txt; ")
+    assert note.endswith("; 09.txt and 2 more")
 
 
 def test_a_folder_without_mr_series_is_refused(tmp_path: Path) -> None:

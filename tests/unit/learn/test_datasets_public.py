@@ -48,6 +48,65 @@ def test_brats_of_2021_and_2023_become_rows_with_their_segmentation(tmp_path: Pa
     assert {row.body_part for row in rows} == {"BRAIN"}
 
 
+def test_linked_cases_are_listed_once_and_a_link_back_ends(tmp_path: Path) -> None:
+    stored, listed = tmp_path / "stored" / "BraTS2021_00006", tmp_path / "listed"
+    touch(stored, *(f"BraTS2021_00006_{part}.nii.gz" for part in ("t1", "flair")))
+    listed.mkdir()
+    (listed / "BraTS2021_00006").symlink_to(stored)
+    (listed / "again").symlink_to(stored)
+    (stored / "back").symlink_to(listed)
+    rows, _ = brats_rows(listed)
+    assert [row.path for row in rows] == [
+        listed / "BraTS2021_00006" / f"BraTS2021_00006_{part}.nii.gz" for part in ("t1", "flair")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        *((f"a.{suffix}", b"", "is empty") for suffix in ("png", "tif", "nii", "nii.gz", "dcm")),
+        *((f"a.{suffix}", b"no picture", "can be read") for suffix in ("png", "tif", "nii", "nii.gz")),
+    ],
+)
+def test_files_that_cannot_be_read_are_named_by_row_when_they_are_listed(
+    name: str, content: bytes, complaint: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "t.csv").write_text(f"path,label\n{name},x\n")
+    with pytest.raises(ManifestError, match=rf"row 2: .*{name} .*{complaint}"):
+        save(*images_rows(tmp_path / "t.csv"), tmp_path / "m.csv", Console(quiet=True))
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_masks_that_show_nothing_are_not_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        picture = rng.integers(0, 250, (16, 16, 3), np.uint8)
+        picture[0, 0, 0] = 255 if number == 1 else 0
+        write_slice(tmp_path, "TCGA_CS_0001_19990101", number, picture)
+    console = Console(record=True, width=120, file=(tmp_path / "out").open("w"))
+    save(*kaggle3m_rows(tmp_path), tmp_path / "m.csv", console)
+    all_rows = next(line for line in console.export_text().splitlines() if "all" in line)
+    assert [word for word in all_rows.split() if word != "│"] == ["all", "1", "1", "9", "3", "0"]
+    (tmp_path / "TCGA_CS_0001_19990101" / "TCGA_CS_0001_19990101_2_mask.tif").write_bytes(b"II*\0 cut")
+    with pytest.raises(ManifestError, match=r"_2_mask\.tif"):
+        save(*kaggle3m_rows(tmp_path), tmp_path / "m.csv", console)
+
+
+def test_a_table_without_paths_says_what_it_has_and_a_column_like_a_label_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("file,O-RADS\na.png,2\n")
+    with pytest.raises(ManifestError, match="row 1: no column path; it has file, O-RADS"):
+        images_rows(table)
+    table.write_text("path,O-RADS,id\na.png,2,1\nb.png,5,2\nc.png,2,3\n")
+    assert images_rows(table)[1] == [
+        "columns not used: O-RADS, id",
+        "no row has a label, and O-RADS may be one: rename that column to label",
+    ]
+    table.write_text("path,O-RADS,label\na.png,2,x\nb.png,5,y\nc.png,2,x\n")
+    assert images_rows(table)[1] == ["columns not used: O-RADS"]
+
+
 def test_a_folder_without_cases_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="CASE/CASE-t2f"):
         brats_rows(tmp_path)

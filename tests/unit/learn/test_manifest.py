@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -71,7 +72,7 @@ def test_all_faults_are_listed_by_row_at_once(tmp_path: Path) -> None:
         "a6.png,p6,s6,T1,1,broken.png,\n"
         "a.dcm,p7,s7,T1,,a.png,\n"
     )
-    (tmp_path / "a.dcm").write_bytes(b"")
+    (tmp_path / "a.dcm").write_bytes(b"any")
     with pytest.raises(ManifestError) as raised:
         read_manifest(tmp_path / "m.csv")
     expected = (
@@ -167,7 +168,7 @@ def test_rows_of_one_stack_show_one_body_part(tmp_path: Path) -> None:
 
 def test_a_stacks_rows_must_agree(tmp_path: Path) -> None:
     path, volume = picture(tmp_path / "a.png"), tmp_path / "a.nii.gz"
-    volume.write_bytes(b"")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), volume)
     rows = row(path, slice=1), row(path, slice=2, spacing_mm=2), row(volume, slice=3), row(path), row(path)
     write_manifest(Manifest(rows), tmp_path / "m.csv")
     with pytest.raises(ManifestError) as raised:
