@@ -44,7 +44,7 @@ def _table(manifest: Manifest, called: str) -> Table:
     if faults:
         raise ManifestError(called, faults)
     table = Table(
-        "sequence", caption="A row is a slice, a volume, or a DICOM instance. Pictures' empty masks count not."
+        "sequence", caption="A row is a slice, a volume, or a DICOM instance. Empty masks of pictures are not counted."
     )
     for name in ("patients", "studies", "rows", "with mask", "with label"):
         table.add_column(name, justify="right")
