@@ -111,7 +111,7 @@ def _routes(app: FastAPI) -> Iterable[tuple[str, str, str]]:
 
 
 def _private_block() -> list[str]:
-    return re.findall(r"^    (\(0075,.*)$", private_block.__doc__ or "", re.MULTILINE)
+    return re.findall(r"^    (\(0075,.*| {20,}\S.*)$", private_block.__doc__ or "", re.MULTILINE)
 
 
 def _named(uid: str | UID | None) -> tuple[str, str]:

@@ -40,6 +40,8 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         """What it answers."""
         answer = self._client.get(path, params=parameters)
+        # While it starts it is 503.
+        answer.raise_for_status()
         assert answer.json()["status"] == "success", answer.text
         return answer.json()["data"]
 
@@ -52,7 +54,7 @@ class Prometheus:
         """Whether it has read every part, as it was before now."""
         try:
             return {one["metric"]["job"] for one in self.query("up == 1")} == JOBS
-        except httpx.TransportError:
+        except httpx.HTTPError:
             return False
 
     def alerts(self) -> set[str]:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,15 +85,22 @@ def test_every_command_is_listed_here() -> None:
     assert commands() == WITH_DATA_DIR.keys() | WITHOUT
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [("file", "File exists"), ("file/below", "Not a directory"), ("/proc/nowhere", "No such file or directory")],
 )
-def test_a_folder_that_cannot_be_is_no_data_directory(tmp_path: Path, folder: str, reason: str) -> None:
-    (tmp_path / "file").touch()
+def test_a_folder_that_cannot_be_is_no_data_directory(short_path: Path, folder: str, reason: str) -> None:
+    (short_path / "file").touch()
     for use in (
-        EmbeddedPostgres(tmp_path / folder / "postgres").__enter__,
-        lambda: files.prepare(load_settings(data_dir=tmp_path / folder)),
+        EmbeddedPostgres(short_path / folder / "postgres").__enter__,
+        lambda: files.prepare(load_settings(data_dir=short_path / folder)),
     ):
         with pytest.raises(
             DiskUnavailable, match=f"the data directory .* cannot be used: {reason}; set PACS_CBIR_DATA"

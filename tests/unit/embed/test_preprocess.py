@@ -283,7 +283,7 @@ def test_a_mask_is_drawn_where_its_slices_are() -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"field_of_view_mm": -1.0}, {"slice_spacing_mm": float("nan")}])
 def test_preprocessing_refuses_what_cannot_be_drawn(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="is a length above 0, not "):
         Preprocessing(**wrong)  # type: ignore[arg-type]
 
 
