@@ -251,7 +251,7 @@ class TableError(RecipeError):
         faults: each with its row.
     """
 
-    def __init__(self, title: str, faults: Sequence[str]) -> None:
+    def __init__(self, title: str, faults: Sequence[str] = ()) -> None:
         super().__init__("\n  ".join([f"the table {title} cannot be used:", *faults]))
         self.faults = tuple(faults)
 

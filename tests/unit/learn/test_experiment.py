@@ -167,7 +167,8 @@ def test_a_checkpoint_that_knows_the_measured_patients_is_named(tmp_path: Path) 
     assert chance["trained_on"] == shipped["trained_on"] == 0
     assert older["trained_on"] is None
     assert "older: whether it was trained on the patients it is measured on is not known" in said.getvalue()
-    notes = [line for line in (tmp_path / "small-service.md").read_text().splitlines() if line.startswith("- ")]
+    lines = (tmp_path / "small-service.md").read_text().splitlines()
+    notes = [line for line in lines if line.startswith("- ") and "trained on" in line]
     assert len(notes) == 2
     assert "mine was trained on 3 of the 8 patients" in notes[0]
     assert "older: whether it was trained on the patients it is measured on is not known" in notes[1]
