@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 from sqlalchemy import text
 
 from pacs_cbir.receive.scp import run_scp
@@ -66,6 +67,34 @@ def pacs_cbir(environment: Mapping[str, str], *arguments: str, given: str = "") 
         timeout=RUN_SECONDS,
         check=False,
     )
+
+
+def typed(script: str, environment: Mapping[str, str], folder: Path, seconds: float) -> str:
+    """What is said on standard output by a shell in `folder` to which a document's commands are typed.
+
+    Raises:
+        AssertionError: one of them failed; says what was said.
+    """
+    done = subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", script],
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def is_ready(url: str) -> bool:
+    """Whether an API answers queries."""
+    try:
+        return httpx.get(f"{url}/health/ready").is_success
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager

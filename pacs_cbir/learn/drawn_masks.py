@@ -98,7 +98,7 @@ def _read(path: Path, stacks: Sequence[Stack]) -> list[Masks] | None:
     try:
         with np.load(path) as packed:
             return [
-                np.unpackbits(packed[str(number)], count=stack.pixels.size).reshape(stack.pixels.shape).astype(bool)
+                np.unpackbits(packed[f"arr_{number}"], count=stack.pixels.size).reshape(stack.pixels.shape).astype(bool)
                 for number, stack in enumerate(stacks)
             ]
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
@@ -107,7 +107,7 @@ def _read(path: Path, stacks: Sequence[Stack]) -> list[Masks] | None:
 
 def _write(path: Path, masks: Sequence[Masks]) -> None:
     with whole_file(path) as file:
-        np.savez(file, **{str(number): np.packbits(drawn) for number, drawn in enumerate(masks)})  # type: ignore[arg-type]
+        np.savez(file, *map(np.packbits, masks))
 
 
 def _draw_study(network: Network, stacks: Sequence[Stack]) -> list[Masks]:

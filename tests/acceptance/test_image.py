@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -185,7 +186,7 @@ def test_every_role_runs_from_the_image_and_a_study_is_answered(
         for name in ("scp", "worker", "api"):
             running.enter_context(roles[name].role(name, log=tmp_path / name))
         for name in ("scp", "worker", "api"):
-            wait_until(lambda name=name: roles[name].is_healthy(name), START_SECONDS)  # type: ignore[misc]
+            wait_until(partial(roles[name].is_healthy, name), START_SECONDS)
         with association(settings) as asked:
             for patient in ("P1", "P2"):
                 for number in range(1, 6):

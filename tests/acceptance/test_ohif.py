@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import archives
 import httpx
@@ -282,11 +283,11 @@ def test_frames_of_one_instance_are_told_apart(hospital: Hospital, browser: Brow
         assert viewer.asked[-1]["example"] == [f"{there.name}/{there.frame}"]
 
 
-def ranked(viewer: Viewer, found: list[dict[str, object]], example_study: str) -> None:
+def ranked(viewer: Viewer, found: list[dict[str, Any]], example_study: str) -> None:
     """What was answered is shown in its order, each with its slice, and the example's own patient is not in it."""
     assert found
     similarities = [match["similarity"] for match in found]
-    assert similarities == sorted(similarities, reverse=True)  # type: ignore[type-var]
+    assert similarities == sorted(similarities, reverse=True)
     studies = [match["StudyInstanceUID"] for match in found]
     assert example_study not in studies
     assert [one.get_attribute("data-study") for one in viewer.matches.all()] == studies
@@ -296,9 +297,9 @@ def ranked(viewer: Viewer, found: list[dict[str, object]], example_study: str) -
         assert picture.evaluate("(image) => image.naturalWidth") > 0
 
 
-def two_up(viewer: Viewer, match: dict[str, object], example_series: str, index: int = 0) -> None:
+def two_up(viewer: Viewer, match: dict[str, Any], example_series: str, index: int = 0) -> None:
     """The example on the left and the match on the right, at the slices that the answer says are alike."""
-    series = match["series"][index]  # type: ignore[index]
+    series = match["series"][index]
     slice_ = series["slice"]
     wanted = [
         (example_series, slice_["like"]["SOPInstanceUID"]),

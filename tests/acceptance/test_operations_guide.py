@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import archives
 import httpx
 import pytest
 from dicom_factory import mr_instance
-from running import START_SECONDS, command, pacs_cbir, wait_until
+from running import START_SECONDS, command, is_ready, pacs_cbir, typed, wait_until
 from untrained import TWO_NUMBERS, save_untrained
 
 from pacs_cbir.pacs.send import send
@@ -46,7 +45,7 @@ def test_what_is_to_be_typed_works(
         }
         with command("serve", environment, tmp_path / "serve.log"):
             url = f"http://127.0.0.1:{settings.http_port}"
-            wait_until(lambda: _is_ready(url), START_SECONDS)
+            wait_until(lambda: is_ready(url), START_SECONDS)
             sent = send(
                 sorted(files.iterdir()), "127.0.0.1", settings.dicom_port, called=settings.ae_title, calling="TEST"
             )
@@ -55,41 +54,21 @@ def test_what_is_to_be_typed_works(
             other = save_untrained(tmp_path / "other.safetensors", TWO_NUMBERS)
             for words in (("add", str(other)), ("activate", "other", "--incomplete")):
                 assert pacs_cbir(environment, "encoder", *words).returncode == 0
-            wait_until(lambda: _is_ready(url), START_SECONDS)
-            typed = []
+            wait_until(lambda: is_ready(url), START_SECONDS)
             for block in blocks():
                 study = goes if "delete-patient" in block else here
-                names = {"NAME": "other", "STUDY": str(study[0].StudyInstanceUID)}
-                script = re.sub(r"\b(NAME|STUDY)\b", lambda found, names=names: names[found[0]], block)  # type: ignore[misc]
+                script = block.replace("NAME", "other").replace("STUDY", str(study[0].StudyInstanceUID))
                 script = script.replace("localhost:8000", f"127.0.0.1:{settings.http_port}")
                 script = script.replace("localhost 11112", f"127.0.0.1 {settings.dicom_port}")
-                done = subprocess.run(
-                    ["/bin/bash", "-euo", "pipefail", "-c", script],
-                    env=environment,
-                    cwd=tmp_path,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    timeout=BLOCK_SECONDS,
-                    check=False,
-                )
-                assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-                typed.append(script)
+                typed(script, environment, tmp_path, BLOCK_SECONDS)
             studies = {one["StudyInstanceUID"] for one in httpx.get(f"{url}/studies").json()}
-    assert len(typed) >= 15
+    assert len(blocks()) >= 15
     assert studies == {ds.StudyInstanceUID for ds in (*here, *earlier)}
 
 
 def blocks() -> list[str]:
     """What is to be typed, block by block."""
     return re.findall(r"^```sh\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready").is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _nothing_waits(url: str) -> bool:

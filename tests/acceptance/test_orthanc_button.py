@@ -10,7 +10,7 @@ import httpx
 import pytest
 from browser import Watched, chromium, pictures_folder
 from playwright.sync_api import expect
-from running import START_SECONDS, command, wait_until
+from running import START_SECONDS, command, is_ready, wait_until
 
 from pacs_cbir.learn.simulate import simulate_cohort
 from pacs_cbir.settings import Settings
@@ -39,7 +39,7 @@ def test_from_a_study_in_orthanc_to_similar_ones(
         httpx.Client(base_url=orthanc.url, timeout=60) as client,
         chromium(peer("chromium")) as browser,
     ):
-        wait_until(lambda: _is_ready(ours), START_SECONDS)
+        wait_until(lambda: is_ready(ours), START_SECONDS)
         for patient in simulate_cohort(tmp_path / "cohort", patients=3, seed=5):
             for path in sorted(patient.folder.rglob("*.dcm")):
                 client.post("/instances", content=path.read_bytes()).raise_for_status()
@@ -60,13 +60,6 @@ def test_from_a_study_in_orthanc_to_similar_ones(
         assert opened.value.locator(".stage").count() == 4
         opened.value.keyboard.press("s")
         opened.value.locator(".card").nth(1).wait_for()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready").is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _embedded(url: str) -> int:

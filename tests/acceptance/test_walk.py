@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from dicom_factory import mr_instance
-from running import wait_until
+from running import typed, wait_until
 from scu import association, store
 from server_postgres import DEPLOY, EmptyServer, empty_server
 
@@ -58,17 +58,7 @@ class Machine:
 
     def type(self, commands: str) -> str:
         """What a shell says to them."""
-        done = subprocess.run(
-            ["/bin/bash", "-euo", "pipefail", "-c", self.here(commands)],
-            env=self._environment,
-            cwd=DEPLOY.parent,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return typed(self.here(commands), self._environment, DEPLOY.parent, START_SECONDS)
 
     def unit(self, name: str) -> tuple[list[str], dict[str, str]]:
         """A unit's command, and its environment as systemd would make it."""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from arriving import arrive, table
 from dicom_factory import uid
-from running import START_SECONDS, command, pacs_cbir, wait_until
+from running import START_SECONDS, command, is_ready, pacs_cbir, wait_until
 
 from pacs_cbir.settings import Settings
 from pacs_cbir.store.session import Database
@@ -26,7 +26,7 @@ def test_beside_a_running_api(
         arrive(database, settings, patient=patient, study=patient)
     url = f"http://127.0.0.1:{settings.http_port}"
     with command("api", environment, tmp_path / "api.log"):
-        wait_until(lambda: _is_ready(url), START_SECONDS)
+        wait_until(lambda: is_ready(url), START_SECONDS)
         told = pacs_cbir(environment, "delete-patient", given="A-4711\n\n")
         assert (told.returncode, "nothing left" in told.stdout) == (0, True), told.stderr
         unknown = pacs_cbir(environment, "delete-patient", given="A-4711\n\n")
@@ -89,10 +89,3 @@ def test_at_a_terminal_it_says_how_much_will_go_and_asks(
         assert "Delete for good (studies: 1, series: 1, instances: 1)? [y/N]" in told.stderr
         assert ("nothing was deleted" in told.stdout) == (answer == "n")
         assert table(database, "SELECT count(*) FROM instances") == left
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready").is_success
-    except httpx.TransportError:
-        return False
