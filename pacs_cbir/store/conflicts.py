@@ -85,6 +85,7 @@ RECORD_DIFFERING = text("""
     WHERE own.id = :study_id AND EXISTS (SELECT FROM patients WHERE merged_into = :patient_id)
       AND EXISTS (SELECT FROM study_patients JOIN studies AS other ON other.id = study_id
                   WHERE study_patients.patient_id = :patient_id AND other.id <> own.id
+                    AND other.attributes -> 'PatientID' = own.attributes -> 'PatientID'
                     AND other.attributes -> told.keyword <> own.attributes -> told.keyword)
     ON CONFLICT (study_id, kind, sop_instance_uid) DO UPDATE SET seen_at = clock_timestamp(), resolved_at = NULL
 """)

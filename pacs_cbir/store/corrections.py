@@ -84,7 +84,7 @@ def update_patient(connection: Connection, identifier: Identifier, values: Value
     of_patient = [] if patient is None else _studies_of(connection, patient.id)
     if patient is None or not of_patient:
         raise UnknownPatient("no study here is of a patient with that identifier")
-    _describe(connection, patient, _lists(values), of_patient)
+    _describe(connection, patient, _lists(values), _named(of_patient, patient))
     conflicts.resolve_merged(connection, [study.id for study in of_patient], values)
     note(connection, Kind.PATIENT_UPDATE, door, patient.id, values)
     return len(of_patient)
@@ -115,15 +115,17 @@ def merge_patients(connection: Connection, prior: Identifier, surviving: Identif
     if former.id not in {prior_id, patient.id}:
         raise MergeRefused("the prior patient was merged into another one before")
     moved = [] if former.id == patient.id else _studies_of(connection, former.id)
-    known = {**former.demographics, **_said_of(_studies_of(connection, patient.id)), **patient.demographics}
+    named = _named(moved, former)
+    said = _said_of(_named(_studies_of(connection, patient.id), patient))
+    known = {**former.demographics, **said, **patient.demographics}
     connection.execute(MERGE, {"former_id": prior_id, "patient_id": patient.id})
     for statement in GIVE if moved else ():
         connection.execute(statement, {"former_id": former.id, "patient_id": patient.id})
-    _rewrite(connection, {study.id: corrected(study.attributes, patient, named=True) for study in moved})
+    _rewrite(connection, {study.id: corrected(study.attributes, patient, named=True) for study in named})
     if of_patient := _studies_of(connection, patient.id):
-        _describe(connection, patient, {**known, **_lists(values)}, of_patient)
+        _describe(connection, patient, {**known, **_lists(values)}, _named(of_patient, patient))
         conflicts.resolve_merged(connection, [study.id for study in of_patient], values)
-    _record_differences(connection, moved, {key: said for key, said in known.items() if key not in values})
+    _record_differences(connection, named, {key: said for key, said in known.items() if key not in values})
     conflicts.resolve_several_patients(connection, [study.id for study in moved])
     note(connection, Kind.PATIENT_MERGE, door, patient.id, values)
     return len(moved)
@@ -228,7 +230,7 @@ def _reassign(connection: Connection, study: Row[*tuple[Any, ...]], patient: Pat
         its attributes, and what is known of the patient from elsewhere, which nothing in its instances tells.
     """
     known: Attributes = {}
-    others = [row for row in _studies_of(connection, patient.id) if row.id != study.id]
+    others = [row for row in _named(_studies_of(connection, patient.id), patient) if row.id != study.id]
     former = list(connection.scalars(FORMER_PATIENTS, {"study_id": study.id}))
     connection.execute(insert(study_patients).values(study_id=study.id, patient_id=patient.id))
     connection.execute(OWN_INSTANCES, {"study_id": study.id, "patient_id": patient.id})
@@ -253,6 +255,11 @@ def _record_differences(connection: Connection, moved: list[Row[tuple[int, Attri
         told = known.get(keyword)
         differing = [study.id for study in moved if told and study.attributes.get(keyword, told) != told]
         conflicts.record_merged(connection, differing, keyword)
+
+
+def _named(theirs: list[Row[tuple[int, Attributes]]], patient: Patient) -> list[Row[tuple[int, Attributes]]]:
+    """Of a patient's studies those that name them: one that has a stray instance of theirs is said to be another's."""
+    return [study for study in theirs if study.attributes.get("PatientID") == [patient.identifier.patient_id]]
 
 
 def _said_of(theirs: list[Row[tuple[int, Attributes]]]) -> Attributes:

@@ -222,7 +222,8 @@ def _translated() -> Iterator[None]:
 
 
 _WHERE = re.compile(r"connection to server (at|on socket) .*? failed: ")
-_QUOTED = re.compile(r'"[^"]*"')
+# To the last mark: a password may hold one.
+_QUOTED = re.compile(r'".*"')
 
 
 def reason_of(error: Exception) -> str:

@@ -141,6 +141,28 @@ def test_of_merged_patients_who_differ_the_surviving_one_is_right(database: Data
     assert flagged(database, "one") == []
 
 
+def test_a_study_with_a_stray_instance_tells_and_takes_nothing_of_its_patient(
+    database: Database, settings: Settings
+) -> None:
+    arrive(database, settings, patient="B", study="own", PatientBirthDate="19700707")
+    for number in (1, 2):
+        arrive(database, settings, patient="C", study="other", number=number, PatientBirthDate="19501212")
+    arrive(database, settings, patient="B", study="other", number=3, PatientBirthDate="19700707")
+    arrive(database, settings, patient="A", study="prior", PatientBirthDate="19700707")
+    for number in (1, 2):
+        arrive(database, settings, patient="C", study="third", number=number, PatientBirthDate="19501212")
+    arrive(database, settings, patient="A", study="third", number=3, PatientBirthDate="19700707")
+    merge(database, A, B)
+    assert [said(database, study)["PatientID"] for study in ("own", "prior", "other", "third")] == ["B", "B", "C", "C"]
+    born = [said(database, study)["PatientBirthDate"] for study in ("own", "prior", "other", "third")]
+    assert born == ["19700707", "19700707", "19501212", "19501212"]
+    update(database, B, PatientBirthDate="19700708")
+    assert [said(database, study)["PatientBirthDate"] for study in ("own", "other")] == ["19700708", "19501212"]
+    arrive(database, settings, patient="B", study="later", PatientBirthDate="19700708", PatientSex="F")
+    found = [flagged(database, study) for study in ("own", "prior", "other", "third", "later")]
+    assert found == [[], [], ["several patients"], ["several patients"], []]
+
+
 def test_what_a_merge_tells_of_the_surviving_patient_is_no_conflict(database: Database, settings: Settings) -> None:
     arrive(database, settings, patient="A", study="one", PatientBirthDate="19610203")
     arrive(database, settings, patient="B", study="two", PatientBirthDate="19700707")
