@@ -181,6 +181,7 @@ def _score(
             sequence=stack.sequence,
             fold=fold,
             seed=seed,
+            gallery=int(allowed[i].sum()),
             ndcg5=figure_of(five[i]),
             ndcg10=figure_of(ten[i]),
             ndcg20=figure_of(twenty[i]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -66,6 +65,7 @@ class Query(Frozen):
 
     Attributes:
         patient, study: pseudonyms.
+        gallery: how many stacks are ranked, of other patients.
         ndcg5, ndcg10, ndcg20: None where nothing in the gallery is relevant.
         random5: nDCG@5 that a random order has on average.
         components: the same against each component of relevance, and against simulated lesions' true parameters.
@@ -76,6 +76,7 @@ class Query(Frozen):
     sequence: str
     fold: str
     seed: int
+    gallery: int
     ndcg5: Figure
     ndcg10: Figure
     ndcg20: Figure
@@ -161,17 +162,8 @@ def summarise(name: str, protocol: str, queries: Sequence[Query], without_mask: 
 
 
 def has_no_more(queries: Sequence[Query], n: int) -> npt.NDArray[np.bool_]:
-    """Which queries are ranked over no more than n stacks: any order has all of them among its first n.
-
-    The queries of a fold, seed and sequence are one another's gallery.
-    """
-    alike = Counter((query.fold, query.seed, query.sequence) for query in queries)
-    own = Counter((query.fold, query.seed, query.sequence, query.patient) for query in queries)
-    sizes = [
-        alike[query.fold, query.seed, query.sequence] - own[query.fold, query.seed, query.sequence, query.patient]
-        for query in queries
-    ]
-    return np.array(sizes) <= n
+    """Which queries are ranked over no more than n stacks: any order has all of them among its first n."""
+    return np.array([query.gallery for query in queries]) <= n
 
 
 def small_galleries(result: Result) -> str | None:

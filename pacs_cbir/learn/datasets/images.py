@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def images_rows(table: Path) -> tuple[list[Row], list[str]]:
 def _like_labels(records: list[dict[str, Any]], columns: list[str]) -> list[str]:
     """Columns of a few values, of which some come again."""
     values = {column: [record[column] for record in records if record[column] is not None] for column in columns}
+    # A Parquet file's may be lists.
+    values = {column: of for column, of in values.items() if all(isinstance(one, Hashable) for one in of)}
     return [column for column, of in values.items() if 2 <= len(set(of)) <= min(MOST_LABELS, len(of) - 1)]
 
 

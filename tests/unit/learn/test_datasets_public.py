@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -198,3 +199,9 @@ def test_what_was_written_is_told_with_what_is_missing(tmp_path: Path) -> None:
     assert "T2* is missing in 1 of 2 studies: b (row 4)" in told
     all_rows = next(line for line in told.splitlines() if "all" in line)
     assert [word for word in all_rows.split() if word != "│"] == ["all", "2", "2", "3", "0", "3"]
+
+
+def test_a_column_of_lists_is_not_used(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["a.png", "b.png"], "box": [[1, 2], [3, 4]]}), table)
+    assert images_rows(table)[1] == ["columns not used: box"]

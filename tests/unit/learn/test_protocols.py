@@ -256,7 +256,9 @@ def test_changed_queries_meet_the_unchanged_gallery_and_relevance() -> None:
     d95 = gfd_d95(stacks)
     black = [replace(stack, picture=stack.picture * np.float32(0)) for stack in stacks if stack.picture is not None]
     some = [stack if k % 2 else None for k, stack in enumerate(stacks)]
-    found = robustness(GreyHistogram(), stacks, {"nothing": stacks, "black": black, "some": some}, d95)
+    few = [stack if k < 4 else None for k, stack in enumerate(stacks)]
+    changed = {"nothing": stacks, "black": black, "some": some, "few": few}
+    found = robustness(GreyHistogram(), stacks, changed, d95)
     assert found.unchanged == poster(GreyHistogram(), stacks, d95)
     assert found.falls["nothing"].ndcg5 == pytest.approx(0, abs=1e-12)
     assert found.falls["nothing"].queries == 40
@@ -267,6 +269,8 @@ def test_changed_queries_meet_the_unchanged_gallery_and_relevance() -> None:
     assert found.falls["some"].queries == 20
     assert found.falls["some"].unpaired == 20
     assert found.falls["some"].ndcg5 == pytest.approx(0, abs=1e-12)
+    # However few are changed, each is ranked over all.
+    assert (found.falls["few"].queries, found.falls["few"].ndcg5) == (4, pytest.approx(0, abs=1e-12))
     assert Robustness.model_validate_json(found.model_dump_json()) == found
     with pytest.raises(ValueError, match="shorter"):
         robustness(GreyHistogram(), stacks, {"nothing": stacks[:3]}, d95)
