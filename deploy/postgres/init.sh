@@ -5,7 +5,7 @@
 #     deploy/postgres/init.sh [FOLDER]
 set -eu
 folder=${1:-/run/secrets}
-# Sourced by the image, whose $0 is another file.
+# In the image, which runs this since it is executable, roles.sql lies elsewhere.
 sql=/roles.sql
 [ -e "$sql" ] || sql=$(dirname "$0")/roles.sql
 psql --quiet --username "${POSTGRES_USER:-postgres}" --file "$sql" \

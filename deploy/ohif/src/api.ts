@@ -103,7 +103,8 @@ export function parametersOf({ example, region, like, unlike, filters }: Questio
   put('region', region);
   for (const name of like) query.append('like', name);
   for (const name of unlike) query.append('unlike', name);
-  put('sequence', filters.sequences?.join(','));
+  // A slice is of one sequence, which no filter is to leave out.
+  put('sequence', example.series ? undefined : filters.sequences?.join(','));
   put('min_similarity', filters.least);
   put('ModalitiesInStudy', filters.modality?.trim().toUpperCase());
   put('PatientSex', filters.sex);

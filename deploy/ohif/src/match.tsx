@@ -61,7 +61,8 @@ function Slices({ session, question, match, series, hot, rank }: Omit<Properties
   if (!hot) {
     return <Picture of={of} alt={`Slice of match ${rank}`} load={(signal) => session.service.picture(pair.found, EDGE, signal)} />;
   }
-  return <Picture of={`${of} heat`} alt={`Heat maps of the example and of match ${rank}`} load={(signal) => session.service.heat(question, pair, signal)} />;
+  const asked = `${pair.example.instance} ${pair.example.frame} ${question.region ?? ''}`;
+  return <Picture of={`${of} heat ${asked}`} alt={`Heat maps of the example and of match ${rank}`} load={(signal) => session.service.heat(question, pair, signal)} />;
 }
 
 /** Similarity by sequence; a click opens that sequence's slices. */
